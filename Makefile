@@ -1,0 +1,32 @@
+# The words people expect. Everything runs in .venv, which `make setup` makes and keeps up to date.
+.DEFAULT_GOAL := help
+PYTEST_ARGS ?=
+
+.PHONY: help demo setup setup-dev check test wheels clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: ## make .venv with moat and its providers
+	@scripts/setup.sh
+
+setup-dev:
+	@scripts/setup.sh dev
+
+demo: setup ## set up, then a sealed run with an injected credential, told as a story
+	@.venv/bin/moat demo
+
+check: setup-dev ## lint, types, layers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: setup-dev check ## set up, check, then run all tests
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+wheels: setup-dev ## build every distribution into dist/
+	@for project in moat-*/; do .venv/bin/python -m build --no-isolation --wheel --outdir dist "$$project" || exit 1; done
+
+clean: ## remove what was built here
+	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

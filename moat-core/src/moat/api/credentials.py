@@ -1,0 +1,149 @@
+"""Credentials and who obtains them: the ABC that most plugins implement."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from moat.api.container import ContainerSetup
+from moat.api.rules import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One secret and what is known about it.
+
+    provider: the provider's name, also the grant's name. secret: never shown, logged or sent into a run.
+    source: where it came from, in a word the user knows ("gh", "GITHUB_TOKEN", "prompt"). metadata: not secret.
+    """
+
+    provider: str
+    secret: str = field(repr=False)
+    source: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a host command answered. stdout may hold a secret and is never shown."""
+
+    exit_code: int
+    stdout: str = field(repr=False)
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request that a provider makes from the host. url: https. headers and body may hold secrets."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """The answer to an HttpRequest; body at most 1 MiB."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class Host(Protocol):
+    """The only way a provider touches the machine; `moat.testing.FakeHost` stands in for it in tests."""
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The environment of the command that the user typed."""
+        ...
+
+    @property
+    def validate(self) -> bool:
+        """Whether the user wants the credential checked against its service (`--no-validate` says no)."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Options of `moat grant` that the provider declared, as typed; absent ones are left out."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+        ...
+
+    def read(self, path: Path) -> bytes | None:
+        """Return a file's bytes, or None where there is none."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Tell the user one line, on standard error."""
+        ...
+
+    async def run(self, *argv: str, timeout_s: float = 10.0) -> CommandResult | None:
+        """Run a program without a shell and without input; None when it is not installed.
+
+        Raises GrantFailed when it does not end in timeout_s.
+        """
+        ...
+
+    async def ask(self, question: str, *, secret: bool = True) -> str:
+        """Ask for one line, hidden when secret. Raises GrantFailed when nobody can be asked."""
+        ...
+
+    async def confirm(self, question: str) -> bool:
+        """Ask yes or no; False when nobody can be asked."""
+        ...
+
+    async def fetch(self, request: HttpRequest, *, timeout_s: float = 10.0) -> HttpResponse:
+        """Send one request through the `upstream` settings, following no redirect.
+
+        Raises GrantFailed when the service cannot be reached.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GrantOption:
+    """One option of `moat grant <name>` beyond the common ones. name: as typed, for example "role" for --role."""
+
+    name: str
+    help: str
+    required: bool = False
+
+
+class CredentialProvider(ABC):
+    """How to obtain one kind of secret, and where it is spent."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    grant_options: ClassVar[Sequence[GrantOption]] = ()
+
+    @abstractmethod
+    async def grant(self, host: Host) -> Credential:
+        """Obtain a credential and check it. Runs in the CLI only.
+
+        Raises GrantFailed(problem, hint): the user sees both, exit 1, and nothing is saved.
+        """
+
+    @abstractmethod
+    async def accept(self, secret: str, host: Host) -> Credential:
+        """Make a credential of a secret that the user handed over (`--with-token`), checked like any other.
+
+        Raises GrantFailed like grant.
+        """
+
+    @abstractmethod
+    def rules(self, credential: Credential) -> Sequence[Rule]:
+        """Return where the credential is spent. Pure: the daemon calls it at every registration."""
+
+    def container(self, credential: Credential) -> ContainerSetup:
+        """Return the placeholders and files that tools inside need. Pure; must not contain the secret."""
+        del credential
+        return ContainerSetup()

@@ -1,0 +1,109 @@
+"""A run in its stages: asked (RunSpec), live (RunContext), observed (RunInfo, ExchangeRecord)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from moat.api.container import ContainerSetup, Mount
+from moat.api.rules import Rule
+
+PolicyMode = Literal["permissive", "strict"]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPolicy:
+    """May this leave? permissive: every public host. strict: only allow, and the hosts of grants.
+
+    allow: host patterns, `host`, `*.host`, either with `:port`; without a port 443, and 80 for http.
+    """
+
+    mode: PolicyMode = "permissive"
+    allow: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What the user asked for, flags and settings merged. Paths are absolute."""
+
+    workspace: Path
+    command: tuple[str, ...]
+    name: str = ""
+    grants: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    policy: NetworkPolicy = field(default_factory=NetworkPolicy)
+    runtime: str = ""
+    image: str = ""
+    allow_sockets: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """A live run as the proxy sees it: immutable, replaced whole. token_sha256: hex; the token itself is not kept.
+
+    is_open: False until the sandbox has proved that it is sealed; nothing but the probe is answered before.
+    """
+
+    run_id: str
+    token_sha256: str
+    policy: NetworkPolicy
+    rules: tuple[Rule, ...] = field(default=(), repr=False)
+    is_open: bool = False
+    probe_answer: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What is written down about a run, and what observers are told. Times are ISO 8601 in UTC; no secret, no token."""
+
+    run_id: str
+    name: str
+    runtime: str
+    policy: PolicyMode
+    grants: tuple[str, ...]
+    workspace: str
+    command: tuple[str, ...]
+    started_at: str
+    state: Literal["starting", "running", "stopped", "lost"] = "starting"
+    container_id: str = ""
+    ended_at: str = ""
+    exit_code: int | None = None
+    requests: int = 0
+    denied: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeRecord:
+    """One request and its answer, as traced. path never holds a query value; no header or body is ever recorded.
+
+    outcome: "forwarded", "denied", "failed" or "refused" (malformed or unidentified). via: "connect", "http",
+    "transparent". grants: names of those spent on it. allow_line: what to add to be let out, for denials.
+    """
+
+    run_id: str
+    at: str
+    via: str
+    method: str
+    scheme: str
+    host: str
+    port: int
+    path: str
+    status: int
+    outcome: str
+    reason: str = ""
+    grants: tuple[str, ...] = ()
+    request_bytes: int = 0
+    response_bytes: int = 0
+    duration_ms: float = 0.0
+    allow_line: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What a plugin adds to a run (`moat_configure_run`)."""
+
+    rules: tuple[Rule, ...] = field(default=(), repr=False)
+    setup: ContainerSetup = field(default_factory=ContainerSetup)

@@ -1,0 +1,130 @@
+"""What can hold a run: a small ABC per runtime, and the values that go in.
+
+RunPlan ──▶ SandboxSpec ─┐
+daemon  ──▶ DoorTicket  ─┼─▶ Runtime.launch ──▶ Sandbox: wait · signal · stop
+CLI     ──▶ Stdio       ─┘
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from moat.api.container import Mount
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """Everything a runtime needs to make one sandbox. Nothing in it is secret.
+
+    env: the whole environment inside. mounts: workspace first, then files of ours (read-only), then the user's.
+    workdir, home: absolute paths inside. image: used by container runtimes only.
+    terminal: rows and columns when the run gets a terminal of its own, else None.
+    """
+
+    run_id: str
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    mounts: tuple[Mount, ...]
+    workdir: str
+    home: str
+    image: str = ""
+    terminal: tuple[int, int] | None = None
+    allow_sockets: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DoorTicket:
+    """How a gate reaches the daemon. folder: the run's own door folder, holding `door.sock` and nothing else.
+
+    nonce: one-time, handed to the gate on its standard input. proxy_url: for runtimes without a door, token included.
+    listen: for engines that no door reaches: has the daemon listen on an address of this machine and returns the
+    proxy's URL there, token included. None where that is not to be had.
+    """
+
+    run_id: str
+    folder: Path
+    nonce: str = field(repr=False)
+    proxy_url: str = field(default="", repr=False)
+    listen: Callable[[str], Awaitable[str]] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Stdio:
+    """File descriptors of the CLI that become the command's; where terminal is set, the CLI's own pseudo-terminal."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a runtime can be used here; if not, why, and what to type."""
+
+    is_ready: bool
+    detail: str
+    hint: str = ""
+
+
+class Sandbox(ABC):
+    """A running command. Leaving it (close) stops whatever is left of it.
+
+    caveat: what this sandbox cannot promise, for the user to read; "" when it is sealed as its runtime says.
+    """
+
+    container_id: str = ""
+    caveat: str = ""
+
+    @abstractmethod
+    async def wait(self) -> int:
+        """Wait for the command's end and return its exit code (128 + n for signal n).
+
+        Raises SandboxFailed when the gate is lost before that.
+        """
+
+    @abstractmethod
+    async def signal(self, number: int) -> None:
+        """Send a signal to the command."""
+
+    @abstractmethod
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell the run's terminal its new size; does nothing without one."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Kill what is left and remove everything that launch made. Safe to call twice."""
+
+
+class Runtime(ABC):
+    """A way to hold a run.
+
+    sealed: the runtime gives the run a namespace without any way out but its door.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    sealed: ClassVar[bool] = True
+    needs_image: ClassVar[bool] = False
+
+    @abstractmethod
+    async def readiness(self, image: str) -> Readiness:
+        """Say whether launch could work here now, quickly and without making anything."""
+
+    @abstractmethod
+    async def launch(
+        self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
+    ) -> Sandbox:
+        """Make the sandbox, hand its door over, wait for the daemon to open it, start the command.
+
+        created is awaited with the container's id (a process id where there is none) before the command starts.
+        Raises SandboxFailed when the run is not sealed, and leaves nothing behind.
+        """
+
+    async def reap(self, run_id: str) -> None:
+        """Remove what a run left whose CLI and gate are both gone. Called by the daemon; default: nothing to remove."""
+        del run_id

@@ -1,0 +1,70 @@
+"""Logging for the operator: one JSON object a line, constant messages, facts as fields, known secrets blotted out.
+
+The last net, not the first: no code hands a secret to a logger. Not for talking to the user: `cli/output.py` does that.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+REDACTED = "[redacted]"
+MIN_SECRET_CHARS = 8  # blotting out shorter strings would garble ordinary text
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class Redactor:
+    """The secrets this process knows; a line that holds one is written without it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._secrets: tuple[str, ...] = ()
+
+    def learn(self, secret: str) -> None:
+        """Remember a secret, to be blotted out from now on. Short ones are ignored."""
+        if len(secret) < MIN_SECRET_CHARS:
+            return
+        with self._lock:
+            if secret not in self._secrets:
+                self._secrets = (*self._secrets, secret)
+
+    def clean(self, text: str) -> str:
+        """Return text without any known secret."""
+        for secret in self._secrets:
+            text = text.replace(secret, REDACTED)
+        return text
+
+
+class JsonLines(logging.Formatter):
+    """Renders a record as one JSON line; control characters are escaped by JSON, so a value cannot forge a line."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, redacted."""
+        entry: dict[str, object] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry |= {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return self._redactor.clean(json.dumps(entry, default=str))
+
+
+def log_to_file(path: Path, redactor: Redactor) -> None:
+    """Send this process's log to path, appended, readable by the owner only. For the daemon and the worker."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    path.chmod(0o600)
+    handler.setFormatter(JsonLines(redactor))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)

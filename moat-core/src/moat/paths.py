@@ -1,0 +1,121 @@
+"""Where moat keeps things, all under MOAT_HOME (default `~/.moat`), every folder 0700.
+
+config.yaml              settings: upstream, image
+store.json, key          where the store's key lives; the key itself when there is no keyring
+credentials/<name>.json  encrypted
+ca/ca.pem, ca/ca.key     the installation's certificate authority
+daemon/                  daemon.sock daemon.lock daemon.json daemon.log
+doors/<run>/door.sock    one folder a run, nothing else in it
+inside/<run>/            files of ours that a run sees, none secret
+runs/<run>/              run.json network.jsonl names.json
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from moat.api.errors import UsageError
+
+MAX_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes (unix(7)); a margin for the terminator and a suffix
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """One installation's folder. Properties are paths only; nothing is created by looking."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The settings file; may be absent."""
+        return self.root / "config.yaml"
+
+    @property
+    def credentials(self) -> Path:
+        """Encrypted credentials, one file each."""
+        return self.root / "credentials"
+
+    @property
+    def ca(self) -> Path:
+        """The certificate authority's folder."""
+        return self.root / "ca"
+
+    @property
+    def daemon(self) -> Path:
+        """The daemon's folder: management socket, lock, log."""
+        return self.root / "daemon"
+
+    @property
+    def runs(self) -> Path:
+        """One folder per run, never shown inside a run."""
+        return self.root / "runs"
+
+    def door(self, run_id: str) -> Path:
+        """Return the folder that holds only this run's door socket."""
+        return self.root / "doors" / run_id
+
+    def inside(self, run_id: str) -> Path:
+        """Return the folder with the files of ours that this run sees."""
+        return self.root / "inside" / run_id
+
+    def run(self, run_id: str) -> Path:
+        """Return this run's own folder."""
+        return self.runs / run_id
+
+
+def find_home(env: dict[str, str] | None = None) -> Home:
+    """Return the installation that env (default: this process's) names. Raises UsageError for a relative MOAT_HOME."""
+    values = os.environ if env is None else env
+    if named := values.get("MOAT_HOME"):
+        if not Path(named).is_absolute():
+            raise UsageError(f"MOAT_HOME is {named!r}, which is not an absolute path", hint="export MOAT_HOME=/…")
+        return Home(Path(named))
+    return Home(Path.home() / ".moat")
+
+
+def private_folder(path: Path) -> Path:
+    """Make path and its missing parents with mode 0700, whatever the umask; return it.
+
+    Raises UsageError when it exists and belongs to somebody else or is open to others.
+    """
+    if not path.is_dir():
+        if path.parent != path and not path.parent.is_dir():
+            private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+        path.chmod(0o700)
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        raise UsageError(f"{path} belongs to another user", hint=f"run: chown -R {os.geteuid()} {path}")
+    if status.st_mode & 0o022:
+        raise UsageError(f"{path} can be written by others", hint=f"run: chmod 700 {path}")
+    return path
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file with mode 0600 in one step: readers see the old or the new contents, a crash loses neither."""
+    private_folder(path.parent)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def socket_address(path: Path) -> str:
+    """Return a name for a unix socket's path that bind and connect accept however long the path is.
+
+    A long path is named through a descriptor of its folder, which stays open for the life of the process.
+    """
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        return str(path)
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return f"/proc/self/fd/{folder}/{path.name}"

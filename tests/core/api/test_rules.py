@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+from moat.api.errors import MoatError
+from moat.api.rules import AddHeader, Match, RemoveHeader, SetHeader
+
+MATCH = Match("api.example.com")
+
+
+@pytest.mark.parametrize("kind", [SetHeader, AddHeader])
+def test_a_rule_does_not_show_its_value(kind: type[SetHeader] | type[AddHeader]) -> None:
+    assert "s3cr3t" not in repr(kind(MATCH, "Authorization", "Bearer s3cr3t"))
+
+
+@pytest.mark.parametrize("kind", [SetHeader, AddHeader])
+@pytest.mark.parametrize("value", ["a\r\nX: 1", "a\nb", "a\0", "a\x7f", "caf\u00e9", "\u2028"])
+def test_a_value_that_could_break_out_is_refused_without_showing_it(
+    kind: type[SetHeader] | type[AddHeader], value: str
+) -> None:
+    with pytest.raises(MoatError) as caught:
+        kind(MATCH, "Authorization", f"s3cr3t{value}")
+
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "X Y", "X:", "X\r", "\u00c9", "(x)"])
+def test_a_name_that_is_no_token_is_refused(name: str) -> None:
+    for make in (
+        lambda: SetHeader(MATCH, name, "v"),
+        lambda: AddHeader(MATCH, name, "v"),
+        lambda: RemoveHeader(MATCH, name),
+    ):
+        with pytest.raises(MoatError, match="not a token"):
+            make()
+
+
+@pytest.mark.parametrize("name", ["x-api-key", "PRIVATE-TOKEN", "!#$%&'*+-.^_`|~0"])
+def test_every_token_of_the_standard_may_be_a_name(name: str) -> None:
+    assert SetHeader(MATCH, name, "v").name == name
+
+
+def test_rules_are_values() -> None:
+    assert SetHeader(MATCH, "A", "1", "g") == SetHeader(Match("api.example.com"), "A", "1", "g")
+    assert SetHeader(MATCH, "A", "1", "g") != SetHeader(MATCH, "A", "2", "g")
