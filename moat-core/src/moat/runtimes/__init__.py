@@ -1,0 +1,18 @@
+"""What can hold a run: the built-in runtimes, registered like any plugin's; importing this loads none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from moat.api.hookspecs import hookimpl
+from moat.api.runtimes import Runtime
+
+
+@hookimpl
+def moat_runtimes() -> Iterable[Runtime]:
+    """Return the built-in runtimes."""
+    from moat.runtimes.bubblewrap import Bubblewrap
+    from moat.runtimes.docker import Docker
+    from moat.runtimes.process import Process
+
+    return [Docker(), Bubblewrap(), Process()]

@@ -1,0 +1,248 @@
+"""The runtime "bubblewrap": a sealed run without any engine or image, in the host's own system, as root or as a user.
+
+    outside (default)  gate ─ its own network namespace ─ bwrap ─ pid, mount, user namespaces ─ command
+    inside             bwrap ─ all namespaces ─ gate, undumpable ─ command      where AppArmor leaves nothing better
+
+Which one is found out by trying, or said by MOAT_BUBBLEWRAP_GATE. Arguments, files and filter go to bwrap by
+descriptor: nothing of the run is in any process list, and no variable of the run's touches a program outside of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from moat.api.container import Mount
+from moat.api.errors import RuntimeUnavailable, SandboxFailed
+from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
+from moat.paths import Home
+from moat.runtimes import bubblewrap_trial as trial
+from moat.runtimes.gatelink import GATE_FLAGS, GATE_SOURCE, GateConfig, GateLink
+from moat.runtimes.layout import host_layout
+from moat.runtimes.mounts import check_mounts
+from moat.runtimes.seccomp import bpf_filter
+from moat.runtimes.view import arguments, own_files
+
+END_S = 8.0  # the gate's own grace for the command is 5 s
+LINE_BYTES = 1024 * 1024
+GATE_INSIDE = "/etc/moat/gate.py"
+SETSID, ENV = "/usr/bin/setsid", "/usr/bin/env"
+
+
+class Bubblewrap(Runtime):
+    """Sealed runs with bwrap."""
+
+    name = "bubblewrap"
+    summary = "this system's own programs, in namespaces made by bwrap; needs no image"
+
+    def __init__(self) -> None:
+        self._found: trial.Found | None = None
+
+    async def readiness(self, image: str) -> Readiness:
+        """Try what launch needs, with `true` as the command."""
+        del image
+        return (await self._try()).readiness
+
+    async def launch(
+        self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
+    ) -> Sandbox:
+        """Start the gate, wait for the door, start the command."""
+        found = await self._try()
+        if found.place is None:
+            raise RuntimeUnavailable(found.readiness.detail, hint=found.readiness.hint)
+        home = Home(ticket.folder.parent.parent)
+        await asyncio.to_thread(
+            check_mounts,
+            spec.mounts,
+            home=home.root,
+            ours=home.inside(spec.run_id),
+            allow_sockets=spec.allow_sockets,
+        )
+        with contextlib.ExitStack() as stack:
+            parts = _Parts(stack, spec, ticket, stdio, home)
+            argv, config = parts.inside() if found.place == "inside" else parts.outside()
+            sandbox = await BubblewrapSandbox.start(argv, parts.given)
+        try:
+            await created(str(sandbox.pid))
+            await sandbox.open(config)
+        except BaseException:
+            await sandbox.close()
+            raise
+        return sandbox
+
+    async def _try(self) -> trial.Found:
+        """Try once per process: readiness and launch need the same answer."""
+        if self._found is None:
+            self._found = await trial.find_place()
+        return self._found
+
+
+class BubblewrapSandbox(Sandbox):
+    """A gate of ours and what it runs. Also its Wire: the gate is our child, its standard streams are pipes."""
+
+    def __init__(self, process: asyncio.subprocess.Process, complaints: IO[bytes]) -> None:
+        self._process = process
+        self._complaints = complaints
+        self._link = GateLink(self)
+        self.pid = process.pid
+        self.container_id = str(process.pid)
+
+    @classmethod
+    async def start(cls, argv: Sequence[str], given: Sequence[int]) -> BubblewrapSandbox:
+        """Start a gate in a session of its own: the terminal's signals are for the CLI, which passes them on."""
+        complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=complaints,
+                pass_fds=given,
+                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+                start_new_session=True,
+                limit=LINE_BYTES,
+            )
+        except OSError as failure:
+            complaints.close()
+            raise SandboxFailed(f"the gate cannot be started: {failure}", hint="run: moat doctor") from None
+        return cls(process, complaints)
+
+    async def open(self, config: GateConfig) -> None:
+        """Wait until the door is open and the command started. Raises SandboxFailed with what was complained."""
+        try:
+            await self._link.open(config)
+            await self._link.started()
+        except SandboxFailed as failure:
+            await self._end()
+            self._complaints.seek(0)
+            complaint = self._complaints.read(4096).decode(errors="replace").strip().rpartition("\n")[2]
+            if not complaint:
+                raise
+            raise SandboxFailed(f"{failure.problem} ({complaint})", hint=failure.hint) from None
+
+    async def wait(self) -> int:
+        """Wait for the gate's report."""
+        return await self._link.wait()
+
+    async def signal(self, number: int) -> None:
+        """Let the gate signal the command's process group."""
+        await self._link.signal(number)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Let the gate size the terminal."""
+        await self._link.resize(rows, columns)
+
+    async def close(self) -> None:
+        """End the gate; it ends the rest, and should it be killed, the kernel does (bwrap --die-with-parent)."""
+        await self._end()
+        self._complaints.close()
+
+    async def write(self, data: bytes) -> None:
+        """Write to the gate."""
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, see start()
+        self._process.stdin.write(data)
+        await self._process.stdin.drain()
+
+    async def readline(self) -> bytes:
+        """Read a line of the gate's."""
+        assert self._process.stdout is not None  # noqa: S101 - a pipe, see start()
+        return await self._process.stdout.readline()
+
+    async def _end(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            async with asyncio.timeout(END_S):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.send_signal(signal.SIGKILL)
+            await self._process.wait()
+
+
+class _Parts:
+    """The descriptors of one launch, and the two command lines that use them."""
+
+    def __init__(
+        self, stack: contextlib.ExitStack, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, home: Home
+    ) -> None:
+        self._stack = stack
+        self._spec = spec
+        self._ticket = ticket
+        self._home = home
+        self.given: list[int] = []
+        self._stdio = tuple(self._keep(os.dup(number)) for number in (stdio.stdin, stdio.stdout, stdio.stderr))
+
+    def outside(self) -> tuple[list[str], GateConfig]:
+        """Return the gate's command line, and a configuration in which it runs bwrap."""
+        before = len(self.given)
+        command = self._command()
+        if self._spec.terminal and Path(SETSID).exists():
+            # bwrap's init leads the session, and only a session's leader can take a terminal
+            command = (SETSID, "--ctty", "--", *command)
+        bwrap = self._bwrap(self._spec, own_network=False)
+        config = self._config("outside", str(self._ticket.folder), (*bwrap, *command))
+        gate = [sys.executable, *GATE_FLAGS, str(GATE_SOURCE)]
+        environment = {"PATH": os.defpath}
+        return gate, replace(config, env=environment, pass_fds=tuple(self.given[before:]))
+
+    def inside(self) -> tuple[list[str], GateConfig]:
+        """Return bwrap's command line, with the gate as its command, and a configuration for that gate."""
+        python, prefix = (
+            os.path.realpath(getattr(sys, "_base_executable", sys.executable)),
+            os.path.realpath(sys.base_prefix),
+        )
+        ours = [Mount(GATE_SOURCE, GATE_INSIDE, read_only=True)]
+        ours += [] if prefix.startswith("/usr") else [Mount(Path(prefix), prefix, read_only=True)]
+        folder = self._keep(os.open(self._ticket.folder, os.O_PATH | os.O_DIRECTORY))
+        spec = replace(self._spec, env={}, mounts=(*self._spec.mounts, *ours))
+        bwrap = self._bwrap(spec, own_network=True)
+        # The door's folder is not in the view: the gate alone holds it open, and nobody can look into the gate.
+        config = self._config("inside", f"/proc/self/fd/{folder}", self._command())
+        return [*bwrap, python, *GATE_FLAGS, GATE_INSIDE], replace(config, env=self._spec.env)
+
+    def _command(self) -> tuple[str, ...]:
+        """Return the command as env runs it: bwrap ends with 1 where users expect 127 or 126 (POSIX, 2.8.2)."""
+        argv = self._spec.argv
+        return argv if "=" in argv[0] or not Path(ENV).exists() else (ENV, "--", *argv)
+
+    def _config(self, place: trial.Place, door: str, argv: tuple[str, ...]) -> GateConfig:
+        stdin, stdout, stderr = self._stdio
+        return GateConfig(
+            run_id=self._spec.run_id,
+            nonce=self._ticket.nonce,
+            door=door,
+            place=place,
+            argv=argv,
+            stdio=(stdin, stdout, stderr),
+            terminal=self._spec.terminal is not None,
+        )
+
+    def _bwrap(self, spec: SandboxSpec, *, own_network: bool) -> tuple[str, ...]:
+        layout = host_layout([mount.target for mount in spec.mounts], home=self._home.root)
+        files = {path: self._data(text.encode()) for path, text in own_files(spec.name).items()}
+        filter_fd = self._data(bpf_filter(platform.machine()))
+        options = arguments(spec, layout, files=files, filter_fd=filter_fd, own_network=own_network)
+        listed = self._data("".join(f"{option}\0" for option in options).encode())
+        return (shutil.which("bwrap") or "bwrap", "--args", str(listed), "--")
+
+    def _data(self, content: bytes) -> int:
+        descriptor = self._keep(os.memfd_create("moat", os.MFD_CLOEXEC))
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
+
+    def _keep(self, descriptor: int) -> int:
+        self._stack.callback(os.close, descriptor)
+        self.given.append(descriptor)
+        return descriptor

@@ -1,0 +1,46 @@
+"""Chooses the runtime for a run: the one that was named, else the first of the usual ones that is ready."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from moat.api.errors import RuntimeUnavailable, UsageError
+from moat.api.runtimes import Readiness, Runtime
+
+AUTOMATIC = ("docker", "bubblewrap")  # in this order; anything else, and above all `process`, only by name
+
+
+async def choose(runtimes: Iterable[Runtime], name: str, image: str) -> Runtime:
+    """Return the runtime called name, or with name "" the first of AUTOMATIC that is ready. image: for containers.
+
+    Raises UsageError for a name that nobody has, RuntimeUnavailable with what to install when nothing is ready.
+    """
+    known = {runtime.name: runtime for runtime in runtimes}
+    if name:
+        return await _named(known, name, image)
+    reasons: list[tuple[str, Readiness]] = []
+    for candidate in (known[each] for each in AUTOMATIC if each in known):
+        readiness = await candidate.readiness(image)
+        if readiness.is_ready:
+            return candidate
+        reasons.append((candidate.name, readiness))
+    raise _nothing_ready(reasons)
+
+
+async def _named(known: dict[str, Runtime], name: str, image: str) -> Runtime:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean --runtime {close[0]}?" if close else f"installed: {', '.join(sorted(known))}"
+        raise UsageError(f"there is no runtime called {name!r}", hint=hint)
+    readiness = await known[name].readiness(image)
+    if not readiness.is_ready:
+        raise RuntimeUnavailable(f"the runtime {name} cannot be used: {readiness.detail}", hint=readiness.hint)
+    return known[name]
+
+
+def _nothing_ready(reasons: list[tuple[str, Readiness]]) -> RuntimeUnavailable:
+    """Return an error that says why each failed; its hint is that of the last, which needs least."""
+    told = "; ".join(f"{name}: {readiness.detail}" for name, readiness in reasons) or "none is installed"
+    hint = reasons[-1][1].hint if reasons else "run: moat doctor"
+    return RuntimeUnavailable(f"no runtime can hold a sealed run here ({told})", hint=hint)

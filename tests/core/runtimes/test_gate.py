@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import ast
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from moat.runtimes import gate
+from moat.runtimes.gatelink import GATE_FLAGS, GATE_SOURCE
+
+PROGRAM = """
+import importlib.util, json, socket, sys
+spec = importlib.util.spec_from_file_location("gate", sys.argv[1])
+gate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(gate)
+gate.enter_namespace()
+gate.add_second_address()
+"""
+
+
+def in_a_namespace(program: str) -> str:
+    """Run a program with `gate` in scope, in a namespace that the gate has made; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, *GATE_FLAGS, "-c", PROGRAM + program, str(GATE_SOURCE)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_gate_imports_the_standard_library_only() -> None:
+    tree = ast.parse(GATE_SOURCE.read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+
+    assert names <= sys.stdlib_module_names
+
+
+def test_gate_runs_alone_and_tells_an_unreachable_door() -> None:
+    config = {"run_id": "run_1", "nonce": "n", "door": "/no/such/folder", "place": "container", "argv": None}
+
+    done = subprocess.run(
+        [sys.executable, *GATE_FLAGS, str(GATE_SOURCE)],
+        input=json.dumps(config) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    event = json.loads(done.stdout)
+    assert event["event"] == "unreached"
+    assert "/no/such/folder" in event["problem"]
+
+
+def test_namespace_has_only_loopback_with_both_addresses() -> None:
+    program = """
+print(gate.interfaces(), gate.routes())
+for host in ("127.0.0.1", gate.SECOND_ADDRESS):
+    socket.create_server((host, 0)).close()
+print(socket.getaddrinfo("127.0.0.1", 80, flags=socket.AI_ADDRCONFIG)[0][4])
+"""
+    assert in_a_namespace(program).splitlines() == ["[['lo', True]] []", "('127.0.0.1', 80)"]
+
+
+def test_namespace_is_another_one() -> None:
+    assert int(in_a_namespace("print(gate.netns_cookie())")) != gate.netns_cookie()
+
+
+def test_door_has_no_reuse_options_and_keeps_its_sockets_to_itself() -> None:
+    program = """
+for _, *rest in gate.FULL_DOOR:
+    sock = gate.open_socket(*rest)
+    print(sock.getsockname(), [sock.getsockopt(1, option) for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT)],
+          sock.get_inheritable())
+"""
+    lines = in_a_namespace(program).splitlines()
+
+    assert lines == [f"({host!r}, {port}) [0, 0] False" for _, _, host, port in gate.FULL_DOOR]
+
+
+def test_nobody_can_bind_beside_the_door() -> None:
+    program = """
+sockets = [gate.open_socket(*rest) for _, *rest in gate.FULL_DOOR]
+for _, kind, host, port in gate.FULL_DOOR:
+    for address in {host, "0.0.0.0", "127.0.0.1"}:
+        thief = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            thief.setsockopt(socket.SOL_SOCKET, option, 1)
+        try:
+            thief.bind((address, port))
+            thief.listen() if kind == "tcp" else None
+            print("stolen", address, port)
+        except OSError:
+            pass
+"""
+    assert in_a_namespace(program) == ""
+
+
+def test_undumpable_process_is_closed_to_its_own_user() -> None:
+    program = """
+import os
+gate.become_undumpable()
+print(os.stat("/proc/self/environ").st_uid, gate.ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+"""
+    assert in_a_namespace(program).split()[1] == "0"
+
+
+def test_canary_is_reached_where_it_can_be() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert gate.can_connect(socket.AF_INET, listener.getsockname())
+        closed = listener.getsockname()
+    assert not gate.can_connect(socket.AF_INET, closed)
+
+
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [(b"HTTP/1.1 200 OK\r\n\r\nyes", "yes"), (b"HTTP/1.1 403 No\r\n\r\nyes", ""), (b"garbage", ""), (b"", "")],
+)
+def test_only_a_200_of_the_proxy_counts(monkeypatch: pytest.MonkeyPatch, answer: bytes, read: str) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(answer)
+    theirs.shutdown(socket.SHUT_WR)
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: ours)
+
+    assert gate.door_answer() == read
+    theirs.close()
+
+
+def test_missing_file_of_proc_is_empty(tmp_path: Path) -> None:
+    assert gate.contents(str(tmp_path / "absent")) == ""
