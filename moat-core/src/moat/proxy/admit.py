@@ -1,0 +1,88 @@
+"""Whose connection is this? A door's connections belong to its run; elsewhere a run token says so. No I/O.
+
+A run is looked up again for every request, so that a replaced or dropped one takes effect in open tunnels.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from moat.api.http import Authority
+from moat.api.rules import Rule
+from moat.api.runs import RunContext
+from moat.net.policy import Objection, is_nameable, objection
+from moat.proxy.inject import by_authority
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """A run's context, with its rules by authority, made once per replacement."""
+
+    context: RunContext
+    rules: Mapping[Authority, tuple[Rule, ...]] = field(repr=False)
+
+    @classmethod
+    def of(cls, context: RunContext) -> LiveRun:
+        """Return context made ready. Raises AuthorityRefused for a rule that names no host."""
+        return cls(context, by_authority(context.rules))
+
+    def objection(self, authority: Authority) -> Objection | None:
+        """Return why the run may not reach authority, or None."""
+        return objection(self.context.policy, self.rules.keys(), authority)
+
+    def is_nameable(self, host: str) -> bool:
+        """Whether the run's resolver gives host an address."""
+        return self.context.is_open and is_nameable(self.context.policy, self.rules.keys(), host)
+
+
+class Admission:
+    """The live runs, by id and by token."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, LiveRun] = {}
+
+    def __iter__(self) -> Iterator[LiveRun]:
+        return iter(self._by_id.values())
+
+    def put(self, context: RunContext) -> None:
+        """Add a run or replace it whole."""
+        self._by_id[context.run_id] = LiveRun.of(context)
+
+    def drop(self, run_id: str) -> None:
+        """Forget a run; unknown ones are fine."""
+        self._by_id.pop(run_id, None)
+
+    def by_id(self, run_id: str) -> LiveRun | None:
+        """Return the run as it is now."""
+        return self._by_id.get(run_id)
+
+    def by_token(self, proxy_authorization: str) -> LiveRun | None:
+        """Return the run whose token is the password of this `Basic` value (the user name is free), or None.
+
+        Every live run is compared, in constant time each, so that the time tells nothing about a token.
+        """
+        token = basic_password(proxy_authorization)
+        if token is None:
+            return None
+        digest, found = hashlib.sha256(token).hexdigest(), None
+        for run in self._by_id.values():
+            if hmac.compare_digest(digest, run.context.token_sha256):
+                found = run
+        return found
+
+
+def basic_password(value: str) -> bytes | None:
+    """Return the password in a `Basic` authorization value (RFC 7617), or None when it is none."""
+    scheme, _, encoded = value.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        decoded = base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return decoded.partition(b":")[2] or None

@@ -1,0 +1,200 @@
+"""Bodies on the wire: readers that take payload out of a buffer, writers that frame it again. No I/O.
+
+reader = reader_for(framing)
+while not reader.is_done: payload = reader.take(buffer)      "" means: more bytes are needed
+at the end of the stream: reader.may_end_here says whether that was the body's end or a truncation
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Protocol
+
+from moat.proxy.http1 import Framing, Malformed, read_fields
+
+MAX_TRAILER_BYTES = 16_384
+
+_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")  # extensions are refused: nobody sends them but to confuse readers
+_MAX_SIZE_LINE = 32
+# Framing, routing and identity cannot be changed after the head (RFC 9110 §6.5.1).
+_NO_TRAILER = frozenset(("content-length", "transfer-encoding", "host", "connection", "trailer", "te", "upgrade",
+                         "authorization", "proxy-authorization", "set-cookie", "content-encoding"))  # fmt: skip
+
+
+class BodyReader(Protocol):
+    """Takes one body's payload off the front of a buffer and leaves what follows it."""
+
+    is_done: bool
+    may_end_here: bool
+    trailers: list[tuple[str, str]]
+
+    def take(self, buffer: bytearray) -> bytes:
+        """Return the payload that is there now, b"" when more is needed. Raises Malformed."""
+        ...
+
+
+class BodyWriter(Protocol):
+    """Frames payload."""
+
+    def encode(self, payload: bytes) -> bytes:
+        """Return payload as it goes on the wire; never called with nothing."""
+        ...
+
+    def finish(self, trailers: Iterable[tuple[str, str]]) -> bytes:
+        """Return what ends the body."""
+        ...
+
+
+def reader_for(framing: Framing) -> BodyReader:
+    """Return a reader of a body with this framing."""
+    if framing.kind == "chunked":
+        return ChunkedReader()
+    if framing.kind == "close":
+        return CloseReader()
+    return LengthReader(framing.length)
+
+
+def writer_for(framing: Framing) -> BodyWriter:
+    """Return a writer of a body with this framing; "close" and "length" pass payload as it is."""
+    return ChunkedWriter() if framing.kind == "chunked" else PlainWriter()
+
+
+class LengthReader:
+    """A body of a known length, 0 for none."""
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.is_done = length == 0
+        self.may_end_here = self.is_done
+        self.trailers: list[tuple[str, str]] = []
+
+    def take(self, buffer: bytearray) -> bytes:
+        """Return what is there, at most what is left."""
+        if len(buffer) <= self._left:
+            payload = bytes(buffer)
+            buffer.clear()
+        else:
+            payload = bytes(memoryview(buffer)[: self._left])
+            del buffer[: self._left]
+        self._left -= len(payload)
+        self.is_done = self.may_end_here = self._left == 0
+        return payload
+
+
+class CloseReader:
+    """A body that ends with the connection."""
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self.may_end_here = True
+        self.trailers: list[tuple[str, str]] = []
+
+    def take(self, buffer: bytearray) -> bytes:
+        """Return all that is there."""
+        payload = bytes(buffer)
+        buffer.clear()
+        return payload
+
+
+class ChunkedReader:
+    """A chunked body (RFC 9112 §7.1), without extensions."""
+
+    def __init__(self) -> None:
+        self._left = 0  # of the current chunk, its closing CR LF not counted
+        self._needs_crlf = False
+        self._in_trailers = False
+        self.is_done = False
+        self.may_end_here = False
+        self.trailers: list[tuple[str, str]] = []
+
+    def take(self, buffer: bytearray) -> bytes:
+        """Return the payload of every chunk that is there."""
+        pieces: list[bytes] = []
+        while not self.is_done and self._step(buffer, pieces):
+            pass
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _step(self, buffer: bytearray, pieces: list[bytes]) -> bool:
+        """Read one part of a chunk; False when its bytes are not all there."""
+        if self._in_trailers:
+            return self._read_trailers(buffer)
+        if self._left:
+            return self._read_payload(buffer, pieces)
+        if self._needs_crlf:
+            return self._read_crlf(buffer)
+        return self._read_size(buffer)
+
+    def _read_payload(self, buffer: bytearray, pieces: list[bytes]) -> bool:
+        if not buffer:
+            return False
+        piece = bytes(memoryview(buffer)[: self._left])
+        del buffer[: len(piece)]
+        pieces.append(piece)
+        self._left -= len(piece)
+        self._needs_crlf = self._left == 0
+        return True
+
+    def _read_crlf(self, buffer: bytearray) -> bool:
+        if len(buffer) < 2:
+            return False
+        if not buffer.startswith(b"\r\n"):
+            raise Malformed("a chunk is longer than it said")
+        del buffer[:2]
+        self._needs_crlf = False
+        return True
+
+    def _read_size(self, buffer: bytearray) -> bool:
+        end = buffer.find(b"\r\n", 0, _MAX_SIZE_LINE)
+        if end < 0:
+            if len(buffer) >= _MAX_SIZE_LINE or b"\n" in buffer:
+                raise Malformed("a chunk size is malformed")
+            return False
+        line = bytes(buffer[:end])
+        if _SIZE.fullmatch(line) is None:
+            raise Malformed("a chunk size is malformed")
+        del buffer[: end + 2]
+        self._left = int(line, 16)
+        self._in_trailers = self._left == 0
+        return True
+
+    def _read_trailers(self, buffer: bytearray) -> bool:
+        if buffer.startswith(b"\r\n"):
+            del buffer[:2]
+        else:
+            end = buffer.find(b"\r\n\r\n", 0, MAX_TRAILER_BYTES)
+            if end < 0:
+                if len(buffer) >= MAX_TRAILER_BYTES:
+                    raise Malformed("the trailers are too long")
+                return False
+            fields = read_fields(buffer[:end].decode("latin-1").split("\r\n"))
+            self.trailers = [pair for pair in fields if pair[0].lower() not in _NO_TRAILER]
+            del buffer[: end + 4]
+        self.is_done = self.may_end_here = True
+        return True
+
+
+class PlainWriter:
+    """Payload as it is."""
+
+    def encode(self, payload: bytes) -> bytes:
+        """Return payload."""
+        return payload
+
+    def finish(self, trailers: Iterable[tuple[str, str]]) -> bytes:
+        """Return nothing: the length, or the connection's end, tells."""
+        del trailers
+        return b""
+
+
+class ChunkedWriter:
+    """One chunk per piece of payload, so that what came at once leaves at once."""
+
+    def encode(self, payload: bytes) -> bytes:
+        """Return payload as one chunk."""
+        return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+    def finish(self, trailers: Iterable[tuple[str, str]]) -> bytes:
+        """Return the last chunk and the trailers."""
+        lines = "".join([f"{name}: {value}\r\n" for name, value in trailers])
+        return f"0\r\n{lines}\r\n".encode("latin-1")

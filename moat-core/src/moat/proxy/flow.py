@@ -1,0 +1,142 @@
+"""One request, top to bottom, as steps that either go on or raise a Refusal. No I/O: `server/` drives it.
+
+    Request ─▶ agreed_authority ─▶ policy ─▶ credential ─▶ Passage ─▶ (server: dial guard ─▶ forward ─▶ record)
+               400 · 405 · 421     403       inject                    403 · 502 · 504
+
+Policy comes before credentials and both before any look-up: a refused name is never resolved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from moat.api.http import Authority, Headers, RequestHead
+from moat.net.authority import AuthorityRefused, from_absolute, from_connect, from_host
+from moat.proxy.admit import LiveRun
+from moat.proxy.http1 import Request, end_to_end
+from moat.proxy.inject import inject
+from moat.proxy.record import Trail
+from moat.proxy.refusal import Refusal, closed, denied, malformed, misdirected
+
+Via = Literal["connect", "http", "transparent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How a request came in. bound: the authority of its tunnel or local address; None where the target names it."""
+
+    via: Via
+    bound: Authority | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A request that may leave. head: with credentials; its headers hold nothing of this connection's framing."""
+
+    authority: Authority
+    head: RequestHead = field(repr=False)
+    grants: tuple[str, ...] = ()
+
+
+def judge(run: LiveRun, arrival: Arrival, request: Request, trail: Trail) -> Passage:
+    """Take one request through every decision. Raises Refusal."""
+    trail.ask(request.method, request.target)
+    if arrival.bound is not None:
+        trail.aim(arrival.bound)
+    _check_open(run)
+    _check_method(request)
+    authority, target = _agreed(arrival, request)
+    trail.aim(authority)
+    _check_policy(run, authority)
+    return _with_credentials(run, authority, target, request)
+
+
+def judge_connect(run: LiveRun, request: Request, trail: Trail) -> Authority:
+    """Take a CONNECT through every decision that does not need what is inside. Raises Refusal."""
+    trail.method, trail.host = request.method, request.target[:255]
+    _check_open(run)
+    if request.framing.kind != "none":
+        raise malformed("a CONNECT has no body")
+    authority = _read(from_connect, request.target)
+    trail.aim(authority)
+    trail.method = "CONNECT"
+    _check_policy(run, authority)
+    return authority
+
+
+def _check_open(run: LiveRun) -> None:
+    if not run.context.is_open:
+        raise closed()
+
+
+def _check_method(request: Request) -> None:
+    if request.method == "CONNECT":
+        raise Refusal(405, "no tunnel inside a tunnel", kind="method")
+    if request.method == "TRACE":
+        raise Refusal(405, "TRACE would show the credential", kind="method")
+
+
+def _agreed(arrival: Arrival, request: Request) -> tuple[Authority, str]:
+    """Return the one authority that target, Host and connection agree on, and the origin-form target."""
+    if arrival.bound is None:
+        return _proxied(request)
+    if not request.target.startswith("/"):
+        if request.target == "*":
+            raise malformed("OPTIONS * is for the proxy itself")
+        authority, target = _absolute(request.target)
+        if authority != arrival.bound:
+            raise misdirected(f"this connection is for {arrival.bound}")
+    else:
+        target = request.target
+    if "#" in target:
+        raise malformed("the request target has a fragment")
+    _check_host(request, arrival.bound)
+    return arrival.bound, target
+
+
+def _proxied(request: Request) -> tuple[Authority, str]:
+    if request.target.startswith("/") or request.target == "*":
+        raise Refusal(404, "this is a proxy; there is nothing here", kind="target")
+    authority, target = _absolute(request.target)
+    if authority.scheme == "https":
+        raise malformed("https:// goes through CONNECT; set HTTPS_PROXY or https_proxy, not only HTTP_PROXY")
+    _check_host(request, authority)
+    return authority, target
+
+
+def _check_host(request: Request, authority: Authority) -> None:
+    if not request.host:
+        return  # HTTP/1.0 may leave it out; we send the agreed one
+    named = _read(lambda value: from_host(value, authority.scheme), request.host)
+    if named != authority:
+        raise misdirected(f"Host is not {authority}, which this connection is for")
+
+
+def _absolute(target: str) -> tuple[Authority, str]:
+    try:
+        return from_absolute(target)
+    except AuthorityRefused as refused:
+        raise malformed(f"the request target: {refused}") from None
+
+
+def _check_policy(run: LiveRun, authority: Authority) -> None:
+    found = run.objection(authority)
+    if found is not None:
+        raise denied(found)
+
+
+def _with_credentials(run: LiveRun, authority: Authority, target: str, request: Request) -> Passage:
+    """Strip what is for this hop only, then inject: nothing the client lists in Connection removes a credential."""
+    kept = end_to_end(request.headers, request.fields, "host", "content-length")
+    head = RequestHead(request.method, authority, target, Headers(tuple(kept)))
+    injected = inject(run.rules.get(authority, ()), head)
+    return Passage(authority, injected.head, injected.grants)
+
+
+def _read(reader: Callable[[str], Authority], text: str) -> Authority:
+    try:
+        return reader(text)
+    except AuthorityRefused as refused:
+        raise malformed(str(refused)) from None

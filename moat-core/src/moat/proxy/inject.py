@@ -1,0 +1,104 @@
+"""Rules and a request head in, a head with credentials out. Pure; the one place where a secret meets a request.
+
+For the exact authority of a rule and on https only. A path that servers may read in two ways (an encoded slash, dot
+segments, a backslash) matches no rule that asks for a path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from urllib.parse import unquote_to_bytes
+
+from moat.api.http import Authority, RequestHead
+from moat.api.rules import AddHeader, Match, RemoveHeader, Rule, SetHeader
+from moat.net.authority import from_host
+
+# What frames or routes a request belongs to the proxy; a rule that names it does nothing.
+_NOT_FOR_RULES = frozenset(("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"))
+_AMBIGUOUS = re.compile(r"\\|//|%(?:2f|5c|2e|00)|[\x00-\x1f\x7f]", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """A head as it leaves, and the grants that were spent on it, each once."""
+
+    head: RequestHead = field(repr=False)
+    grants: tuple[str, ...] = ()
+
+
+def by_authority(rules: Iterable[Rule]) -> Mapping[Authority, tuple[Rule, ...]]:
+    """Return rules by the authority they are for. Raises AuthorityRefused for a Match that names none."""
+    found: dict[Authority, tuple[Rule, ...]] = {}
+    for rule in rules:
+        authority = from_host(rule.match.authority, "https")
+        found[authority] = (*found.get(authority, ()), rule)
+    return found
+
+
+def inject(rules: Iterable[Rule], head: RequestHead) -> Injected:
+    """Return head with rules applied. rules: those for head's authority (`by_authority`).
+
+    For one header name, the first rule that sets it wins, those with `when_header` before those without: exactly one
+    credential leaves, and the grants name the one that did.
+    """
+    if head.authority.scheme != "https":
+        return Injected(head)
+    path = decoded_path(head.path)
+    matching = [rule for rule in rules if rule.name.lower() not in _NOT_FOR_RULES and matches(rule.match, head, path)]
+    headers, grants = head.headers.without(*(rule.name for rule in matching if isinstance(rule, RemoveHeader))), []
+    for setter in _chosen(matching):
+        headers = headers.with_set(setter.name, setter.value)
+        grants.append(setter.grant)
+    for rule in matching:
+        if isinstance(rule, AddHeader):
+            headers = headers.with_added(rule.name, rule.value)
+            grants.append(rule.grant)
+    return Injected(head.with_headers(headers), tuple(dict.fromkeys(grant for grant in grants if grant)))
+
+
+def matches(match: Match, head: RequestHead, path: str | None) -> bool:
+    """Whether match is for head, its authority aside. path: of `decoded_path`; None matches no pattern."""
+    if match.methods and head.method not in match.methods:
+        return False
+    if match.when_header and match.when_header not in head.headers:
+        return False
+    if not match.paths:
+        return True
+    return path is not None and any(_pattern(text).fullmatch(path) is not None for text in match.paths)
+
+
+def decoded_path(path: str) -> str | None:
+    """Return path with its percent-encoding removed, or None where servers may read it in more than one way."""
+    if _AMBIGUOUS.search(path):
+        return None
+    try:
+        decoded = unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        return None
+    if _AMBIGUOUS.search(decoded):  # encoded twice
+        return None
+    segments = (segment.partition(";")[0] for segment in decoded.split("/"))  # Tomcat cuts `..;x` to `..`
+    return None if any(segment in (".", "..") for segment in segments) else decoded
+
+
+def _chosen(matching: Iterable[Rule]) -> Iterable[SetHeader]:
+    """Return one rule per header name: the first that the client chose by a header, else the first."""
+    chosen: dict[str, SetHeader] = {}
+    for rule in matching:
+        if isinstance(rule, SetHeader):
+            known = chosen.setdefault(rule.name.lower(), rule)
+            if rule.match.when_header and not known.match.when_header:
+                chosen[rule.name.lower()] = rule
+    return chosen.values()
+
+
+@lru_cache(maxsize=1024)
+def _pattern(text: str) -> re.Pattern[str]:
+    """Translate `*` (one segment or part of it) and `**` (any number of segments, also none)."""
+    out = ""
+    for part in re.split(r"(/\*\*|\*\*|\*)", text):
+        out += {"/**": "(?:/.*)?", "**": ".*", "*": "[^/]+"}.get(part) or re.escape(part)
+    return re.compile(out, re.DOTALL)

@@ -1,0 +1,88 @@
+"""Short, honest answers of the proxy's own: what was refused, by which rule, and what to do about it. No I/O.
+
+403 policy, address     X-Moat-Blocked, X-Moat-Allow: the line   407 no or wrong token   Proxy-Authenticate: Basic
+400 malformed           421 another host than the connection's  404, 405, 503           the proxy itself
+502, 504 upstream       X-Moat-Error + what went wrong
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from moat.net.addresses import is_metadata
+from moat.net.policy import Objection
+from moat.proxy.http1 import render_response
+
+
+@dataclass(eq=False)
+class Refusal(Exception):
+    """One answer. reason: one line, for client and trace. kind: value of X-Moat-Blocked or X-Moat-Error.
+
+    outcome: as in ExchangeRecord. keeps: whether the client's connection may go on.
+    """
+
+    status: int
+    reason: str
+    outcome: str = "refused"
+    kind: str = ""
+    allow_line: str = ""
+    keeps: bool = False
+
+    def render(self, method: str = "GET") -> bytes:
+        """Return the whole answer; to HEAD without its body."""
+        text = f"moat: {self.reason}\n" + (f"to allow it, add: {self.allow_line}\n" if self.allow_line else "")
+        body = text.encode("ascii", "backslashreplace")
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+        if self.kind:
+            headers.append(("X-Moat-Error" if self.status >= 500 else "X-Moat-Blocked", self.kind))
+        if self.allow_line:  # many clients show only the head of an answer to CONNECT
+            headers.append(("X-Moat-Allow", self.allow_line))
+        if self.status == 407:  # libcurl and git come back with the token only when asked so
+            headers.append(("Proxy-Authenticate", 'Basic realm="moat"'))
+        if not self.keeps:
+            headers.append(("Connection", "close"))
+        head = render_response(self.status, HTTPStatus(self.status).phrase, headers)
+        return head if method == "HEAD" else head + body
+
+
+def denied(objection: Objection) -> Refusal:
+    """Return the 403 for what the policy does not let out."""
+    return Refusal(403, objection.reason, "denied", "policy", objection.allow_line, keeps=True)
+
+
+def undialable(host: str, address: str, why: str) -> Refusal:
+    """Return the 403 for a host whose address may not be dialled; the line to add goes into config.yaml."""
+    reason = why if host == address else f"{host}: {why}"
+    line = "" if is_metadata(address) else f"upstream: {{allow_cidrs: [{address}/{128 if ':' in address else 32}]}}"
+    return Refusal(403, reason, "denied", "address", line, keeps=True)
+
+
+def unidentified() -> Refusal:
+    """Return the 407 for a missing, wrong or ended token; which of them is not told."""
+    return Refusal(407, "this proxy needs the token of a live run", kind="token", keeps=True)
+
+
+def malformed(reason: str) -> Refusal:
+    """Return the 400 for what cannot be read in one way only."""
+    return Refusal(400, reason, kind="malformed")
+
+
+def misdirected(reason: str) -> Refusal:
+    """Return the 421 for a request that names another host than its connection was made for."""
+    return Refusal(421, reason, kind="authority")
+
+
+def closed() -> Refusal:
+    """Return the 503 for a run that has not proved yet that it is sealed."""
+    return Refusal(503, "the run is not open yet", kind="not-open")
+
+
+def unreachable(reason: str, kind: str = "upstream") -> Refusal:
+    """Return the 502 for an upstream that cannot be reached, verified or understood."""
+    return Refusal(502, reason, "failed", kind, keeps=True)
+
+
+def late(reason: str) -> Refusal:
+    """Return the 504 for an upstream that took too long."""
+    return Refusal(504, reason, "failed", "timeout", keeps=True)

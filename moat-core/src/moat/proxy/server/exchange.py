@@ -1,0 +1,252 @@
+"""One judged request on its way: head up, body up and answer down at once, everything as it comes, nothing collected.
+
+client ═ head ═▶ upstream          a stale pooled connection is replaced once, for what can be sent twice
+client ─ body ─▶ upstream  (task)  an answer may come before the body is over; the connection then ends with it
+client ◀═ 1xx, head, body ═ upstream           101 turns both into a tunnel
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from moat.proxy.bodies import BodyReader, BodyWriter, reader_for, writer_for
+from moat.proxy.flow import Passage
+from moat.proxy.http1 import (
+    CHUNKED,
+    NO_BODY,
+    UNTIL_CLOSE,
+    Framing,
+    Malformed,
+    Request,
+    Response,
+    end_to_end,
+    read_response,
+    render_request,
+    render_response,
+    take_head,
+)
+from moat.proxy.record import Trail
+from moat.proxy.refusal import Refusal, late, malformed, unreachable
+from moat.proxy.server.pool import Key, Lease, Pool
+from moat.proxy.server.stream import Stream, StreamBroken
+from moat.proxy.server.tunnel import join
+
+FIRST_BYTE_S = 300.0  # models think for minutes before they answer; there is no limit on the whole
+BODY_IDLE_S = 300.0  # a client that stops in the middle of its body for longer is not coming back
+MAX_INTERIM = 16  # 1xx answers before the real one; more is a flood
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))  # RFC 9110 §9.2.2, TRACE aside
+
+
+class Truncated(Exception):
+    """The answer broke off after its head was sent: the client's connection must break off too."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request between a client's stream and a connection of the pool.
+
+    is_upload_done: whether the request's body was read to its end, so that the client's stream stands at the next head.
+    """
+
+    client: Stream
+    request: Request
+    passage: Passage
+    trail: Trail
+    pool: Pool
+    is_upload_done: bool = True
+    _upload_problem: Refusal | None = None
+
+    async def run(self) -> bool:
+        """Forward the request and its answer; return whether the client's connection may carry another.
+
+        Raises Refusal before an answer was begun, Truncated after.
+        """
+        self.trail.grants = self.passage.grants
+        key = Key(self.trail.run_id, self.passage.authority, self.passage.grants)
+        lease = await self.pool.lease(key)
+        try:
+            return await self._on(lease)
+        except _Stale:
+            lease.stream.abort()
+            lease = await self.pool.lease(key, fresh=True)
+            return await self._on(lease)
+        finally:
+            self._leave(lease)
+
+    async def _on(self, lease: Lease) -> bool:
+        lease.stream.write(self._head())
+        if self.request.framing in (NO_BODY, Framing("length", 0)):
+            return await self._answer(lease)
+        self.is_upload_done = False
+        outcome: bool | Refusal | Truncated
+        async with asyncio.TaskGroup() as group:
+            upload = group.create_task(self._upload(lease.stream))
+            try:
+                outcome = await self._answer(lease)
+            except (Refusal, Truncated) as problem:  # kept out of the group, which would wrap it
+                outcome = problem
+            upload.cancel()
+        if isinstance(outcome, bool):
+            return outcome
+        raise self._upload_problem if self._upload_problem and isinstance(outcome, Refusal) else outcome
+
+    def _head(self) -> bytes:
+        head, framing = self.passage.head, self.request.framing
+        headers = [("Host", str(self.passage.authority)), *head.headers.items]
+        if framing.kind == "chunked":
+            headers.append(("Transfer-Encoding", "chunked"))
+        elif framing.kind == "length":
+            headers.append(("Content-Length", str(framing.length)))
+        if upgrade := self.request.upgrade:
+            headers += [("Connection", "Upgrade"), ("Upgrade", upgrade)]
+        return render_request(head.method, head.target, headers)
+
+    async def _upload(self, upstream: Stream) -> None:
+        """Send the client's body; a problem is remembered, and ends the wait for an answer."""
+        reader, writer = reader_for(self.request.framing), writer_for(self.request.framing)
+        try:
+            while not reader.is_done:
+                payload = reader.take(self.client.buffer)
+                if payload:
+                    self.trail.request_bytes += len(payload)
+                    upstream.write(writer.encode(payload))
+                    if not reader.is_done:
+                        await upstream.drain()
+                elif not reader.is_done:
+                    await self._more_body()
+            upstream.write(writer.finish(reader.trailers))
+            self.is_upload_done = True
+        except StreamBroken:
+            return  # the upstream stopped reading: its answer may still be on the way
+        except Refusal as problem:
+            self._upload_problem = problem
+            upstream.abort()
+        except Malformed as problem:
+            self._upload_problem = malformed(str(problem))
+            upstream.abort()
+
+    async def _more_body(self) -> None:
+        try:
+            async with asyncio.timeout(BODY_IDLE_S):
+                if await self.client.more():
+                    return
+        except TimeoutError:
+            raise Refusal(408, "the request's body did not come", kind="timeout") from None
+        raise malformed("the request's body broke off")
+
+    async def _answer(self, lease: Lease) -> bool:
+        response = await self._response(lease)
+        self.trail.status = response.head.status
+        if response.head.status == 101:
+            return await self._tunnel(lease, response)
+        framing = self._framing_down(response)
+        keeps = self.request.keeps_alive and framing is not UNTIL_CLOSE and self.is_upload_done
+        head = self._head_down(response, framing, keeps=keeps)
+        await self._body_down(head, lease.stream, reader_for(response.framing), writer_for(framing))
+        self.trail.forwarded()
+        if response.keeps_alive and self.is_upload_done:
+            self.pool.give_back(lease)
+        return keeps
+
+    async def _response(self, lease: Lease) -> Response:
+        """Return the final response head (or 101), relaying interim ones."""
+        for _ in range(MAX_INTERIM):
+            try:
+                response = read_response(await self._response_head(lease), self.request.method)
+            except Malformed as problem:
+                raise unreachable(f"{self.passage.authority}: {problem}", "malformed") from None
+            status = response.head.status
+            if status == 101 and not self.request.upgrade:
+                raise unreachable(f"{self.passage.authority} changed the protocol unasked", "malformed")
+            if status >= 200 or status == 101:
+                return response
+            if self.request.version == "1.1":
+                headers = end_to_end(response.head.headers, response.fields)
+                self.client.write(render_response(status, response.head.reason, headers))
+        raise unreachable(f"{self.passage.authority} sent too many interim answers", "malformed")
+
+    async def _response_head(self, lease: Lease) -> str:
+        try:
+            while (text := take_head(lease.stream.buffer)) is None:
+                if not await self._more_head(lease):
+                    raise StreamBroken("closed")
+        except StreamBroken:
+            if lease.is_reused and not lease.stream.buffer and self._may_repeat():
+                raise _Stale from None
+            raise unreachable(f"{self.passage.authority} closed the connection without an answer", "closed") from None
+        return text
+
+    async def _more_head(self, lease: Lease) -> bool:
+        """Wait for bytes of the head; the limit counts from the end of the request."""
+        while True:
+            try:
+                async with asyncio.timeout(FIRST_BYTE_S):
+                    return await lease.stream.more()
+            except TimeoutError:
+                if self.is_upload_done or lease.stream.buffer:
+                    raise late(f"{self.passage.authority} did not answer in {FIRST_BYTE_S:.0f} s") from None
+
+    def _may_repeat(self) -> bool:
+        has_no_body = self.request.framing in (NO_BODY, Framing("length", 0))
+        return has_no_body and self.request.method in _IDEMPOTENT and not self.request.upgrade
+
+    def _framing_down(self, response: Response) -> Framing:
+        """Return how the client gets the body: an end it can tell from a break, where its version has one."""
+        if response.framing.kind in ("none", "length"):
+            return response.framing
+        return CHUNKED if self.request.version == "1.1" else UNTIL_CLOSE
+
+    def _head_down(self, response: Response, framing: Framing, *, keeps: bool) -> bytes:
+        # Alt-Svc would send the client to HTTP/3, which has no way out of a run.
+        headers = end_to_end(response.head.headers, response.fields, "alt-svc")
+        if framing is CHUNKED:
+            headers.append(("Transfer-Encoding", "chunked"))
+        if not keeps:
+            headers.append(("Connection", "close"))
+        return render_response(response.head.status, response.head.reason, headers)
+
+    async def _body_down(self, head: bytes, upstream: Stream, reader: BodyReader, writer: BodyWriter) -> None:
+        """Send the head with what is there of the body, then pump the rest.
+
+        Nothing is awaited after the last byte: the client may be gone by then.
+        """
+        unsent = head
+        try:
+            while not reader.is_done:
+                payload = reader.take(upstream.buffer)
+                if payload:
+                    self.trail.response_bytes += len(payload)
+                    unsent += writer.encode(payload)
+                if reader.is_done:
+                    break
+                if unsent:
+                    self.client.write(unsent)
+                    unsent = b""
+                    await self.client.drain()
+                if not payload and not await upstream.more():
+                    break
+        except (StreamBroken, Malformed):
+            raise Truncated from None
+        if not reader.may_end_here:
+            raise Truncated
+        self.client.write(unsent + writer.finish(reader.trailers))
+
+    async def _tunnel(self, lease: Lease, response: Response) -> bool:
+        headers = end_to_end(response.head.headers, response.fields)
+        headers += [("Connection", "Upgrade"), ("Upgrade", response.fields.get("upgrade", ("",))[0])]
+        self.client.write(render_response(101, response.head.reason, headers))
+        self.client.on_gone(None)  # the tunnel sees the end itself, after what was sent before it
+        sent, received = await join(self.client, lease.stream)
+        self.trail.request_bytes += sent
+        self.trail.response_bytes += received
+        self.trail.forwarded()
+        return False
+
+    def _leave(self, lease: Lease) -> None:
+        if not lease.is_kept:
+            lease.stream.abort()
+
+
+class _Stale(Exception):
+    """A kept connection turned out closed before anything came back."""

@@ -1,0 +1,158 @@
+"""Everything the worker serves: the runs, their sockets and connections. What `worker` does with each message.
+
+Configure ─▶ leaves, pool        SetRun ─▶ admission, names        Listen ─▶ listener ─▶ one task a connection
+Drop ─▶ listeners closed, connections cancelled, kept upstream connections closed, run forgotten
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from moat.api.runs import RunContext
+from moat.proxy.admit import Admission
+from moat.proxy.ca import load
+from moat.proxy.messages import Configure, ListenName
+from moat.proxy.record import Emit
+from moat.proxy.server.connection import Connection, Services
+from moat.proxy.server.dns import DatagramResolver, serve_stream
+from moat.proxy.server.leaves import Leaves
+from moat.proxy.server.listener import Listener
+from moat.proxy.server.names import Names
+from moat.proxy.server.pool import Pool
+from moat.proxy.server.stream import PlainStream
+from moat.proxy.server.transparent import serve_transparent
+from moat.proxy.server.upstream import DialSettings
+
+MAX_CONNECTIONS = 2048  # per run: above 64 parallel installers, below what starves the other runs of descriptors
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Room:
+    """One run's sockets and connections; the one with run_id "" serves runs identified by token."""
+
+    run_id: str
+    names: Names
+    listeners: list[Listener] = field(default_factory=list)
+    resolvers: list[DatagramResolver] = field(default_factory=list)
+    connections: dict[asyncio.Task[None], Connection] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Close the sockets and cancel the connections."""
+        for listener in self.listeners:
+            listener.close()
+        for resolver in self.resolvers:
+            resolver.close()
+        for task in list(self.connections):
+            task.cancel()
+
+
+class House:
+    """The worker's state. on_named: (run_id, host, address) of every address given out."""
+
+    def __init__(self, group: asyncio.TaskGroup, emit: Emit, on_named: Callable[[str, str, str], None]) -> None:
+        self._group = group
+        self._emit = emit
+        self._on_named = on_named
+        self._admission = Admission()
+        self._services: Services | None = None
+        self._rooms: dict[str, Room] = {}
+
+    def configure(self, message: Configure) -> None:
+        """Take the installation's CA and upstream settings; connections that are open keep the old ones."""
+        leaves = Leaves(load(message.ca_certificate, message.ca_key))
+        pool = Pool(DialSettings.of(message))
+        if self._services is not None:
+            self._services.pool.close()
+        self._services = Services(self._admission, leaves, pool, self._emit)
+
+    def put(self, context: RunContext, names: Mapping[str, str]) -> None:
+        """Add a run or replace it whole; its names are taken at its first coming only."""
+        self._admission.put(context)
+        if context.run_id not in self._rooms:
+            self._rooms[context.run_id] = self._room(context.run_id, names)
+
+    def listen(self, run_id: str, name: ListenName, sock: socket.socket) -> None:
+        """Serve a socket. Takes it over. Raises ValueError when its run or the settings are not known."""
+        if self._services is None or (run_id and run_id not in self._rooms):
+            sock.close()
+            raise ValueError("a socket came before its run or the settings")
+        room = self._rooms.setdefault(run_id, self._room(run_id, {}))
+        if name == "dns-udp":
+            room.resolvers.append(DatagramResolver(sock, lambda host: self._address(room, host)))
+        else:
+            room.listeners.append(Listener(sock, lambda accepted: self._welcome(room, name, accepted)))
+
+    def drop(self, run_id: str) -> None:
+        """Forget a run: sockets, connections, kept upstream connections."""
+        self._admission.drop(run_id)
+        room = self._rooms.pop(run_id, None)
+        if room is not None:
+            room.close()
+        shared = self._rooms.get("")
+        for task, connection in list(shared.connections.items()) if shared is not None else ():
+            if connection.serving == run_id:
+                task.cancel()
+        if self._services is not None:
+            self._services.pool.drop_run(run_id)
+
+    def close(self) -> None:
+        """Close everything."""
+        for room in self._rooms.values():
+            room.close()
+        if self._services is not None:
+            self._services.pool.close()
+
+    def _room(self, run_id: str, names: Mapping[str, str]) -> Room:
+        return Room(run_id, Names(names, lambda host, address: self._on_named(run_id, host, address)))
+
+    def _address(self, room: Room, host: str) -> str | None:
+        run = self._admission.by_id(room.run_id)
+        return room.names.address(host) if run is not None and run.is_nameable(host) else None
+
+    def _welcome(self, room: Room, name: ListenName, sock: socket.socket) -> None:
+        if self._services is None:
+            return sock.close()
+        connection = Connection(self._services, room.run_id)
+        task = self._group.create_task(self._serve(room, name, connection, sock))
+        room.connections[task] = connection
+        task.add_done_callback(lambda done: self._left(room, done))
+        if len(room.connections) >= MAX_CONNECTIONS:
+            for listener in room.listeners:
+                listener.pause()
+
+    def _left(self, room: Room, task: asyncio.Task[None]) -> None:
+        del room.connections[task]
+        if len(room.connections) == MAX_CONNECTIONS - 1:
+            for listener in room.listeners:
+                listener.resume()
+
+    async def _serve(self, room: Room, name: ListenName, connection: Connection, sock: socket.socket) -> None:
+        """Serve one connection; whatever happens stays within it."""
+        stream = PlainStream()
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: stream, sock)
+            await self._dispatch(room, name, connection, stream)
+        except Exception:
+            log.exception("a connection failed", extra={"run_id": room.run_id, "listener": name})
+            stream.abort()
+        except asyncio.CancelledError:
+            stream.abort()
+            sock.close()
+            raise
+
+    async def _dispatch(self, room: Room, name: ListenName, connection: Connection, stream: PlainStream) -> None:
+        match name:
+            case "http":
+                await serve_transparent(connection, stream, room.names, "http")
+            case "tls":
+                await serve_transparent(connection, stream, room.names, "https")
+            case "dns-tcp":
+                await serve_stream(stream, lambda host: self._address(room, host))
+            case _:
+                await connection.serve_proxy(stream)

@@ -1,0 +1,128 @@
+"""The data plane's process: takes snapshots and sockets from the daemon, serves them, reports every exchange.
+
+    python -m moat.proxy.server.worker --channel FD [--log PATH]
+
+It is given the rules of live runs and the CA's key, never the store or its key, and confines itself before it serves.
+The end of the channel is its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from moat.api.errors import MoatError
+from moat.frames import FrameChannel, FrameError
+from moat.log import Redactor, log_to_file
+from moat.net.authority import AuthorityRefused
+from moat.proxy.messages import (
+    Configure,
+    Drop,
+    Exchange,
+    Listen,
+    MessageError,
+    Named,
+    Ping,
+    Pong,
+    Ready,
+    SetRun,
+    Stop,
+    ToDaemon,
+    decode,
+    encode,
+)
+from moat.proxy.server.confine import confine, harden, readable_paths, tune_malloc
+from moat.proxy.server.house import House
+
+log = logging.getLogger(__name__)
+
+
+async def serve(channel: FrameChannel, redactor: Redactor) -> None:
+    """Serve until the daemon says stop or is gone."""
+
+    def send(message: ToDaemon) -> None:
+        channel.send(encode(message))
+
+    async with asyncio.TaskGroup() as group:
+        house = House(group, lambda record: send(Exchange(record)), lambda *named: send(Named(*named)))
+        send(Ready())
+        try:
+            await _follow(channel, house, redactor)
+        finally:
+            house.close()
+    channel.close()
+
+
+async def _follow(channel: FrameChannel, house: House, redactor: Redactor) -> None:
+    while (received := await channel.receive()) is not None:
+        wire, descriptors = received
+        try:
+            message = decode(wire)
+            if isinstance(message, Stop):
+                return
+            _obey(message, descriptors, house, redactor)
+            if isinstance(message, Ping):
+                channel.send(encode(Pong(message.id)))
+        except (MessageError, AuthorityRefused, MoatError, OSError, ValueError) as problem:
+            # ssl's and cryptography's errors are ValueErrors or OSErrors. The text of none quotes a secret.
+            log.error("a message was not obeyed", extra={"type": str(wire.get("type"))[:32], "problem": str(problem)})
+        finally:
+            for number in descriptors:
+                os.close(number)
+
+
+def _obey(message: object, descriptors: list[int], house: House, redactor: Redactor) -> None:
+    """Put one message in force. Descriptors that are taken leave the list."""
+    match message:
+        case Configure():
+            house.configure(message)
+        case SetRun(context, names):
+            for rule in context.rules:
+                redactor.learn(getattr(rule, "value", "").rpartition(" ")[2])  # the token of `Bearer …` and `Basic …`
+            house.put(context, names)
+        case Listen(run_id, name) if len(descriptors) == 1:
+            house.listen(run_id, name, socket.socket(fileno=descriptors.pop()))
+        case Drop(run_id):
+            house.drop(run_id)
+        case Ping():
+            pass
+        case _:
+            raise MessageError("a message for the daemon, or without its descriptor")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the worker; return its exit code."""
+    parser = argparse.ArgumentParser(description="moat's data plane; the daemon starts it")
+    parser.add_argument("--channel", type=int, required=True, help="descriptor of a socket to the daemon")
+    parser.add_argument("--log", type=Path, help="where to log; nowhere without it")
+    options = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the command, not for what serves it
+    redactor = Redactor()
+    if options.log is not None:
+        log_to_file(options.log, redactor)
+    harden()
+    tune_malloc()
+    if not confine(readable_paths()):
+        log.warning("this kernel has no Landlock; the worker can read its user's files")
+    return uvloop.run(_run(options.channel, redactor))
+
+
+async def _run(descriptor: int, redactor: Redactor) -> int:
+    try:
+        await serve(FrameChannel(socket.socket(fileno=descriptor)), redactor)
+    except FrameError:
+        log.exception("the daemon's messages cannot be read")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""A house in the test's own process, with loopback listeners and an upstream: what connection, exchange and transparent
+tests have in common. The real process is tested in tests/integration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from moat.api.runs import ExchangeRecord, RunContext
+from moat.proxy.messages import Configure, ListenName
+from moat.proxy.server.house import House
+from moat.proxy.server.stream import PlainStream
+
+from core.proxy.server.pairs import CA
+
+
+@dataclass
+class Guest:
+    """A house, what it reported, and connections to it."""
+
+    house: House
+    records: list[ExchangeRecord] = field(default_factory=list)
+    named: list[tuple[str, str, str]] = field(default_factory=list)
+    streams: list[PlainStream] = field(default_factory=list)
+
+    def listen(self, run_id: str, name: ListenName, host: str = "127.0.0.1") -> tuple[str, int]:
+        """Hand a fresh loopback listener over; return its address."""
+        sock = socket.socket()
+        sock.bind((host, 0))
+        sock.listen()
+        address: tuple[str, int] = sock.getsockname()
+        self.house.listen(run_id, name, sock)
+        return address
+
+    async def connect(self, address: tuple[str, int]) -> PlainStream:
+        """Return a connection to a listener; closed at the end."""
+        _, stream = await asyncio.get_running_loop().create_connection(PlainStream, *address)
+        self.streams.append(stream)
+        return stream
+
+    async def ask(self, stream: PlainStream, request: bytes, until: bytes) -> bytes:
+        """Send bytes and return what came back, once it holds until or the connection ends."""
+        stream.write(request)
+        async with asyncio.timeout(5):
+            while until not in stream.buffer and await stream.more():
+                pass
+        answer = bytes(stream.buffer)
+        stream.buffer.clear()
+        return answer
+
+
+@contextlib.asynccontextmanager
+async def a_house(*runs: RunContext, roots: str = "", resolve: dict[str, str] | None = None) -> AsyncIterator[Guest]:
+    """Run a house with these runs; names may be pinned to loopback servers of the test."""
+    async with asyncio.TaskGroup() as group:
+        guest: Guest
+        house = House(group, lambda record: guest.records.append(record), lambda *named: guest.named.append(named))
+        guest = Guest(house)
+        house.configure(Configure(CA.certificate_pem, CA.key_pem, roots, resolve or {}))
+        for run in runs:
+            house.put(run, {})
+        try:
+            yield guest
+        finally:
+            house.close()
+            for stream in guest.streams:
+                stream.abort()
+
+
+@contextlib.asynccontextmanager
+async def scripted(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Run a plain server that answers each head it reads with the next of answers; yield `addr:port` and the heads.
+
+    An answer that begins with b"!" closes the connection after it; one with b"~" comes byte by byte.
+    """
+    heads: list[bytes] = []
+    left = list(answers)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while left:
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                answer = left.pop(0)
+                await _send(writer, answer)
+                if answer.startswith(b"!"):
+                    break
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    try:
+        yield f"{host}:{port}", heads
+    finally:
+        server.close()
+
+
+async def _send(writer: asyncio.StreamWriter, answer: bytes) -> None:
+    if not answer.startswith(b"~"):
+        writer.write(answer.removeprefix(b"!"))
+        return await writer.drain()
+    for byte in answer[1:]:
+        writer.write(bytes((byte,)))
+        await asyncio.sleep(0.0001)  # so that each byte is a read of its own; correctness does not depend on it
+    return None

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+from moat.api.runs import NetworkPolicy
+from moat.proxy.server import connection as module
+from support.worker import RUN, TOKEN, a_run
+
+from core.proxy.server.house_of import a_house, scripted
+from core.proxy.server.pairs import until
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+GET = b"GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n"
+BASIC = b"Proxy-Authorization: Basic " + base64.b64encode(f"x:{TOKEN}".encode()) + b"\r\n"
+
+
+async def test_a_refused_request_without_body_keeps_the_connection() -> None:
+    strict = NetworkPolicy("strict", ("a.example",))
+    async with scripted(OK) as (pin, _), a_house(a_run(policy=strict), resolve={"a.example": pin}) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        refused = await guest.ask(client, GET.replace(b"a.example", b"b.example"), b"--allow-host b.example\n")
+        allowed = await guest.ask(client, GET, b"\r\n\r\nok")
+
+    assert b"403 Forbidden" in refused
+    assert allowed.startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_refused_request_with_a_body_closes_after_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINGER_S", 0.01)
+    async with a_house(a_run(policy=NetworkPolicy("strict"))) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        request = GET.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n")
+        answer = await guest.ask(client, request + b"hello" * 1000, b"never")
+
+    assert b"403 Forbidden" in answer
+    assert b"Connection: close" in answer
+
+
+async def test_a_token_is_asked_for_on_every_request_and_stays_on_this_side() -> None:
+    async with scripted(OK) as (pin, heads), a_house(a_run(), resolve={"a.example": pin}) as guest:
+        client = await guest.connect(guest.listen("", "token"))
+        with_token = await guest.ask(client, GET.replace(b"\r\n\r\n", b"\r\n" + BASIC + b"\r\n"), b"\r\n\r\nok")
+        without = await guest.ask(client, GET, b"live run\n")
+
+    assert with_token.startswith(b"HTTP/1.1 200")
+    assert without.startswith(b"HTTP/1.1 407")
+    assert b"Authorization" not in heads[0]
+    assert [record.run_id for record in guest.records] == [RUN, ""]
+
+
+async def test_a_tunnel_to_another_port_than_80_carries_only_tls() -> None:
+    async with a_house(a_run()) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        await guest.ask(client, b"CONNECT a.example:22 HTTP/1.1\r\nHost: a.example\r\n\r\n", b"established\r\n\r\n")
+        answer = await guest.ask(client, b"SSH-2.0-client\r\n", b"never")
+
+    assert b"400 Bad Request" in answer
+    assert b"only TLS" in answer
+    assert guest.records[0].port == 22
+
+
+async def test_a_tunnel_that_stays_silent_is_recorded_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HANDSHAKE_S", 0.01)
+    async with a_house(a_run()) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        await guest.ask(client, b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n", b"established\r\n\r\n")
+        assert not await client.more()
+
+    assert guest.records[0].reason == "nothing came through the tunnel"
+
+
+async def test_a_head_that_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEAD_S", 0.01)
+    async with a_house(a_run()) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+
+        assert await guest.ask(client, b"GET / HTTP/1.1\r\n", b"never") == b""
+
+
+async def test_a_malformed_head_is_answered_recorded_and_closed() -> None:
+    async with a_house(a_run()) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        answer = await guest.ask(client, b"GET / HTTP/1.1\r\nBad Name: x\r\n\r\n", b"moat: ")
+        client.close()
+        await until(lambda: bool(guest.records))
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert guest.records[0].outcome == "refused"
+
+
+async def test_the_probe_is_answered_and_not_recorded() -> None:
+    async with a_house(a_run(is_open=False, probe_answer="nonce")) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        answer = await guest.ask(client, b"GET /_moat/probe HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"nonce")
+
+    assert answer.endswith(b"\r\n\r\nnonce")
+    assert guest.records == []

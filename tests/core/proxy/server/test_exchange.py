@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+from moat.api.runs import ExchangeRecord
+from support.worker import RUN, a_run
+
+from core.proxy.server.house_of import a_house, scripted
+from core.proxy.server.pairs import until
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def get(path: str = "/", method: str = "GET", *lines: str) -> bytes:
+    extra = "".join(f"{line}\r\n" for line in lines)
+    return f"{method} http://a.example{path} HTTP/1.1\r\nHost: a.example\r\n{extra}\r\n".encode()
+
+
+async def exchanged(
+    *answers: bytes, requests: tuple[bytes, ...] = (get(),), until_bytes: bytes = b"\r\n\r\nok"
+) -> tuple[list[bytes], list[bytes], list[ExchangeRecord]]:
+    """Send requests one after the other; return what the client got, the heads the upstream got, and the records."""
+    async with scripted(*answers) as (pin, heads), a_house(a_run(), resolve={"a.example": pin}) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        got = [await guest.ask(client, request, until_bytes) for request in requests]
+        await until(lambda: len(guest.records) == len(requests))
+    return got, heads, guest.records
+
+
+async def test_a_kept_connection_carries_the_next_request() -> None:
+    got, heads, records = await exchanged(OK, OK, requests=(get("/1"), get("/2")))
+
+    assert [answer.startswith(b"HTTP/1.1 200 OK\r\n") for answer in got] == [True, True]
+    assert [head.split(b" ")[1] for head in heads] == [b"/1", b"/2"]
+    assert [record.outcome for record in records] == ["forwarded", "forwarded"]
+
+
+async def test_a_stale_kept_connection_is_replaced_once_without_the_client_noticing() -> None:
+    got, heads, records = await exchanged(OK, b"!", OK, requests=(get("/1"), get("/2")))
+
+    assert got[1].endswith(b"ok")
+    assert [head.split(b" ")[1] for head in heads] == [b"/1", b"/2", b"/2"]
+    assert len(records) == 2
+
+
+async def test_what_cannot_be_sent_twice_is_not() -> None:
+    got, heads, _ = await exchanged(OK, b"!", OK, requests=(get("/1"), get("/2", "POST")), until_bytes=b"\r\n\r\n")
+
+    assert b"502 Bad Gateway" in got[1]
+    assert len(heads) == 2
+
+
+async def test_hop_by_hop_fields_are_not_forwarded_and_host_is_ours() -> None:
+    _, heads, _ = await exchanged(
+        OK, requests=(get("/", "GET", "Proxy-Authorization: Basic s3cr3t", "Connection: X-A", "X-A: 1", "Accept: x"),)
+    )
+
+    assert heads[0] == b"GET / HTTP/1.1\r\nHost: a.example\r\nAccept: x\r\n\r\n"
+
+
+async def test_an_answer_without_length_reaches_the_client_in_chunks() -> None:
+    got, _, _ = await exchanged(b"!HTTP/1.1 200 OK\r\n\r\nok", until_bytes=b"0\r\n\r\n")
+
+    assert b"Transfer-Encoding: chunked\r\n" in got[0]
+    assert got[0].endswith(b"2\r\nok\r\n0\r\n\r\n")
+
+
+async def test_a_truncated_answer_breaks_the_clients_connection_off() -> None:
+    got, _, records = await exchanged(b"!HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", until_bytes=b"never")
+
+    assert got[0].endswith(b"\r\n\r\nok")
+    assert records[0].reason == "the upstream broke off"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"!", "closed the connection"),
+        (b"!nonsense\r\n\r\n", "status line"),
+        (b"!HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "Transfer-Encoding"),
+        (b"!HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "unasked"),
+        (b"!" + b"HTTP/1.1 103 Early Hints\r\n\r\n" * 20, "interim"),
+        (b"!HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000, "64 KiB"),
+    ],
+    ids=["nothing", "nonsense", "two lengths", "101 unasked", "1xx flood", "endless head"],
+)
+async def test_an_upstream_that_makes_no_sense_is_a_502(answer: bytes, reason: str) -> None:
+    got, _, records = await exchanged(answer, until_bytes=b"moat: ")
+
+    assert b"HTTP/1.1 502 Bad Gateway" in got[0]
+    assert (records[0].status, records[0].outcome) == (502, "failed")
+    assert reason in records[0].reason
+
+
+async def test_an_answer_to_head_has_a_length_and_no_body() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+    got, _, _ = await exchanged(head, OK, requests=(get("/1", "HEAD"), get("/2")), until_bytes=b"\r\n\r\n")
+
+    assert got[0].endswith(b"Content-Length: 2\r\n\r\n")
+
+
+async def test_early_hints_are_relayed_and_http_3_is_not_offered_on() -> None:
+    answer = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nAlt-Svc: h3\r\nContent-Length: 2\r\n\r\nok"
+    got, _, _ = await exchanged(answer)
+
+    assert got[0].startswith(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
+    assert b"Alt-Svc" not in got[0]
+
+
+async def test_an_answer_before_the_bodys_end_closes_the_connection_after_it() -> None:
+    request = get("/", "POST", "Content-Length: 1000000") + b"only the beginning"
+    got, _, records = await exchanged(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nok", requests=(request,))
+
+    assert b"HTTP/1.1 413 Too Large" in got[0]
+    assert b"Connection: close" in got[0]
+    assert records[0].status == 413
+
+
+async def test_trailers_pass() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nGrpc-Status: 0\r\n\r\n"
+    got, _, _ = await exchanged(answer, until_bytes=b"Grpc-Status: 0\r\n\r\n")
+
+    assert got[0].endswith(b"2\r\nok\r\n0\r\nGrpc-Status: 0\r\n\r\n")
+
+
+async def test_an_answer_in_single_bytes_is_the_same_answer() -> None:
+    answer = b"~HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n3\r\nyes\r\n0\r\n\r\n"
+    got, _, records = await exchanged(answer, until_bytes=b"0\r\n\r\n")
+
+    assert got[0].endswith(b"0\r\n\r\n")
+    assert records[0].response_bytes == 5

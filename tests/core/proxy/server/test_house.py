@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+from moat.proxy.server import house as module
+from moat.proxy.server.house import House
+from support.worker import OTHER_RUN, RUN, a_run
+
+from core.proxy.server.house_of import a_house
+from core.proxy.server.pairs import until
+
+PROBE = b"GET /_moat/probe HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+async def test_a_connection_belongs_to_the_run_of_its_door() -> None:
+    async with a_house(a_run(probe_answer="mine"), a_run(OTHER_RUN, probe_answer="theirs")) as guest:
+        mine, theirs = guest.listen(RUN, "proxy"), guest.listen(OTHER_RUN, "proxy")
+
+        assert (await guest.ask(await guest.connect(mine), PROBE, b"mine")).endswith(b"mine")
+        assert (await guest.ask(await guest.connect(theirs), PROBE, b"theirs")).endswith(b"theirs")
+
+
+async def test_a_replaced_run_is_seen_by_open_connections_and_keeps_its_names() -> None:
+    async with a_house() as guest:
+        guest.house.put(a_run(is_open=False), {"a.example": "127.107.0.5"})
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        guest.house.put(a_run(probe_answer="new"), {})
+
+        assert (await guest.ask(client, PROBE, b"new")).endswith(b"new")
+
+
+async def test_dropping_a_run_ends_its_connections_and_not_those_of_others() -> None:
+    async with a_house(a_run(), a_run(OTHER_RUN, probe_answer="alive")) as guest:
+        mine = await guest.connect(guest.listen(RUN, "proxy"))
+        other = await guest.connect(guest.listen(OTHER_RUN, "proxy"))
+        await asyncio.sleep(0)
+        guest.house.drop(RUN)
+        guest.house.drop(RUN)
+
+        assert not await mine.more()
+        assert (await guest.ask(other, PROBE, b"alive")).endswith(b"alive")
+
+
+async def test_a_socket_before_its_run_or_the_settings_is_closed_and_an_error() -> None:
+    async with asyncio.TaskGroup() as group:
+        for house in (House(group, lambda _: None, lambda *_: None),):
+            sock = socket.socket()
+            with pytest.raises(ValueError, match="before"):
+                house.listen(RUN, "proxy", sock)
+            assert sock.fileno() == -1
+
+
+async def test_at_the_cap_connections_wait_in_the_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 1)
+    async with a_house(a_run(probe_answer="served")) as guest:
+        door = guest.listen(RUN, "proxy")
+        first = await guest.connect(door)
+        waiting = await guest.connect(door)
+        waiting.write(PROBE)
+        assert (await guest.ask(first, PROBE, b"served")).endswith(b"served")
+
+        assert await waiting.more()
+
+
+async def test_only_open_runs_name_hosts_and_every_new_name_is_told() -> None:
+    async with a_house(a_run(), a_run(OTHER_RUN, is_open=False)) as guest:
+        rooms = guest.house._rooms
+        address = guest.house._address(rooms[RUN], "a.example")
+
+        assert guest.house._address(rooms[OTHER_RUN], "a.example") is None
+        assert guest.named == [(RUN, "a.example", address)]
+
+
+async def test_a_failure_in_one_connection_stays_within_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async with a_house(a_run(probe_answer="alive")) as guest:
+        door = guest.listen(RUN, "proxy")
+        with monkeypatch.context() as patch:
+            patch.setattr(House, "_dispatch", fail)
+            broken = await guest.connect(door)
+            await until(lambda: broken.is_over)
+
+        assert (await guest.ask(await guest.connect(door), PROBE, b"alive")).endswith(b"alive")

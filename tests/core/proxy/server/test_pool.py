@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+from moat.api.http import Authority
+from moat.proxy.messages import Configure
+from moat.proxy.server import pool as module
+from moat.proxy.server.pool import IDLE_S, MAX_IDLE_PER_KEY, Key, Lease, Pool
+from moat.proxy.server.stream import PlainStream, Stream
+from moat.proxy.server.upstream import DialSettings
+
+from core.proxy.server.pairs import plain_pair, until
+
+HTTP = Authority("http", "a.example", 80)
+KEY = Key("run_a", HTTP, ("github",))
+
+
+class Dialler:
+    """Counts what is dialled; far ends are kept open."""
+
+    def __init__(self) -> None:
+        self.far: list[PlainStream] = []
+
+    async def __call__(self, *_: object) -> Stream:
+        near, far = await plain_pair()
+        self.far.append(far)
+        return near
+
+
+@pytest.fixture
+def dialler(monkeypatch: pytest.MonkeyPatch) -> Dialler:
+    made = Dialler()
+    monkeypatch.setattr(module, "dial", made)
+    return made
+
+
+def a_pool(now: list[float] | None = None) -> Pool:
+    times = now or [0.0]
+    return Pool(DialSettings.of(Configure("", "")), lambda: times[0])
+
+
+def close(pool: Pool, dialler: Dialler, *leases: Lease) -> None:
+    pool.close()
+    for stream in (*dialler.far, *(lease.stream for lease in leases)):
+        stream.abort()
+
+
+async def test_a_connection_is_used_again_for_the_same_key(dialler: Dialler) -> None:
+    pool = a_pool()
+    first = await pool.lease(KEY)
+    pool.give_back(first)
+    second = await pool.lease(KEY)
+
+    assert second.stream is first.stream
+    assert (first.is_reused, second.is_reused) == (False, True)
+    close(pool, dialler, second)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        KEY._replace(run_id="run_b"),
+        KEY._replace(grants=()),
+        KEY._replace(authority=Authority("http", "b.example", 80)),
+        KEY._replace(authority=Authority("http", "a.example", 8080)),
+    ],
+    ids=["another run", "another credential", "another host", "another port"],
+)
+async def test_a_connection_is_never_shared_across_keys(other: Key, dialler: Dialler) -> None:
+    pool = a_pool()
+    first = await pool.lease(KEY)
+    pool.give_back(first)
+    second = await pool.lease(other)
+
+    assert second.stream is not first.stream
+    close(pool, dialler, second)
+
+
+async def test_fresh_means_dialled(dialler: Dialler) -> None:
+    pool = a_pool()
+    pool.give_back(await pool.lease(KEY))
+    second = await pool.lease(KEY, fresh=True)
+
+    assert len(dialler.far) == 2
+    close(pool, dialler, second)
+
+
+async def test_what_the_upstream_closed_or_said_unasked_is_not_used_again(dialler: Dialler) -> None:
+    pool = a_pool()
+    closed, chatty = await pool.lease(KEY), await pool.lease(KEY)
+    pool.give_back(closed)
+    pool.give_back(chatty)
+    dialler.far[0].close()
+    dialler.far[1].write(b"HTTP/1.1 200 smuggled\r\n\r\n")
+    await until(lambda: closed.stream.is_over and bool(chatty.stream.buffer))
+    third = await pool.lease(KEY)
+
+    assert not third.is_reused
+    close(pool, dialler, third)
+
+
+async def test_an_old_connection_is_not_used_again(dialler: Dialler) -> None:
+    now = [100.0]
+    pool = a_pool(now)
+    pool.give_back(await pool.lease(KEY))
+    now[0] += IDLE_S
+    second = await pool.lease(KEY)
+
+    assert not second.is_reused
+    close(pool, dialler, second)
+
+
+async def test_only_a_few_are_kept_and_none_after_closing(dialler: Dialler) -> None:
+    pool = a_pool()
+    leases = [await pool.lease(KEY) for _ in range(MAX_IDLE_PER_KEY + 2)]
+    for lease in leases[:-1]:
+        pool.give_back(lease)
+    await until(lambda: dialler.far[MAX_IDLE_PER_KEY].is_over)
+    pool.close()
+    pool.give_back(leases[-1])
+
+    await until(lambda: all(far.is_over for far in dialler.far))
+    close(pool, dialler)
+
+
+async def test_dropping_a_run_closes_what_was_kept_for_it_only(dialler: Dialler) -> None:
+    pool = a_pool()
+    other = KEY._replace(run_id="run_b")
+    mine, theirs = await pool.lease(KEY), await pool.lease(other)
+    pool.give_back(mine)
+    pool.give_back(theirs)
+    pool.drop_run("run_a")
+
+    await until(lambda: dialler.far[0].is_over)
+    again = await pool.lease(other)
+    assert again.stream is theirs.stream
+    close(pool, dialler, again)

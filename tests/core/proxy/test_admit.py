@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+from moat.api.http import Authority
+from moat.api.rules import Match, SetHeader
+from moat.api.runs import NetworkPolicy, RunContext
+from moat.net.authority import AuthorityRefused
+from moat.proxy.admit import Admission, LiveRun, basic_password
+
+
+def a_run(run_id: str, token: str, *, authority: str = "api.example.com", is_open: bool = True) -> RunContext:
+    rule = SetHeader(Match(authority), "Authorization", "s3cr3t", "example")
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    return RunContext(run_id, digest, NetworkPolicy("strict"), (rule,), is_open)
+
+
+def basic(token: str, user: str = "moat") -> str:
+    return "Basic " + base64.b64encode(f"{user}:{token}".encode()).decode()
+
+
+def test_a_token_leads_to_its_run_whatever_the_user_name() -> None:
+    runs = Admission()
+    runs.put(a_run("run_a", "s3cr3t-a"))
+    runs.put(a_run("run_b", "s3cr3t-b"))
+
+    for user in ("moat", "", "someone"):
+        found = runs.by_token(basic("s3cr3t-b", user))
+        assert found is not None
+        assert found.context.run_id == "run_b"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "Basic",
+        "Basic !!!",
+        "Basic bW9hdA==",
+        "Bearer s3cr3t-a",
+        basic(""),
+        basic("wrong"),
+        basic("s3cr3t-a") + "\u00e9",
+    ],
+)
+def test_anything_else_leads_nowhere(value: str) -> None:
+    runs = Admission()
+    runs.put(a_run("run_a", "s3cr3t-a"))
+
+    assert runs.by_token(value) is None
+
+
+def test_a_dropped_run_is_forgotten_and_a_replaced_one_is_new() -> None:
+    runs = Admission()
+    runs.put(a_run("run_a", "s3cr3t-a", is_open=False))
+    runs.put(a_run("run_a", "s3cr3t-a"))
+    replaced = runs.by_id("run_a")
+    runs.drop("run_a")
+    runs.drop("run_a")
+
+    assert replaced is not None
+    assert replaced.context.is_open
+    assert runs.by_id("run_a") is None
+    assert list(runs) == []
+
+
+def test_grant_hosts_may_leave_in_strict_and_are_nameable_once_open() -> None:
+    run, waiting = LiveRun.of(a_run("r", "t")), LiveRun.of(a_run("r", "t", is_open=False))
+
+    assert run.objection(Authority("https", "api.example.com", 443)) is None
+    assert run.objection(Authority("https", "other.example.com", 443)) is not None
+    assert run.is_nameable("api.example.com")
+    assert not run.is_nameable("other.example.com")
+    assert not waiting.is_nameable("api.example.com")
+
+
+def test_a_rule_for_no_host_is_refused() -> None:
+    with pytest.raises(AuthorityRefused):
+        LiveRun.of(a_run("r", "t", authority="*.example.com"))
+
+
+def test_basic_wants_the_scheme_in_any_case_and_keeps_colons_of_the_password() -> None:
+    assert basic_password("bAsIc " + base64.b64encode(b"u:a:b").decode()) == b"a:b"
+
+
+def test_no_secret_shows_in_the_repr_of_a_live_run() -> None:
+    assert "s3cr3t" not in repr(LiveRun.of(a_run("r", "t")))

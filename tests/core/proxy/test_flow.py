@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+from moat.api.http import Authority
+from moat.api.rules import Match, SetHeader
+from moat.api.runs import ExchangeRecord, NetworkPolicy, RunContext
+from moat.proxy.admit import LiveRun
+from moat.proxy.flow import Arrival, Passage, judge, judge_connect
+from moat.proxy.http1 import read_request
+from moat.proxy.record import Trail
+from moat.proxy.refusal import Refusal
+
+API = Authority("https", "api.example.com", 443)
+RULE = SetHeader(Match("api.example.com"), "Authorization", "s3cr3t", "example")
+TUNNEL = Arrival("connect", API)
+PROXY = Arrival("http")
+
+
+def a_run(mode: str = "permissive", *, is_open: bool = True) -> LiveRun:
+    policy = NetworkPolicy("strict") if mode == "strict" else NetworkPolicy()
+    return LiveRun.of(RunContext("run_1", "", policy, (RULE,), is_open))
+
+
+def a_trail() -> Trail:
+    records: list[ExchangeRecord] = []
+    return Trail(records.append, "run_1", "connect")
+
+
+def ask(first: str, *lines: str, arrival: Arrival = TUNNEL, run: LiveRun | None = None) -> Passage:
+    return judge(run or a_run(), arrival, read_request("\r\n".join((first, *lines))), a_trail())
+
+
+def refused(first: str, *lines: str, arrival: Arrival = TUNNEL, run: LiveRun | None = None) -> Refusal:
+    with pytest.raises(Refusal) as refusal:
+        ask(first, *lines, arrival=arrival, run=run)
+    return refusal.value
+
+
+def test_a_request_in_a_tunnel_gets_the_credential_of_its_authority() -> None:
+    passage = ask("GET /x HTTP/1.1", "Host: API.example.com.", "Connection: Authorization", "Authorization: mine")
+
+    assert passage.authority == API
+    assert passage.grants == ("example",)
+    assert passage.head.headers.items == (("Authorization", "s3cr3t"),)
+
+
+def test_host_target_and_connection_must_agree() -> None:
+    assert refused("GET / HTTP/1.1", "Host: evil.example").status == 421
+    assert refused("GET / HTTP/1.1", "Host: api.example.com:8443").status == 421
+    assert refused("GET https://evil.example/ HTTP/1.1", "Host: api.example.com").status == 421
+    assert refused("GET http://api.example.com/ HTTP/1.1", "Host: api.example.com").status == 421
+    assert refused("GET / HTTP/1.1", "Host: user@api.example.com").status == 400
+    assert refused("GET /#x HTTP/1.1", "Host: api.example.com").status == 400
+    assert refused("OPTIONS * HTTP/1.1", "Host: api.example.com").status == 400
+    assert ask("GET https://api.example.com/x HTTP/1.1", "Host: api.example.com").head.target == "/x"
+
+
+@pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
+def test_no_tunnel_in_a_tunnel_and_no_trace(method: str) -> None:
+    assert refused(f"{method} / HTTP/1.1", "Host: api.example.com").status == 405
+
+
+def test_absolute_http_is_forwarded_without_credentials() -> None:
+    passage = ask("GET http://api.example.com/x?y HTTP/1.1", "Host: api.example.com", arrival=PROXY)
+
+    assert passage.authority == Authority("http", "api.example.com", 80)
+    assert passage.head.target == "/x?y"
+    assert passage.grants == ()
+    assert "authorization" not in passage.head.headers
+
+
+def test_the_authority_of_an_absolute_target_is_the_targets_not_the_hosts() -> None:
+    assert refused("GET http://1.2.3.4/ HTTP/1.1", "Host: api.example.com", arrival=PROXY).status == 421
+
+
+def test_absolute_https_is_refused_with_advice() -> None:
+    refusal = refused("GET https://api.example.com/ HTTP/1.1", "Host: api.example.com", arrival=PROXY)
+
+    assert refusal.status == 400
+    assert "HTTPS_PROXY" in refusal.reason
+
+
+def test_origin_form_at_the_proxy_is_nothing() -> None:
+    assert refused("GET /x HTTP/1.1", "Host: api.example.com", arrival=PROXY).status == 404
+
+
+def test_policy_refuses_before_any_credential() -> None:
+    refusal = refused("GET http://other.example/ HTTP/1.1", "Host: other.example", arrival=PROXY, run=a_run("strict"))
+
+    assert (refusal.status, refusal.allow_line) == (403, "--allow-host other.example")
+
+
+def test_a_run_that_is_not_open_gets_503_for_everything() -> None:
+    waiting = a_run(is_open=False)
+
+    assert refused("GET / HTTP/1.1", "Host: api.example.com", run=waiting).status == 503
+    with pytest.raises(Refusal, match="not open"):
+        judge_connect(waiting, read_request("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example"), a_trail())
+
+
+def test_connect_is_judged_by_policy_and_by_its_form() -> None:
+    def connect(target: str, *lines: str, run: LiveRun | None = None) -> Authority:
+        text = "\r\n".join((f"CONNECT {target} HTTP/1.1", "Host: x", *lines))
+        return judge_connect(run or a_run(), read_request(text), a_trail())
+
+    assert connect("api.example.com:443", run=a_run("strict")) == API
+    for target, status in (("other.example:443", 403), ("api.example.com:22", 403), ("api.example.com", 400)):
+        with pytest.raises(Refusal) as refusal:
+            connect(target, run=a_run("strict"))
+        assert refusal.value.status == status
+    with pytest.raises(Refusal):
+        connect("api.example.com:443", "Content-Length: 3")
+
+
+def test_http_1_0_without_host_takes_the_connections_authority() -> None:
+    assert ask("GET / HTTP/1.0").authority == API

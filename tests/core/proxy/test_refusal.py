@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+from moat.net.policy import Objection
+from moat.proxy.refusal import (
+    Refusal,
+    closed,
+    denied,
+    late,
+    malformed,
+    misdirected,
+    undialable,
+    unidentified,
+    unreachable,
+)
+
+
+def test_a_policy_denial_is_403_with_the_exact_line_to_add_in_head_and_body() -> None:
+    answer = denied(Objection("strict policy: a.example is not allowed", "--allow-host a.example")).render()
+
+    assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    assert b"X-Moat-Blocked: policy\r\n" in answer
+    assert b"X-Moat-Allow: --allow-host a.example\r\n" in answer
+    assert answer.endswith(b"to allow it, add: --allow-host a.example\n")
+    assert b"Connection: close" not in answer
+
+
+def test_a_missing_token_is_407_with_a_challenge_and_keeps_the_connection() -> None:
+    answer = unidentified().render()
+
+    assert answer.startswith(b"HTTP/1.1 407 ")
+    assert b'Proxy-Authenticate: Basic realm="moat"\r\n' in answer
+    assert b"Connection: close" not in answer
+
+
+def test_only_407_asks_for_proxy_credentials() -> None:
+    assert b"Proxy-Authenticate" not in denied(Objection("x")).render()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status"),
+    [(malformed("x"), 400), (misdirected("x"), 421), (closed(), 503)],
+)
+def test_what_cannot_go_on_says_close(refusal: Refusal, status: int) -> None:
+    answer = refusal.render()
+
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"Connection: close\r\n" in answer
+
+
+def test_upstream_trouble_names_its_kind() -> None:
+    assert b"X-Moat-Error: certificate\r\n" in unreachable("x", "certificate").render()
+    assert b"X-Moat-Error: timeout\r\n" in late("x").render()
+    assert late("x").outcome == "failed"
+
+
+def test_an_address_refusal_names_the_setting_except_for_metadata() -> None:
+    assert (
+        undialable("a.example", "10.0.0.1", "10.0.0.1 is private").allow_line
+        == "upstream: {allow_cidrs: [10.0.0.1/32]}"
+    )
+    assert (
+        undialable("a.example", "fd00::1", "fd00::1 is private").allow_line == "upstream: {allow_cidrs: [fd00::1/128]}"
+    )
+    assert undialable("a.example", "169.254.169.254", "metadata").allow_line == ""
+
+
+def test_an_answer_to_head_has_no_body_but_its_length() -> None:
+    answer = malformed("x").render("HEAD")
+
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"Content-Length: 8\r\n" in answer
+
+
+def test_what_a_reason_quotes_cannot_break_the_answer() -> None:
+    assert "é".encode() not in malformed("é").render()
