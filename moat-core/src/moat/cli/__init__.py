@@ -1,0 +1,1 @@
+"""The command line. Every word moat says to its user is said in `output`; every error is caught in `main`."""

@@ -1,0 +1,165 @@
+"""`moat`: finds the command, loads only what it needs, and turns every outcome into an exit code.
+
+    MoatError      error: … and hint: … on standard error, its exit code     Ctrl-C        130, quietly
+    wrong usage    the same, exit code 2                                     broken pipe   1, quietly
+    anything else  is a bug and gets its traceback
+
+Commands are a table of names, so that `moat --help` imports none of them. Plugins are asked for commands only when the
+commands are listed or one is not in the table.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import click
+
+from moat import __version__
+from moat.api.errors import MoatError, UsageError
+from moat.cli import output
+
+
+class Lazy(NamedTuple):
+    """A command by name. target: module:attribute. summary: its line in `moat --help`."""
+
+    target: str
+    summary: str
+
+
+COMMANDS = {
+    "run": Lazy("moat.cli.run:run", "Run a command in a sealed sandbox."),
+    "list": Lazy("moat.cli.runs:list_runs", "List runs."),
+    "trace": Lazy("moat.cli.trace:trace", "Show what a run did on the network."),
+    "grant": Lazy("moat.cli.grant:grant", "Store a credential, and list, show or revoke those stored."),
+    "proxy": Lazy("moat.cli.proxy:proxy", "Start, stop or look at the daemon."),
+    "doctor": Lazy("moat.cli.doctor:doctor", "Check whether this machine can hold sealed runs."),
+    "demo": Lazy("moat.cli.demo:demo", "Show in seconds, on this machine alone, what moat does."),
+    "plugins": Lazy("moat.cli.plugins:plugins", "List plugins, what they offer, and which are broken."),
+}
+_HELP_WANTED: tuple[type[Exception], ...] = (  # click 8.1 prints the help itself
+    (click.exceptions.NoArgsIsHelpError,) if hasattr(click.exceptions, "NoArgsIsHelpError") else ()
+)
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class Commands(click.Group):
+    """The built-in commands by table, those of plugins by hook."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return every name; a plugin's mistake does not hide the rest."""
+        try:
+            return [*COMMANDS, *sorted(_of_plugins())]
+        except MoatError as failure:
+            output.warn(failure.problem)
+            return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if lazy := COMMANDS.get(cmd_name):
+            module, _, attribute = lazy.target.partition(":")
+            command = getattr(importlib.import_module(module), attribute)
+            assert isinstance(command, click.Command)  # noqa: S101 # the table is ours
+            return command
+        return _of_plugins().get(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that args begin with. Raises UsageError, suggesting the nearest, when there is none."""
+        name = args[0]
+        command = self.get_command(ctx, name)
+        if command is None:
+            import difflib
+
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            raise UsageError(f"there is no command {name!r}", hint=f"run: moat {near[0] if near else '--help'}")
+        return name, command, args[1:]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing the built-in ones."""
+        rows = [(name, self._summary(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def _summary(self, ctx: click.Context, name: str) -> str:
+        if lazy := COMMANDS.get(name):
+            return lazy.summary
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str() if command else ""
+
+
+@click.group(cls=Commands, context_settings=_HELP)
+@click.version_option(__version__, prog_name="moat", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Run agents in sealed sandboxes that hold no credentials and have no way out but the proxy."""
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code. What a command returns as an int is the exit code."""
+    _speak_always()
+    try:
+        code = cli.main(list(arguments), prog_name="moat", standalone_mode=False)
+        sys.stdout.flush()
+    except MoatError as failure:
+        output.show_error(failure)
+        return failure.exit_code
+    except _HELP_WANTED as failure:
+        output.say(str(failure))
+        return UsageError.exit_code
+    except click.ClickException as failure:
+        output.show_error(_as_usage_error(failure))
+        return UsageError.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        return _swallow_output()
+    return code if isinstance(code, int) else 0
+
+
+def _of_plugins() -> dict[str, click.Command]:
+    """Return the commands that plugins add. Raises PluginError when one takes a name that is taken."""
+    from moat.plugins.manager import Plugins
+
+    taken = click.Group(commands={name: click.Command(name) for name in COMMANDS})
+    Plugins.load().register_commands(taken)
+    return {name: command for name, command in taken.commands.items() if name not in COMMANDS}
+
+
+def _as_usage_error(failure: click.ClickException) -> UsageError:
+    message = failure.format_message().rstrip(".")
+    context = failure.ctx if isinstance(failure, click.UsageError) else None
+    path = context.command_path if context is not None else "moat"
+    return UsageError(message[:1].lower() + message[1:], hint=f"run: {path} --help")
+
+
+def _speak_always() -> None:
+    """Let no closed stream and no character that a terminal cannot show end a command, and no log line reach the user.
+
+    A closed descriptor is opened on /dev/null: otherwise the next file of ours would take its number.
+    """
+    import logging
+
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 # stays open as long as we run
+
+    logging.getLogger("moat").addHandler(logging.NullHandler())
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _swallow_output() -> int:
+    """Whoever read our output is gone (`moat list | head -1`): let the interpreter's own last flush go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 1  # as click does when it meets the broken pipe first

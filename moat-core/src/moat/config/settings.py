@@ -1,0 +1,153 @@
+"""The installation's settings, `$MOAT_HOME/config.yaml`. Read only; a mistake is an error, never silently skipped.
+
+    image: debian:bookworm-slim
+    runtime: bubblewrap
+    upstream:
+      ca_bundle: /etc/company/roots.pem
+      resolve: {api.internal: "10.0.0.5:8443"}
+      allow_cidrs: [10.0.0.0/8]
+
+YAML and pydantic are imported only when the file exists: most installations have none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moat.api.errors import UsageError
+from moat.paths import Home
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+DEFAULT_IMAGE = "debian:bookworm-slim"
+
+_PLACE = re.compile(r"(?:\[([^]]*)\]|([^:]*))(?::([0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """How services are reached, by the proxy and by `moat grant` alike.
+
+    ca_bundle: PEM file with roots trusted besides the system's. resolve: host → "address" or "address:port", an IPv6
+    address with a port in brackets. allow_cidrs: ranges that may be dialled although they are not public.
+    """
+
+    ca_bundle: Path | None = None
+    resolve: Mapping[str, str] = field(default_factory=dict)
+    allow_cidrs: tuple[str, ...] = ()
+
+    def pinned(self, host: str) -> tuple[str, int | None] | None:
+        """Return the address, and the port if one is set, that host is pinned to; None when it is not."""
+        place = self.resolve.get(host.lower())
+        return split_address(place) if place is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything config.yaml may say. runtime: empty means automatic."""
+
+    upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
+    image: str = DEFAULT_IMAGE
+    runtime: str = ""
+
+
+def load_settings(home: Home) -> Settings:
+    """Return the settings, the defaults where there is no file.
+
+    Raises UsageError, naming the file and the key, for what cannot be read, is unknown or makes no sense.
+    """
+    try:
+        text = home.config.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, UnicodeDecodeError) as failure:
+        why = os.strerror(failure.errno or 0) if isinstance(failure, OSError) else "it is not UTF-8"
+        raise UsageError(f"{home.config} cannot be read: {why}", hint=f"run: ls -l {home.config}") from None
+    return _checked(home.config, _parsed(home.config, text))
+
+
+def split_address(place: str) -> tuple[str, int | None]:
+    """Return the address and the port of "addr", "addr:port", "v6" or "[v6]:port".
+
+    Raises ValueError for names, which would have to be resolved again, and for ports out of range.
+    """
+    match = _PLACE.fullmatch(place)
+    host = (match[1] or match[2]) if match else place  # else it can only be a bare IPv6 address
+    port = match[3] if match else None
+    number = int(port) if port else None
+    if number is not None and not 0 < number < 65_536:
+        raise ValueError(f"{port} is not a port")
+    return str(ipaddress.ip_address(host)), number
+
+
+def _parsed(path: Path, text: str) -> object:
+    import yaml
+
+    try:
+        return yaml.safe_load(text) or {}
+    except yaml.YAMLError as failure:
+        mark = getattr(failure, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise UsageError(f"{path} is not YAML{where}", hint=f"edit {path}") from None
+
+
+def _checked(path: Path, values: object) -> Settings:
+    from pydantic import TypeAdapter, ValidationError
+
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must be a mapping of settings", hint=f"edit {path}")
+    _refuse_unknown(path, "", values, Settings)
+    if isinstance(upstream := values.get("upstream"), dict):
+        _refuse_unknown(path, "upstream.", upstream, UpstreamSettings)
+    try:
+        settings = TypeAdapter(Settings).validate_python(values)
+    except ValidationError as failure:
+        raise _explained(path, failure) from None
+    return replace(settings, upstream=_checked_upstream(path, settings.upstream))
+
+
+def _refuse_unknown(path: Path, prefix: str, values: Mapping[object, object], kind: type) -> None:
+    known = [entry.name for entry in fields(kind)]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(known)}"
+            raise UsageError(f"{path}: unknown setting {prefix}{key}", hint=hint)
+
+
+def _explained(path: Path, failure: ValidationError) -> UsageError:
+    first = failure.errors(include_url=False, include_input=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return UsageError(f"{path}: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}", hint=f"edit {path}")
+
+
+def _checked_upstream(path: Path, upstream: UpstreamSettings) -> UpstreamSettings:
+    """Return upstream with an absolute bundle path and lower-case hosts; relative paths start at the settings file."""
+    bundle = upstream.ca_bundle
+    if bundle is not None:
+        bundle = path.parent / bundle.expanduser()
+        if not bundle.is_file():
+            raise UsageError(f"{path}: upstream.ca_bundle: there is no file {bundle}", hint=f"edit {path}")
+    for host, place in upstream.resolve.items():
+        _must_parse(path, f"upstream.resolve.{host}", place, split_address, 'an address, as in "10.0.0.5:8443"')
+    for network in upstream.allow_cidrs:
+        _must_parse(
+            path, "upstream.allow_cidrs", network, ipaddress.ip_network, "a range of addresses, as in 10.0.0.0/8"
+        )
+    resolve = {host.lower(): place for host, place in upstream.resolve.items()}
+    return replace(upstream, ca_bundle=bundle, resolve=resolve)
+
+
+def _must_parse(path: Path, key: str, text: str, parse: Callable[[str], object], expected: str) -> None:
+    try:
+        parse(text)
+    except ValueError:
+        raise UsageError(f"{path}: {key}: {text!r} is not {expected}", hint=f"edit {path}") from None

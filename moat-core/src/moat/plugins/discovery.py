@@ -1,0 +1,46 @@
+"""Finds the installed plugins: entry points of the group `moat`, and which distribution each came in. Imports none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib import metadata
+
+GROUP = "moat"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One entry point, not yet imported. load: imports it and returns what it names; raises whatever that raises."""
+
+    name: str
+    distribution: str
+    version: str
+    load: Callable[[], object] = field(repr=False)
+
+    @property
+    def title(self) -> str:
+        """How problems name it."""
+        return f"{self.distribution} ({self.name})"
+
+
+def installed() -> list[Candidate]:
+    """Return every installed plugin, by distribution and name."""
+    return candidates(metadata.entry_points(group=GROUP))
+
+
+def candidates(entry_points: Iterable[metadata.EntryPoint]) -> list[Candidate]:
+    """Return what these entry points offer. One listed twice (an editable install over a wheel) counts once."""
+    found: dict[tuple[str, str, str], Candidate] = {}
+    for entry in entry_points:
+        distribution, version = _origin(entry)
+        found.setdefault(
+            (distribution, entry.name, entry.value), Candidate(entry.name, distribution, version, entry.load)
+        )
+    return [found[key] for key in sorted(found)]
+
+
+def _origin(entry: metadata.EntryPoint) -> tuple[str, str]:
+    if entry.dist is None:
+        return "an unknown distribution", ""
+    return entry.dist.name, entry.dist.version

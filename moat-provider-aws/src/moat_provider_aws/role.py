@@ -1,0 +1,103 @@
+"""What a user may say about a role, checked strictly. Pure; errors never repeat what was typed.
+
+arn:aws:iam::123456789012:role/path/name
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from moat.api import GrantFailed
+
+PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
+DEFAULT_REGION = "us-east-1"
+SHORTEST_S, LONGEST_S = 15 * 60, 12 * 60 * 60  # what AssumeRole accepts for DurationSeconds
+HINT = "run: moat grant aws --role arn:aws:iam::ACCOUNT:role/NAME"
+
+_ACCOUNT = re.compile(r"[0-9]{12}")
+_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}")
+_PATH = re.compile(r"(?:[\x21-\x2e\x30-\x7e]+/)*")
+_REGION = re.compile(r"[a-z]{2,8}(?:-[a-z]{2,16}){1,3}-[0-9]{1,2}")
+_DURATION = re.compile(r"([0-9]{1,6})(s|m|h|)")
+_EXTERNAL_ID = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}")
+_PROFILE = re.compile(r"[\x21-\x7e]{1,128}")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role and how it is assumed. external_id, profile: empty when there is none."""
+
+    arn: str
+    region: str = DEFAULT_REGION
+    duration_s: int = SHORTEST_S
+    external_id: str = ""
+    profile: str = ""
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Everything but the ARN, as it is stored; empty parts left out."""
+        facts = {
+            "region": self.region,
+            "session_duration_s": str(self.duration_s),
+            "external_id": self.external_id,
+            "profile": self.profile,
+        }
+        return {key: value for key, value in facts.items() if value}
+
+
+def parse_role(arn: str, options: Mapping[str, str], default_profile: str = "") -> Role:
+    """Return a role from what was typed. Raises GrantFailed naming the part that is wrong."""
+    region = options.get("region", DEFAULT_REGION)
+    external_id = options.get("external-id", "")
+    profile = options.get("aws-profile", default_profile)
+    _demand(_REGION.fullmatch(region), "--region names no AWS region", "write it like us-east-1")
+    _demand(
+        not external_id or _EXTERNAL_ID.fullmatch(external_id),
+        "--external-id must be 2 to 1224 letters, digits or _+=,.@:/-",
+        "ask the owner of the role",
+    )
+    _demand(
+        not profile or _PROFILE.fullmatch(profile),
+        "the AWS profile has an impossible name",
+        "run: aws configure list-profiles",
+    )
+    return Role(
+        _checked_arn(arn.strip()), region, _duration(options.get("session-duration", "15m")), external_id, profile
+    )
+
+
+def _checked_arn(arn: str) -> str:
+    _demand(arn, "no role was named")
+    parts = arn.split(":")
+    _demand(parts[0] == "arn", "the role must start with arn:")
+    _demand(len(parts) == 6, f"the role must have 6 parts between colons, and it has {len(parts)}")
+    _, partition, service, region, account, resource = parts
+    _demand(partition in PARTITIONS, f"the role's partition must be one of {', '.join(PARTITIONS)}")
+    _demand(service == "iam", "the role must be an IAM role (arn:…:iam:…)")
+    _demand(not region, "the role must have no region: IAM is global")
+    _demand(_ACCOUNT.fullmatch(account), "the role's account must be 12 digits")
+    kind, slash, rest = resource.partition("/")
+    _demand(kind == "role" and slash, "it must be the ARN of a role (…:role/NAME)")
+    path, name = rest[: rest.rfind("/") + 1], rest[rest.rfind("/") + 1 :]
+    _demand(_NAME.fullmatch(name), "the role's name must be 1 to 64 letters, digits or _+=,.@-")
+    _demand(_PATH.fullmatch(path) and len(path) <= 512, "the role's path has characters that IAM does not allow")
+    return arn
+
+
+def _duration(text: str) -> int:
+    match = _DURATION.fullmatch(text.strip())
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+    _demand(
+        SHORTEST_S <= seconds <= LONGEST_S,
+        "--session-duration must be from 15m to 12h",
+        "write it like 15m, 1h or 3600s",
+    )
+    return seconds
+
+
+def _demand(holds: object, problem: str, hint: str = HINT) -> None:
+    if not holds:
+        raise GrantFailed(f"{problem}; nothing was saved", hint=hint)

@@ -1,0 +1,16 @@
+"""The OpenAI API key. Only declares: `TokenProvider` does the rest."""
+
+from __future__ import annotations
+
+from moat.api import TokenProvider
+
+
+class OpenAI(TokenProvider):
+    """OpenAI API key, from https://platform.openai.com/api-keys."""
+
+    name, summary = "openai", "OpenAI API key"
+    hosts = ("api.openai.com",)
+    variables = ("OPENAI_API_KEY", "CODEX_API_KEY")
+    question = "OpenAI API key"
+    check_url = "https://api.openai.com/v1/models"
+    placeholder = "sk-moat-placeholder"

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from moat.api.errors import UsageError
+from moat.config.settings import DEFAULT_IMAGE, Settings, UpstreamSettings, load_settings, split_address
+from moat.paths import Home
+
+
+def settings(tmp_path: Path, text: str) -> Settings:
+    (tmp_path / "config.yaml").write_text(text)
+    return load_settings(Home(tmp_path))
+
+
+def test_without_a_file_there_are_defaults(tmp_path: Path) -> None:
+    assert load_settings(Home(tmp_path)) == Settings(UpstreamSettings(None, {}, ()), DEFAULT_IMAGE, "")
+
+
+def test_without_a_file_neither_yaml_nor_pydantic_is_imported(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from moat.config.settings import load_settings; from moat.paths import Home\n"
+        f"load_settings(Home(Path({str(tmp_path)!r})))\n"
+        "assert not {'pydantic', 'yaml'} & set(sys.modules)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "upstream: {}\n"], ids=["empty", "comment", "empty section"])
+def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
+    assert settings(tmp_path, text) == Settings()
+
+
+def test_everything_that_can_be_set(tmp_path: Path) -> None:
+    (tmp_path / "roots.pem").touch()
+
+    read = settings(
+        tmp_path,
+        "image: debian:trixie\nruntime: docker\n"
+        "upstream:\n  ca_bundle: roots.pem\n  resolve: {API.example.com: '127.0.0.1:8443'}\n"
+        "  allow_cidrs: [10.0.0.0/8]\n",
+    )
+
+    assert (read.image, read.runtime) == ("debian:trixie", "docker")
+    assert read.upstream.ca_bundle == tmp_path / "roots.pem"
+    assert read.upstream.pinned("api.EXAMPLE.com") == ("127.0.0.1", 8443)
+    assert read.upstream.pinned("other.example.com") is None
+    assert read.upstream.allow_cidrs == ("10.0.0.0/8",)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "hint"),
+    [
+        ("upstreem: {}", "unknown setting upstreem", "did you mean upstream?"),
+        ("upstream: {ca_bundel: x}", "unknown setting upstream.ca_bundel", "did you mean upstream.ca_bundle?"),
+        ("colour: red", "unknown setting colour", "known here: upstream, image, runtime"),
+    ],
+)
+def test_unknown_keys_are_errors_with_a_suggestion(tmp_path: Path, text: str, problem: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=problem) as caught:
+        settings(tmp_path, text)
+
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("image: [", "is not YAML, line 1"),
+        ("- a", "must be a mapping"),
+        ("image: 3", "image: input should be a valid string"),
+        ("upstream: 3", "upstream: "),
+        ("upstream: {ca_bundle: /nowhere/roots.pem}", "there is no file /nowhere/roots.pem"),
+        ("upstream: {resolve: {a: example.com}}", "upstream.resolve.a: 'example.com' is not an address"),
+        ("upstream: {resolve: {a: '10.0.0.1:0'}}", "upstream.resolve.a"),
+        ("upstream: {resolve: {a: '10.0.0.1:http'}}", "upstream.resolve.a"),
+        ("upstream: {allow_cidrs: [10.0.0.1/8]}", "is not a range"),
+        ("upstream: {allow_cidrs: 10.0.0.0/8}", "upstream.allow_cidrs"),
+        ("!!python/object/apply:os.system [true]", "is not YAML"),
+    ],
+)
+def test_mistakes_name_the_file_and_the_key(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settings(tmp_path, text)
+
+    assert problem in caught.value.problem
+    assert str(tmp_path / "config.yaml") in caught.value.problem
+
+
+@pytest.mark.parametrize("make", [lambda p: p.mkdir(), lambda p: p.write_bytes(b"\xff")], ids=["a folder", "no text"])
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, make: object) -> None:
+    assert callable(make)
+    make(tmp_path / "config.yaml")
+
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_settings(Home(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("10.0.0.1", ("10.0.0.1", None)),
+        ("10.0.0.1:443", ("10.0.0.1", 443)),
+        ("::1", ("::1", None)),
+        ("[::1]", ("::1", None)),
+        ("[::1]:443", ("::1", 443)),
+    ],
+)
+def test_addresses_with_and_without_a_port(text: str, address: tuple[str, int | None]) -> None:
+    assert split_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", "host", "host:1", "10.0.0.1:", "10.0.0.1:65536", "10.0.0.1:-1", "[::1:443", "1"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        split_address(text)

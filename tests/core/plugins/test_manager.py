@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pytest
+from moat.api import Contribution, ExchangeRecord, RunInfo, RunSpec, hookimpl
+from moat.api.errors import PluginError, UsageError
+from moat.plugins.discovery import Candidate
+from moat.plugins.manager import Plugins
+
+from core.plugins.plugin import a_plugin, a_provider, raw_plugin
+
+SPEC = RunSpec(Path("/w"), ("true",))
+RUN = RunInfo("run_000000000000", "n", "bubblewrap", "strict", (), "/w", ("true",), "2030-01-01T00:00:00+00:00")
+
+
+def boom(*_: object) -> None:
+    raise ValueError("boom")
+
+
+def offering(name: str, distribution: str = "") -> Candidate:
+    return a_plugin(name, distribution, moat_credential_providers=lambda: [a_provider(name)])
+
+
+def test_the_installed_plugins_offer_the_four_providers() -> None:
+    names = {provider.name for provider in Plugins.load().credential_providers()}
+
+    assert {"anthropic", "aws", "github", "openai"} <= names
+
+
+def test_providers_of_all_plugins_are_joined_by_name_whatever_the_order() -> None:
+    one, two = offering("b"), offering("a")
+
+    for order in ([one, two], [two, one]):
+        assert [provider.name for provider in Plugins(order).credential_providers()] == ["a", "b"]
+
+
+def test_a_name_claimed_twice_is_an_error_that_names_both_distributions() -> None:
+    plugins = Plugins([offering("github", "moat-provider-github"), offering("github", "evil-helper")])
+
+    with pytest.raises(PluginError) as caught:
+        plugins.credential_providers()
+
+    assert "evil-helper" in caught.value.problem
+    assert "moat-provider-github" in caught.value.problem
+
+
+def test_an_unknown_provider_lists_what_is_installed_and_how_to_get_it() -> None:
+    with pytest.raises(UsageError, match="there are: a, b") as caught:
+        Plugins([offering("a"), offering("b")]).credential_provider("gitlab")
+
+    assert caught.value.hint == "run: pip install moat-provider-gitlab"
+
+
+BROKEN = {
+    "cannot be imported": raw_plugin("bad", ImportError("No module named 'x'")),
+    "misspelt hook": raw_plugin("bad", SimpleNamespace(moat_credental_providers=hookimpl(lambda: []))),
+    "unmarked hook": raw_plugin("bad", SimpleNamespace(moat_credential_providers=lambda: [])),
+    "unknown argument": a_plugin("bad", moat_run_started=lambda run, mood: None),
+    "no hook at all": raw_plugin("bad", SimpleNamespace()),
+    "hook raises": a_plugin("bad", moat_credential_providers=boom),
+    "no list": a_plugin("bad", moat_credential_providers=lambda: None),
+    "no provider": a_plugin("bad", moat_credential_providers=lambda: ["github"]),
+    "a class, no instance": a_plugin("bad", moat_credential_providers=lambda: [type(a_provider("bad"))]),
+    "an impossible name": a_plugin("bad", moat_credential_providers=lambda: [a_provider("../bad")]),
+    "a reserved name": a_plugin("bad", moat_credential_providers=lambda: [a_provider("list")]),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_a_broken_plugin_is_disabled_and_reported_and_the_others_work(broken: Candidate) -> None:
+    plugins = Plugins([broken, offering("good")])
+
+    assert [provider.name for provider in plugins.credential_providers()] == ["good"]
+    assert [problem.plugin for problem in plugins.problems] == [broken]
+    assert str(plugins.problems[0]).startswith("moat-provider-bad (bad): ")
+
+
+def test_using_a_broken_plugin_is_an_error_that_says_why() -> None:
+    plugins = Plugins([raw_plugin("gitlab", ImportError("No module named 'x'"))])
+
+    with pytest.raises(PluginError, match="No module named 'x'") as caught:
+        plugins.credential_provider("gitlab")
+
+    assert caught.value.hint == "run: moat plugins"
+
+
+def test_contributions_come_with_their_distribution() -> None:
+    given = Contribution()
+    plugins = Plugins(
+        [a_plugin("a", moat_configure_run=lambda spec: given), a_plugin("b", moat_configure_run=lambda spec: None)]
+    )
+
+    assert plugins.configure_run(SPEC) == [("moat-provider-a", given)]
+
+
+@pytest.mark.parametrize("hook", [boom, lambda: "no contribution"], ids=["raises", "answers something else"])
+def test_a_plugin_that_fails_to_configure_refuses_the_run(hook: object) -> None:
+    assert callable(hook)
+
+    with pytest.raises(PluginError, match="moat-provider-a"):
+        Plugins([a_plugin("a", moat_configure_run=hook)]).configure_run(SPEC)
+
+
+def test_observers_fail_without_disturbing_anybody() -> None:
+    seen: list[str] = []
+    exchange = ExchangeRecord(RUN.run_id, "", "connect", "GET", "https", "a", 443, "/", 200, "forwarded")
+    plugins = Plugins(
+        [
+            a_plugin("a", moat_run_started=boom, moat_run_stopped=boom, moat_exchange_done=boom),
+            a_plugin(
+                "b",
+                moat_run_started=lambda run: seen.append(run.run_id),
+                moat_run_stopped=lambda run, exit_code: {"code": str(exit_code)},
+                moat_exchange_done=lambda run_id, exchange: seen.append(exchange.host),
+            ),
+        ]
+    )
+
+    plugins.run_started(RUN)
+    plugins.exchange_done(RUN.run_id, exchange)
+
+    assert plugins.run_stopped(RUN, 3) == {"moat-provider-b": {"code": "3"}}
+    assert seen == [RUN.run_id, "a"]
+
+
+def test_commands_of_plugins_are_added() -> None:
+    cli = click.Group()
+
+    Plugins(
+        [a_plugin("a", moat_register_commands=lambda cli: cli.add_command(click.Command("hello")))]
+    ).register_commands(cli)
+
+    assert list(cli.commands) == ["hello"]
+
+
+def test_a_command_that_exists_already_is_an_error() -> None:
+    cli = click.Group(commands={"run": click.Command("run")})
+    plugins = Plugins([a_plugin("a", moat_register_commands=lambda cli: cli.add_command(click.Command("run")))])
+
+    with pytest.raises(PluginError, match="moat-core and by moat-provider-a"):
+        plugins.register_commands(cli)
+
+
+def test_a_plugin_that_fails_to_register_commands_is_disabled_and_leaves_none() -> None:
+    def half(cli: click.Group) -> None:
+        cli.add_command(click.Command("half"))
+        raise ValueError("boom")
+
+    cli = click.Group()
+    plugins = Plugins([a_plugin("a", moat_register_commands=half)])
+
+    plugins.register_commands(cli)
+
+    assert cli.commands == {}
+    assert [problem.text for problem in plugins.problems] == ["moat_register_commands failed: ValueError: boom"]
+
+
+def test_what_is_no_runtime_is_refused() -> None:
+    plugins = Plugins([a_plugin("a", moat_runtimes=lambda: [a_provider("docker")])])
+
+    assert plugins.runtimes() == []
+    assert "not a Runtime" in plugins.problems[0].text

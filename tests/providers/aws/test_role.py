@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+from moat.api import GrantFailed
+from moat_provider_aws.role import Role, parse_role
+
+ARN = "arn:aws:iam::123456789012:role/team/agent"
+
+
+def test_a_role_has_honest_defaults() -> None:
+    role = parse_role(ARN, {})
+
+    assert role == Role(ARN, "us-east-1", 900, "", "")
+    assert role.metadata == {"region": "us-east-1", "session_duration_s": "900"}
+
+
+def test_every_option_is_kept() -> None:
+    options = {"region": "eu-west-3", "session-duration": "1h", "external-id": "abc/1", "aws-profile": "dev"}
+
+    assert parse_role(ARN, options).metadata == {
+        "region": "eu-west-3",
+        "session_duration_s": "3600",
+        "external_id": "abc/1",
+        "profile": "dev",
+    }
+
+
+def test_the_profile_of_the_shell_is_the_default() -> None:
+    assert parse_role(ARN, {}, "shell").profile == "shell"
+    assert parse_role(ARN, {"aws-profile": "typed"}, "shell").profile == "typed"
+
+
+@pytest.mark.parametrize(
+    "arn", [ARN, "arn:aws-cn:iam::000000000000:role/a", "arn:aws-us-gov:iam::123456789012:role/a+=,.@_-"]
+)
+def test_roles_of_every_partition_pass(arn: str) -> None:
+    assert parse_role(f" {arn}\n", {}).arn == arn
+
+
+@pytest.mark.parametrize(
+    ("arn", "problem"),
+    [
+        ("", "no role was named"),
+        ("agent", "must start with arn:"),
+        ("arn:aws:iam", "6 parts between colons, and it has 3"),
+        ("arn:aws:iam::123456789012:role/a:b", "and it has 7"),
+        ("arn:aws-eu:iam::123456789012:role/a", "partition must be one of aws, aws-cn, aws-us-gov"),
+        ("arn:aws:sts::123456789012:role/a", "must be an IAM role"),
+        ("arn:aws:iam:eu-west-1:123456789012:role/a", "must have no region"),
+        ("arn:aws:iam:::role/a", "account must be 12 digits"),
+        ("arn:aws:iam::1234567890123:role/a", "account must be 12 digits"),
+        ("arn:aws:iam::123456789012:user/a", "ARN of a role"),
+        ("arn:aws:iam::123456789012:role", "ARN of a role"),
+        ("arn:aws:iam::123456789012:role/", "name must be 1 to 64"),
+        ("arn:aws:iam::123456789012:role/a b", "name must be 1 to 64"),
+        (f"arn:aws:iam::123456789012:role/{'a' * 65}", "name must be 1 to 64"),
+        ("arn:aws:iam::123456789012:role/p q/a", "path has characters"),
+        ("arn:aws:iam::123456789012:role//a", "path has characters"),
+    ],
+)
+def test_a_wrong_role_is_refused_by_the_part_that_is_wrong(arn: str, problem: str) -> None:
+    with pytest.raises(GrantFailed, match=problem) as caught:
+        parse_role(arn, {})
+
+    assert "nothing was saved" in caught.value.problem
+    assert "moat grant aws --role" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("15m", 900), ("900", 900), ("900s", 900), ("12h", 43_200), ("720m", 43_200)]
+)
+def test_durations_have_units(text: str, seconds: int) -> None:
+    assert parse_role(ARN, {"session-duration": text}).duration_s == seconds
+
+
+@pytest.mark.parametrize("text", ["", "899s", "14m", "13h", "1d", "1.5h", "-1h", "h", "soon", "99999999"])
+def test_a_duration_that_aws_would_refuse_is_refused_here(text: str) -> None:
+    with pytest.raises(GrantFailed, match="from 15m to 12h"):
+        parse_role(ARN, {"session-duration": text})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("region", "Europe"),
+        ("region", ""),
+        ("region", "eu-west-1 "),
+        ("external-id", "x"),
+        ("external-id", "a b"),
+        ("aws-profile", "a b"),
+    ],
+)
+def test_other_options_are_checked_too(option: str, value: str) -> None:
+    with pytest.raises(GrantFailed):
+        parse_role(ARN, {option: value})
