@@ -1,0 +1,145 @@
+"""Talks to the daemon over its unix socket. Standard library only: every `moat` command starts with this module.
+
+Synchronous, one connection a request, every wait bounded. What the daemon refuses is raised as the same MoatError
+subclass that it was there, with its hint.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from moat.api import errors
+from moat.api.errors import DaemonError, MoatError
+from moat.api.runs import RunInfo
+from moat.daemon.protocol import (
+    EndRequest,
+    Health,
+    PatchRequest,
+    RegisterRequest,
+    RegisterResponse,
+    SetupRequest,
+    SetupResponse,
+)
+from moat.paths import Home, socket_address
+from moat.trace.values import decode
+
+T = TypeVar("T")
+
+HEALTH_TIMEOUT_S = 3.0  # a daemon that needs longer to say that it is there is not well
+TIMEOUT_S = 60.0  # a keyring may ask the user for a password meanwhile
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_RESTART = "run: moat proxy stop"
+
+
+class DaemonClient:
+    """The daemon of one installation; it need not run. Holds no connection."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def health(self, timeout_s: float = HEALTH_TIMEOUT_S) -> Health:
+        """Return the daemon's state. Raises DaemonError when it cannot be reached or does not answer in time."""
+        return self._ask(Health, "GET", "/v1/health", timeout_s=timeout_s)
+
+    def setup(self, request: SetupRequest) -> SetupResponse:
+        """Return what grants and plugins put into a run; changes nothing."""
+        return self._ask(SetupResponse, "POST", "/v1/setup", asdict(request))
+
+    def register(self, request: RegisterRequest) -> RegisterResponse:
+        """Make a run known. Raises GrantMissing, StoreLocked, PlanConflict, UsageError and the like."""
+        return self._ask(RegisterResponse, "POST", "/v1/runs", asdict(request))
+
+    def tell_container(self, token: str, container_id: str) -> None:
+        """Tell that the sandbox exists. Raises RunNotFound when the run has ended."""
+        self._call("PATCH", f"/v1/runs/{token}", asdict(PatchRequest(container_id)))
+
+    def end(self, token: str, exit_code: int | None) -> RunInfo:
+        """End a run and return what is known about it; may be repeated."""
+        return self._ask(RunInfo, "DELETE", f"/v1/runs/{token}", asdict(EndRequest(exit_code)))
+
+    def runs(self) -> list[RunInfo]:
+        """Return the live runs."""
+        answer = self._call("GET", "/v1/runs")
+        if not isinstance(answer, list):
+            raise DaemonError("the daemon's answer is no list of runs", hint=_RESTART)
+        return [_decoded(RunInfo, each) for each in answer]
+
+    def shutdown(self, timeout_s: float = TIMEOUT_S) -> None:
+        """Ask the daemon to finish; it may live a moment longer."""
+        self._call("POST", "/v1/shutdown", timeout_s=timeout_s)
+
+    def _ask(
+        self, kind: type[T], method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S
+    ) -> T:
+        return _decoded(kind, self._call(method, path, body, timeout_s))
+
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S
+    ) -> object:
+        connection = _UnixConnection(self._home.daemon / "daemon.sock", timeout_s)
+        try:
+            payload = None if body is None else json.dumps(body).encode()
+            headers = {} if body is None else {"Content-Type": "application/json"}
+            connection.request(method, path, payload, headers)
+            response = connection.getresponse()
+            data = response.read(MAX_ANSWER_BYTES)
+            return _answer(response.status, data)
+        except TimeoutError:
+            raise DaemonError(f"the daemon did not answer within {timeout_s:g} s", hint=_RESTART) from None
+        except (OSError, http.client.HTTPException) as failure:
+            raise DaemonError(f"the daemon cannot be reached: {failure}", hint="run: moat proxy start") from failure
+        finally:
+            connection.close()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket; the host name is only for the Host header."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("moat", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket's path."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(self.timeout)
+        try:
+            sock.connect(socket_address(self._path))
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
+
+
+def _answer(status: int, data: bytes) -> object:
+    try:
+        parsed: object = json.loads(data) if data else None
+    except ValueError:
+        raise DaemonError(f"the daemon answered HTTP {status} with something that is not JSON", hint=_RESTART) from None
+    if status // 100 == 2:
+        return parsed
+    raise _error(status, parsed)
+
+
+def _error(status: int, parsed: object) -> MoatError:
+    details = parsed.get("error") if isinstance(parsed, dict) else None
+    if not isinstance(details, dict):
+        return DaemonError(f"the daemon answered HTTP {status}", hint=_RESTART)
+    kind = getattr(errors, str(details.get("code")), DaemonError)
+    if not (isinstance(kind, type) and issubclass(kind, MoatError)):
+        kind = DaemonError  # a code from a newer daemon
+    problem = str(details.get("message") or f"the daemon answered HTTP {status}")
+    return kind(problem, hint=str(details.get("hint") or ""))
+
+
+def _decoded(kind: type[T], data: object) -> T:
+    try:
+        return decode(kind, data)
+    except ValueError as failure:
+        raise DaemonError(f"the daemon's answer does not fit: {failure}", hint=_RESTART) from failure

@@ -1,0 +1,148 @@
+"""Starts, finds and stops the daemon, from any command. Standard library only, like the client.
+
+    ensure_running: healthy? ── yes ──▶ client
+                     └ no ─▶ spawn lock ─▶ healthy now? ─▶ alive but silent? error ─▶ dead: spawn ─▶ wait for health
+
+The daemon outlives whoever spawned it and gets nothing of the caller: not its tokens, its folder or its terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from moat.api.errors import DaemonError
+from moat.daemon.client import HEALTH_TIMEOUT_S, DaemonClient
+from moat.daemon.environment import reduced
+from moat.daemon.process import exclusively, living, send_signal
+from moat.daemon.protocol import Health
+from moat.paths import Home, private_folder
+
+T = TypeVar("T")
+
+COMMAND = (sys.executable, "-P", "-m", "moat.daemon.main")  # -P: no module of the current folder, which is /
+START_TIMEOUT_S = 20.0  # a cold start on a slow disk; a warm one takes well under a second
+STOP_TIMEOUT_S = 15.0  # the daemon's own bound for an orderly end, and some
+KILL_TIMEOUT_S = 5.0
+SHUTDOWN_TIMEOUT_S = 5.0  # for the answer alone
+LOG_LINES_SHOWN = 8
+_POLL_S = 0.02
+
+
+def ensure_running(home: Home) -> DaemonClient:
+    """Return a client of a healthy daemon, starting one if there is none; any number of callers make one daemon.
+
+    Raises DaemonError with the end of the daemon's log when it does not start, and another one when a daemon lives but
+    does not answer: that one is never replaced behind its back, since it holds the doors of live runs.
+    """
+    client = DaemonClient(home)
+    if _health(client) is not None:
+        return client
+    with exclusively(home.daemon / "spawn.lock"):
+        if _health(client) is None:
+            _start(home, client)
+    return client
+
+
+def status(home: Home) -> Health | None:
+    """Return the daemon's state, None when it does not run. Raises DaemonError when it lives but does not answer."""
+    return _patient_health(home, DaemonClient(home))
+
+
+def stop(home: Home) -> bool:
+    """End the daemon and wait until it is gone; False when none was running. One that hangs is killed.
+
+    Raises DaemonError when it cannot be ended.
+    """
+    with exclusively(home.daemon / "spawn.lock"):
+        if living(home) is None:
+            return False
+        with contextlib.suppress(DaemonError):
+            DaemonClient(home).shutdown(SHUTDOWN_TIMEOUT_S)
+            if _gone(home, STOP_TIMEOUT_S):
+                return True
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if not send_signal(home, number) or _gone(home, KILL_TIMEOUT_S):
+                return True
+        raise DaemonError("the daemon cannot be ended", hint=f"end process {living(home)} by hand")
+
+
+def log_tail(home: Home, lines: int = LOG_LINES_SHOWN) -> str:
+    """Return the last lines of the daemon's log, for an error."""
+    try:
+        with (home.daemon / "daemon.log").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8_192))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def _start(home: Home, client: DaemonClient) -> None:
+    if _patient_health(home, client) is not None:
+        return
+    process = _spawn(home)
+    if _wait(lambda: _health(client), START_TIMEOUT_S, lambda: process.poll() is not None) is None:
+        raise _failed(home, process)
+    process.returncode = 0  # left running on purpose: without this, Popen warns that nobody waited for it
+
+
+def _patient_health(home: Home, client: DaemonClient) -> Health | None:
+    """Return the health of a daemon, which may be starting just now; None when none lives."""
+    health = _wait(lambda: _health(client), START_TIMEOUT_S, lambda: living(home) is None)
+    if health is None and (pid := living(home)) is not None:
+        raise DaemonError(f"the daemon (process {pid}) is alive but does not answer", hint="run: moat proxy stop")
+    return health
+
+
+def _spawn(home: Home) -> subprocess.Popen[bytes]:
+    private_folder(home.daemon)
+    log_file = os.open(home.daemon / "daemon.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    try:
+        return subprocess.Popen(
+            [*COMMAND, "--home", str(home.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            cwd="/",
+            env=reduced(os.environ),
+            start_new_session=True,
+        )
+    finally:
+        os.close(log_file)
+
+
+def _failed(home: Home, process: subprocess.Popen[bytes]) -> DaemonError:
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+        problem = f"the daemon did not become ready within {START_TIMEOUT_S:g} s"
+    else:
+        problem = f"the daemon ended at once (exit code {process.returncode})"
+    tail = log_tail(home)
+    return DaemonError(f"{problem}; its log ends:\n{tail}" if tail else problem, hint=f"see {home.daemon}/daemon.log")
+
+
+def _health(client: DaemonClient) -> Health | None:
+    try:
+        return client.health(HEALTH_TIMEOUT_S)
+    except DaemonError:
+        return None
+
+
+def _gone(home: Home, timeout_s: float) -> bool:
+    return _wait(lambda: True if living(home) is None else None, timeout_s, lambda: False) is True
+
+
+def _wait(ask: Callable[[], T | None], timeout_s: float, is_hopeless: Callable[[], bool]) -> T | None:
+    """Return the first answer that ask gives within timeout_s; None when there is none, or no hope for one."""
+    deadline = time.monotonic() + timeout_s
+    while (answer := ask()) is None and time.monotonic() < deadline and not is_hopeless():
+        time.sleep(_POLL_S)
+    return answer

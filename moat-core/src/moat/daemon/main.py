@@ -1,0 +1,73 @@
+"""The daemon's process: `python -m moat.daemon.main --home PATH`.
+
+Closes itself to others, takes the lock, runs, says how it ended.
+Everything it says goes to daemon.log: whoever started it reads the end of that when it does not come up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from moat.api.errors import MoatError
+from moat.daemon.compose import run_daemon
+from moat.daemon.hardening import harden
+from moat.daemon.process import hold_lock
+from moat.log import Redactor, log_to_file
+from moat.paths import Home, private_folder
+
+LOG_LIMIT_BYTES = 8 * 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the daemon until it is asked to end; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m moat.daemon.main")
+    parser.add_argument("--home", type=Path, required=True)
+    home = Home(parser.parse_args(arguments).home)
+    harden()
+    redactor = Redactor()
+    file = home.daemon / "daemon.log"
+    private_folder(home.daemon)
+    if hold_lock(home) is None:
+        logging.basicConfig(stream=sys.stderr)
+        log.error("a daemon of %s lives already", home.root)
+        return 1
+    _keep_small(file)
+    log_to_file(file, redactor)
+    return _run(home, redactor)
+
+
+def _run(home: Home, redactor: Redactor) -> int:
+    code = 0
+    try:
+        asyncio.run(run_daemon(home, redactor))
+    except* MoatError as refusals:
+        code = 1
+        for refusal in _flat(refusals):
+            log.error("the daemon cannot go on", extra={"problem": refusal.problem, "hint": refusal.hint})
+    except* Exception:  # the top of the process: the traceback belongs into the log
+        code = 1
+        log.exception("the daemon failed")
+    return code
+
+
+def _flat(group: BaseExceptionGroup[MoatError]) -> list[MoatError]:
+    found: list[MoatError] = []
+    for each in group.exceptions:
+        found += _flat(each) if isinstance(each, BaseExceptionGroup) else [each]
+    return found
+
+
+def _keep_small(file: Path) -> None:
+    """Put a long log aside; one older is enough to look at."""
+    if file.exists() and file.stat().st_size > LOG_LIMIT_BYTES:
+        file.replace(file.with_name("daemon.log.1"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

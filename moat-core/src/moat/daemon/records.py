@@ -1,0 +1,79 @@
+"""What the worker reports, on its way to disk and observers: counters, network.jsonl, names.json, hooks.
+
+A report for a run that is not live is dropped: the worker parses hostile bytes, so its word opens no folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Protocol
+
+from moat.api.runs import ExchangeRecord
+from moat.daemon.registry import Registry
+from moat.trace.network import FLUSH_EVERY_S, NetworkLog
+from moat.trace.store import RunStore
+
+log = logging.getLogger(__name__)
+
+
+class ExchangeObserver(Protocol):
+    """Who watches exchanges: the plugins. Never raises."""
+
+    def exchange_done(self, run_id: str, exchange: ExchangeRecord) -> None:
+        """Take one exchange."""
+        ...
+
+
+class Records:
+    """The worker's observer in the daemon."""
+
+    def __init__(self, registry: Registry, store: RunStore, network: NetworkLog, plugins: ExchangeObserver) -> None:
+        self._registry = registry
+        self._store = store
+        self._network = network
+        self._plugins = plugins
+        self._names: dict[str, dict[str, str]] = {}
+
+    def exchange(self, record: ExchangeRecord) -> None:
+        """Count, remember and pass on one exchange."""
+        entry = self._registry.get(record.run_id)
+        if entry is None:
+            log.info("an exchange of no live run", extra={"outcome": record.outcome, "reason": record.reason})
+            return
+        info = entry.info
+        counted = replace(info, requests=info.requests + 1, denied=info.denied + (record.outcome == "denied"))
+        self._registry.replace(replace(entry, info=counted))
+        self._network.append(self._store.network(record.run_id), record)
+        self._plugins.exchange_done(record.run_id, record)
+
+    def named(self, run_id: str, name: str, address: str) -> None:
+        """Keep the address that a name was given, with the next flush."""
+        if self._registry.get(run_id) is not None:
+            self._names.setdefault(run_id, self._store.read_names(run_id))[name] = address
+
+    def flush(self) -> None:
+        """Write everything that is remembered."""
+        self._network.flush()
+        for run_id in tuple(self._names):
+            self._write_names(run_id)
+
+    def close(self, run_id: str) -> None:
+        """Write what is left of one run."""
+        self._network.close(self._store.network(run_id))
+        self._write_names(run_id)
+
+    async def flush_forever(self) -> None:
+        """Flush every second, until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_EVERY_S)
+            self.flush()
+
+    def _write_names(self, run_id: str) -> None:
+        if (names := self._names.pop(run_id, None)) is None:
+            return
+        try:
+            self._store.write_names(run_id, names)
+        except OSError as failure:
+            log.warning("names could not be written", extra={"run_id": run_id, "problem": str(failure)})

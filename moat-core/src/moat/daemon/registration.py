@@ -1,0 +1,98 @@
+"""From a request to values: the run's spec, policy, context and record. Pure; names are checked here."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args
+
+from moat.api.errors import UsageError
+from moat.api.runs import NetworkPolicy, PolicyMode, RunContext, RunInfo, RunSpec
+from moat.daemon.grants import Resolved
+from moat.daemon.protocol import RegisterRequest, SetupRequest, SetupResponse
+from moat.daemon.registry import hash_token
+from moat.ids import checked_name, checked_run_id, new_name, new_token
+from moat.net.hosts import HostPattern
+
+TOKEN = re.compile(r"[0-9a-f]{64}")
+
+
+def checked_policy(mode: str, allow: tuple[str, ...]) -> NetworkPolicy:
+    """Return the policy. Raises UsageError for a mode or a pattern that is not understood."""
+    modes: dict[str, PolicyMode] = {each: each for each in get_args(PolicyMode)}
+    if mode not in modes:
+        raise UsageError(f"{mode!r} is not a network policy", hint=f"choose one of: {', '.join(modes)}")
+    for pattern in allow:
+        HostPattern.parse(pattern)
+    return NetworkPolicy(modes[mode], allow)
+
+
+def spec_of(request: SetupRequest | RegisterRequest) -> RunSpec:
+    """Return what plugins are shown of a request."""
+    return RunSpec(
+        workspace=Path(request.workspace),
+        command=request.command,
+        name=request.name,
+        grants=request.grants,
+        policy=checked_policy(request.network_policy, request.network_allow),
+        runtime=request.runtime if isinstance(request, RegisterRequest) else "",
+    )
+
+
+def setup_of(resolved: Resolved, ca_certificate: str) -> SetupResponse:
+    """Return what a run is to find inside."""
+    setup = resolved.setup
+    return SetupResponse(
+        env=dict(setup.env),
+        files=dict(setup.files),
+        mounts=tuple((str(mount.source), mount.target, mount.read_only) for mount in setup.mounts),
+        hosts=resolved.hosts,
+        ca_certificate=ca_certificate,
+    )
+
+
+def checked_register(request: RegisterRequest) -> RegisterRequest:
+    """Return request if its names are names. Raises UsageError: what is a path in disguise gets no further."""
+    checked_run_id(request.run_id)
+    for text, what in ((request.name, "run"), (request.runtime, "runtime")):
+        if text:
+            checked_name(text, what)
+    if request.auth_token and TOKEN.fullmatch(request.auth_token) is None:
+        raise UsageError("auth_token is no run token", hint="leave it out to get one")
+    return request
+
+
+def token_of(request: RegisterRequest) -> str:
+    """Return the token that a run is to have: the one it had, or a fresh one."""
+    return request.auth_token or new_token()
+
+
+def context_of(request: RegisterRequest, policy: NetworkPolicy, resolved: Resolved, token: str) -> RunContext:
+    """Return a run's snapshot for the proxy. Closed until it has proved that it is sealed; open without a door."""
+    return RunContext(
+        run_id=request.run_id,
+        token_sha256=hash_token(token),
+        policy=policy,
+        rules=resolved.rules,
+        is_open=not request.needs_door,
+    )
+
+
+def info_of(request: RegisterRequest, policy: NetworkPolicy) -> RunInfo:
+    """Return what is written down about a run that begins."""
+    return RunInfo(
+        run_id=request.run_id,
+        name=request.name or new_name(),
+        runtime=request.runtime,
+        policy=policy.mode,
+        grants=request.grants,
+        workspace=request.workspace,
+        command=request.command,
+        started_at=now(),
+    )
+
+
+def now() -> str:
+    """Return the time as it is written down: ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

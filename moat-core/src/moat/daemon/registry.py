@@ -1,0 +1,95 @@
+"""Which runs are live: token → entry, immutable and replaced whole, so that a reader always holds a consistent one.
+
+Tokens are kept as their SHA-256 and compared in constant time. An entry is published only when it is fully built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from moat.api.errors import DaemonError, RunNotFound
+from moat.api.runs import RunContext, RunInfo
+
+MAX_ENDED = 1_000  # a CLI asks for the run that it ended within seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One live run: what the proxy sees, what is written down, and whether its sockets come through a door."""
+
+    context: RunContext = field(repr=False)
+    info: RunInfo
+    needs_door: bool = True
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.info.run_id
+
+
+class Registry:
+    """All live runs, and for a while who has ended. Used by one event loop; nothing in it waits."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._ended: OrderedDict[str, str] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(tuple(self._entries.values()))
+
+    def publish(self, entry: Entry) -> None:
+        """Add a run. Raises DaemonError when its id or its token is taken."""
+        if entry.run_id in self._entries:
+            raise DaemonError(f"{entry.run_id} is registered already", hint="run: moat list")
+        if self._holder(entry.context.token_sha256) is not None:
+            raise DaemonError("the run token belongs to another run", hint="register without auth_token")
+        self._entries[entry.run_id] = entry
+
+    def replace(self, entry: Entry) -> None:
+        """Replace a live run's entry; a run that has ended meanwhile stays ended."""
+        if entry.run_id in self._entries:
+            self._entries[entry.run_id] = entry
+
+    def remove(self, run_id: str) -> Entry | None:
+        """Forget a live run and remember its token as ended; None when it was not live."""
+        entry = self._entries.pop(run_id, None)
+        if entry is not None:
+            self._ended[entry.context.token_sha256] = run_id
+            while len(self._ended) > MAX_ENDED:
+                self._ended.popitem(last=False)
+        return entry
+
+    def get(self, run_id: str) -> Entry | None:
+        """Return a live run, or None."""
+        return self._entries.get(run_id)
+
+    def with_token(self, token: str) -> Entry:
+        """Return the live run that a token belongs to. Raises RunNotFound, whatever is wrong with the token."""
+        entry = self._holder(hash_token(token))
+        if entry is None:
+            raise RunNotFound("no live run has this token", hint="run: moat list")
+        return entry
+
+    def ended_with_token(self, token: str) -> str | None:
+        """Return the id of a run that ended not long ago and had this token, or None."""
+        wanted = hash_token(token)
+        return next((run_id for known, run_id in self._ended.items() if hmac.compare_digest(known, wanted)), None)
+
+    def _holder(self, token_sha256: str) -> Entry | None:
+        found: Entry | None = None
+        for entry in self._entries.values():  # all of them, so that the time says nothing about which one
+            if hmac.compare_digest(entry.context.token_sha256, token_sha256):
+                found = entry
+        return found
+
+
+def hash_token(token: str) -> str:
+    """Return what is kept of a run token."""
+    return hashlib.sha256(token.encode()).hexdigest()

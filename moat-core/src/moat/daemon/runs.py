@@ -1,0 +1,144 @@
+"""The daemon's service for runs: what the management API calls. A run is visible once all of it is made, not before.
+
+register ─▶ names checked ─▶ grants resolved ─▶ record, door or token ─▶ published ─▶ watched (`watch.py`) ─▶ end
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from dataclasses import replace
+
+from moat.api.errors import DaemonError, RunNotFound
+from moat.api.runs import RunInfo
+from moat.daemon.doors import Door, Doors
+from moat.daemon.grants import Resolved
+from moat.daemon.parts import Parts
+from moat.daemon.protocol import DoorInfo, RegisterRequest, RegisterResponse, SetupRequest, SetupResponse
+from moat.daemon.registration import (
+    checked_register,
+    context_of,
+    info_of,
+    setup_of,
+    spec_of,
+    token_of,
+)
+from moat.daemon.registry import Entry
+from moat.daemon.watch import Watches
+
+log = logging.getLogger(__name__)
+
+
+class Runs:
+    """The daemon's service for runs. group: where each run's watch lives."""
+
+    def __init__(self, parts: Parts, group: asyncio.TaskGroup) -> None:
+        self._parts = parts
+        self._doors = Doors(parts.home, parts.registry, parts.worker)
+        self._watches = Watches(parts, group)
+        self._coming: set[str] = set()
+
+    async def setup(self, request: SetupRequest) -> SetupResponse:
+        """Return what grants and plugins put into a run; changes nothing."""
+        resolved = await asyncio.to_thread(self._parts.grants.resolve, spec_of(request))
+        return setup_of(resolved, self._parts.installation.ca_certificate)
+
+    async def register(self, request: RegisterRequest) -> RegisterResponse:
+        """Make a run known, or give a live one new rules when its token comes along.
+
+        Raises UsageError, GrantMissing, StoreLocked, StoreCorrupt, PlanConflict, PluginError, DaemonError: no run then.
+        """
+        checked_register(request)
+        if request.run_id in self._coming:
+            raise DaemonError(f"{request.run_id} is being registered already", hint="run: moat list")
+        self._coming.add(request.run_id)
+        try:
+            spec = spec_of(request)
+            resolved = await asyncio.to_thread(self._parts.grants.resolve, spec)
+            self._parts.worker.configure(await asyncio.to_thread(self._parts.installation.configuration))
+            if (live := self._live(request)) is not None:
+                return await self._renew(live, request, resolved)
+            return await self._begin(request, resolved)
+        finally:
+            self._coming.discard(request.run_id)
+
+    def tell_container(self, token: str, container_id: str) -> None:
+        """Take the sandbox's id: the second phase of a registration. Raises RunNotFound."""
+        entry = self._parts.registry.with_token(token)
+        self._watches.update(entry, replace(entry.info, container_id=container_id))
+        if not entry.needs_door:
+            self._watches.opened(entry.run_id)
+        self._watches.told(entry.run_id)
+
+    async def end(self, token: str, exit_code: int | None) -> RunInfo:
+        """End a run and return what is known about it; one that ended before is only completed. Raises RunNotFound."""
+        run_id = self._parts.registry.ended_with_token(token)
+        if run_id is None:
+            run_id = self._parts.registry.with_token(token).run_id
+        self._watches.cancel(run_id)  # the CLI lives and cleans up itself
+        info = await self._watches.finish(run_id, "stopped", exit_code)
+        if exit_code is not None and info.exit_code != exit_code:
+            info = replace(info, state="stopped", exit_code=exit_code)
+            self._watches.write(info)
+        return info
+
+    def list(self) -> list[RunInfo]:
+        """Return the live runs."""
+        return [entry.info for entry in self._parts.registry]
+
+    async def lose_all(self) -> None:
+        """Mark every live run as lost; for the daemon's own end. Their gates hold the doors shut and stop them."""
+        await self._watches.lose_all()
+
+    def _live(self, request: RegisterRequest) -> Entry | None:
+        if not request.auth_token:
+            if self._parts.store.exists(request.run_id):
+                raise DaemonError(f"{request.run_id} was used before", hint="register with a fresh run id")
+            return None
+        with contextlib.suppress(RunNotFound):
+            entry = self._parts.registry.with_token(request.auth_token)
+            if entry.run_id != request.run_id:
+                raise DaemonError("the run token belongs to another run", hint="register without auth_token")
+            return entry
+        return None
+
+    async def _renew(self, entry: Entry, request: RegisterRequest, resolved: Resolved) -> RegisterResponse:
+        policy = spec_of(request).policy
+        context = replace(entry.context, policy=policy, rules=resolved.rules)
+        info = replace(entry.info, policy=policy.mode, grants=request.grants)
+        self._watches.update(replace(entry, context=context), info)
+        self._parts.worker.put(context)
+        await self._parts.worker.barrier()
+        return RegisterResponse(entry.run_id, request.auth_token, self._parts.proxy_port)
+
+    async def _begin(self, request: RegisterRequest, resolved: Resolved) -> RegisterResponse:
+        token, policy, run_id = token_of(request), spec_of(request).policy, request.run_id
+        entry = Entry(context_of(request, policy, resolved, token), info_of(request, policy), request.needs_door)
+        door = await self._made(entry)
+        self._watches.start(run_id, door)
+        log.info("run registered", extra={"run_id": run_id, "grants": request.grants, "policy": policy.mode})
+        info = None if door is None else DoorInfo(str(door.folder), door.nonce)
+        return RegisterResponse(run_id, token, self._parts.proxy_port, info)
+
+    async def _made(self, entry: Entry) -> Door | None:
+        """Make everything that a run needs, publish it last; leave nothing when a part fails."""
+        run_id = entry.run_id
+        with contextlib.ExitStack() as undo:
+            if not self._parts.store.exists(run_id):
+                undo.callback(shutil.rmtree, self._parts.home.run(run_id), ignore_errors=True)
+            try:
+                self._parts.store.write(entry.info)
+                door = self._doors.make(run_id) if entry.needs_door else None
+            except OSError as failure:
+                raise DaemonError(f"{run_id} cannot be written down: {failure}", hint="run: moat doctor") from failure
+            if door is None:
+                undo.callback(self._parts.worker.drop, run_id)
+                self._parts.worker.put(entry.context, self._parts.store.read_names(run_id))
+                await self._parts.worker.barrier()
+            else:
+                undo.callback(door.close)
+            self._parts.registry.publish(entry)
+            undo.pop_all()
+        return door

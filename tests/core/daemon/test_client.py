@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moat.api.errors import DaemonError, GrantMissing, RunNotFound, StoreLocked, UsageError
+from moat.daemon import client as module
+from moat.daemon.client import DaemonClient
+from moat.daemon.protocol import DoorInfo, RegisterRequest, SetupRequest
+from moat.daemon.server import bind
+from moat.paths import Home
+
+from core.daemon.making import RUN_ID, an_info
+from core.daemon.test_server import HEALTH, TOKEN, Service, serving
+
+
+@contextmanager
+def answering(home: Home, data: bytes) -> Iterator[None]:
+    """A daemon that says data to whoever connects, and hangs up."""
+    with bind(home.daemon / "daemon.sock") as sock:
+        sock.listen()
+
+        def answer() -> None:
+            connection, _ = sock.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(data)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield
+        thread.join()
+
+
+def http(status: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def test_every_call_crosses_and_comes_back_as_its_value(tmp_path: Path) -> None:
+    service, client = Service(), DaemonClient(Home(tmp_path))
+
+    def calls() -> list[Any]:
+        made = client.register(RegisterRequest(RUN_ID, grants=("apple",), command=("make", "test"), auth_token=TOKEN))
+        client.tell_container(TOKEN, "c1")
+        client.shutdown()
+        return [client.health(), client.runs(), made]
+
+    def ends() -> Any:
+        return client.end(TOKEN, 3)
+
+    async with serving(tmp_path, service) as server:
+        health, runs, made = await asyncio.to_thread(calls)
+        server.is_leaving = False
+        ended = await asyncio.to_thread(ends)
+
+    assert (health, runs, ended) == (HEALTH, [an_info()], an_info(exit_code=3))
+    assert (made.auth_token, made.door) == (TOKEN, DoorInfo("/door", "nonce"))
+    assert service.asked[0].command == ("make", "test")
+    assert TOKEN not in repr(made)
+    assert TOKEN not in repr(service.asked[0])
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        GrantMissing("missing grants: a, b", hint="run: moat grant a\nrun: moat grant b"),
+        StoreLocked("the keyring is locked", hint="unlock it"),
+        UsageError("bad policy", hint="choose one"),
+        RunNotFound("gone", hint="run: moat list"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+async def test_an_error_comes_back_as_itself(tmp_path: Path, failure: UsageError) -> None:
+    client = DaemonClient(Home(tmp_path))
+    async with serving(tmp_path, Service(failure)):
+        with pytest.raises(type(failure)) as caught:
+            await asyncio.to_thread(client.setup, SetupRequest())
+
+    assert type(caught.value) is type(failure)
+    assert (caught.value.problem, caught.value.hint) == (failure.problem, failure.hint)
+    assert caught.value.exit_code == failure.exit_code
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        pytest.param(http("404 Not Found", b"404 page not found"), "HTTP 404", id="an old daemon's 404"),
+        pytest.param(http("500 Oops", b"[]"), "HTTP 500", id="no error object"),
+        pytest.param(http("500 Oops", b'{"error": {"code": "Path", "message": "m"}}'), "m", id="no class of ours"),
+        pytest.param(http("500 Oops", b'{"error": {"code": "FromTheFuture"}}'), "HTTP 500", id="a newer error"),
+        pytest.param(http("200 OK", b"nonsense"), "not JSON", id="no JSON"),
+        pytest.param(http("200 OK", b'{"pid": "x"}'), "does not fit", id="wrong types"),
+        pytest.param(b"SSH-2.0-x\r\n\r\n", "cannot be reached", id="no HTTP"),
+        pytest.param(b"", "cannot be reached", id="nothing"),
+    ],
+)
+def test_a_strange_answer_is_a_daemon_error(home: Home, data: bytes, words: str) -> None:
+    with answering(home, data), pytest.raises(DaemonError, match=words) as caught:
+        DaemonClient(home).health()
+
+    assert type(caught.value) is DaemonError
+
+
+def test_runs_must_be_a_list(home: Home) -> None:
+    with answering(home, http("200 OK", b"{}")), pytest.raises(DaemonError, match="no list"):
+        DaemonClient(home).runs()
+
+
+def test_no_daemon_is_an_error_that_says_how_to_start_one(home: Home) -> None:
+    with pytest.raises(DaemonError, match="cannot be reached") as caught:
+        DaemonClient(home).health()
+
+    assert caught.value.hint == "run: moat proxy start"
+
+
+def test_a_silent_daemon_does_not_hold_the_command_forever(home: Home) -> None:
+    with bind(home.daemon / "daemon.sock") as sock:
+        sock.listen()
+        with pytest.raises(DaemonError, match=r"did not answer within 0\.1 s"):
+            DaemonClient(home).health(0.1)
+
+
+def test_a_long_home_is_no_obstacle(tmp_path: Path) -> None:
+    home = Home(tmp_path / ("long" * 30))
+    with answering(home, http("200 OK", b"[]")):
+        assert DaemonClient(home).runs() == []
+
+
+def test_the_client_is_light() -> None:
+    script = "import sys, moat.daemon.client, moat.daemon.lifecycle; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert not {"aiohttp", "pydantic", "cryptography", "yaml", "keyring"} & set(done.stdout.split())
+    assert module.HEALTH_TIMEOUT_S < module.TIMEOUT_S

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+from moat.api.errors import GrantMissing, UsageError
+from moat.daemon.compose import token_listener
+from moat.daemon.lifecycle import ensure_running, stop
+from moat.daemon.protocol import RegisterRequest, SetupRequest
+from moat.paths import Home, private_folder
+from moat.trace.store import RunStore
+
+from core.daemon.making import OTHER_ID, RUN_ID, an_info, ask
+
+pytestmark = pytest.mark.timeout(60)  # real daemons
+
+
+def test_the_preferred_port_is_taken_if_it_is_free_and_another_if_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with token_listener((port, 0)) as listener:
+            assert listener.getsockname()[0] == "127.0.0.1"
+            assert listener.getsockname()[1] != port
+        with pytest.raises(UsageError):
+            token_listener((port,))
+
+
+def test_the_parts_work_together(daemon_home: Home) -> None:
+    client = ensure_running(daemon_home)
+    made = client.register(RegisterRequest(RUN_ID, needs_door=False))
+    state = asyncio.run(ask(made.proxy_port, f"record {RUN_ID}"))
+    info = client.end(made.auth_token, 0)
+
+    assert list(state["runs"]) == [RUN_ID]
+    assert (info.requests, info.denied, info.state) == (1, 1, "stopped")
+    assert client.setup(SetupRequest()).ca_certificate.startswith("-----BEGIN CERTIFICATE")
+    assert "PRIVATE" not in client.setup(SetupRequest()).ca_certificate
+
+
+def test_a_grant_that_is_not_stored_is_an_error_of_its_request_only(daemon_home: Home) -> None:
+    client = ensure_running(daemon_home)
+
+    with pytest.raises(GrantMissing, match="github"):
+        client.register(RegisterRequest(RUN_ID, grants=("github",)))
+
+    assert client.runs() == []
+
+
+def test_a_broken_settings_file_is_an_error_of_each_run_and_not_of_the_daemon(daemon_home: Home) -> None:
+    private_folder(daemon_home.root)
+    daemon_home.config.write_text("upstreem: {}")
+    client = ensure_running(daemon_home)
+
+    with pytest.raises(UsageError, match="upstreem"):
+        client.register(RegisterRequest(RUN_ID))
+
+    daemon_home.config.unlink()
+    client.register(RegisterRequest(RUN_ID))
+
+
+def test_what_the_last_daemon_left_is_put_in_order(daemon_home: Home) -> None:
+    store = RunStore(daemon_home)
+    store.write(an_info(OTHER_ID, state="running"))
+    (private_folder(daemon_home.door(OTHER_ID)) / "door.sock").touch()
+    private_folder(daemon_home.inside(OTHER_ID))
+
+    ensure_running(daemon_home)
+
+    assert store.read(OTHER_ID).state == "lost"
+    assert not daemon_home.door(OTHER_ID).exists()
+
+
+def test_an_orderly_end_writes_everything_down(daemon_home: Home) -> None:
+    client = ensure_running(daemon_home)
+    made = client.register(RegisterRequest(RUN_ID, needs_door=False))
+    asyncio.run(ask(made.proxy_port, f"record {RUN_ID}"))
+
+    stop(daemon_home)
+
+    info = RunStore(daemon_home).read(RUN_ID)
+    assert (info.state, info.requests) == ("lost", 1)
+    assert (daemon_home.run(RUN_ID) / "network.jsonl").exists()

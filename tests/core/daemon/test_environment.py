@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from moat.daemon.environment import reduced
+
+
+def test_only_what_is_on_the_list_is_kept() -> None:
+    kept = {
+        "HOME": "/h",
+        "PATH": "/bin",
+        "LANG": "C",
+        "XDG_RUNTIME_DIR": "/r",
+        "MOAT_HOME": "/m",
+        "SSL_CERT_FILE": "/c",
+    }
+    dropped = {"GITHUB_TOKEN": "t", "PYTHONPATH": "/p", "LD_PRELOAD": "x", "https_proxy": "p", "XMOAT_": "", "home": ""}
+
+    assert reduced({**kept, **dropped}) == kept

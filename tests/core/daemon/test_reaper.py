@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
+from moat.daemon.reaper import RuntimeReaper
+
+
+class Shed(Runtime):
+    name = "shed"
+    summary = "for tests"
+
+    def __init__(self) -> None:
+        self.reaped: list[str] = []
+
+    async def readiness(self, image: str) -> Readiness:
+        raise NotImplementedError
+
+    async def launch(
+        self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
+    ) -> Sandbox:
+        raise NotImplementedError
+
+    async def reap(self, run_id: str) -> None:
+        self.reaped.append(run_id)
+
+
+class Sheds:
+    def __init__(self) -> None:
+        self.shed = Shed()
+
+    def runtimes(self) -> list[Runtime]:
+        return [self.shed]
+
+
+async def test_the_run_s_own_runtime_reaps() -> None:
+    sheds = Sheds()
+
+    await RuntimeReaper(sheds).reap("shed", "run_1")
+
+    assert sheds.shed.reaped == ["run_1"]
+
+
+async def test_an_unknown_runtime_is_logged_and_no_runtime_is_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    sheds = Sheds()
+    await RuntimeReaper(sheds).reap("", "run_1")
+    assert caplog.records == []
+
+    await RuntimeReaper(sheds).reap("barn", "run_1")
+
+    assert "not installed" in caplog.text
+    assert sheds.shed.reaped == []

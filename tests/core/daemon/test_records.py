@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from moat.api.runs import ExchangeRecord
+from moat.daemon.records import Records
+from moat.daemon.registry import Entry, Registry
+from moat.paths import Home
+from moat.trace.network import read_exchanges
+from moat.trace.store import RunStore
+
+from core.daemon.making import OTHER_ID, RUN_ID, Orchard, a_context, an_info, some_records
+
+
+def an_exchange(run_id: str = RUN_ID, outcome: str = "forwarded") -> ExchangeRecord:
+    return ExchangeRecord(run_id, "now", "connect", "GET", "https", "api.example.com", 443, "/", 200, outcome)
+
+
+def some(home: Home) -> tuple[Records, Registry, Orchard]:
+    registry, orchard = Registry(), Orchard()
+    registry.publish(Entry(a_context(), an_info()))
+    return some_records(home, registry, orchard), registry, orchard
+
+
+def test_an_exchange_is_counted_written_and_told(home: Home) -> None:
+    records, registry, orchard = some(home)
+    for outcome in ("forwarded", "denied", "failed"):
+        records.exchange(an_exchange(outcome=outcome))
+
+    records.close(RUN_ID)
+
+    entry = registry.get(RUN_ID)
+    assert entry is not None
+    assert (entry.info.requests, entry.info.denied) == (3, 1)
+    written = list(read_exchanges(RunStore(home).network(RUN_ID)))
+    assert [each.outcome for each in written] == ["forwarded", "denied", "failed"]
+    assert orchard.seen == [("exchange", RUN_ID)] * 3
+
+
+@pytest.mark.parametrize("run_id", [OTHER_ID, "", "../../etc"])
+def test_a_report_of_no_live_run_opens_no_folder(home: Home, run_id: str) -> None:
+    records, _, orchard = some(home)
+    records.exchange(an_exchange(run_id))
+    records.named(run_id, "api.example.com", "127.107.0.1")
+    records.flush()
+
+    assert not home.root.exists()
+    assert orchard.seen == []
+
+
+def test_names_are_kept_beside_those_given_before(home: Home) -> None:
+    store = RunStore(home)
+    store.write_names(RUN_ID, {"a.example.com": "127.107.0.1"})
+    records, _, _ = some(home)
+
+    records.named(RUN_ID, "b.example.com", "127.107.0.2")
+    records.flush()
+
+    assert store.read_names(RUN_ID) == {"a.example.com": "127.107.0.1", "b.example.com": "127.107.0.2"}
+
+
+def test_names_that_cannot_be_written_are_logged(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    records, _, _ = some(home)
+    home.root.mkdir(mode=0o700)
+    home.runs.mkdir(mode=0o700)
+    Path(home.run(RUN_ID)).write_text("in the way")
+    records.named(RUN_ID, "b.example.com", "127.107.0.2")
+
+    records.flush()
+
+    assert "names could not be written" in caplog.text

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from moat.api.container import ContainerSetup, Mount
+from moat.api.errors import UsageError
+from moat.api.rules import Match, RemoveHeader
+from moat.api.runs import NetworkPolicy
+from moat.daemon.grants import Resolved
+from moat.daemon.protocol import RegisterRequest, SetupRequest
+from moat.daemon.registration import (
+    checked_policy,
+    checked_register,
+    context_of,
+    info_of,
+    setup_of,
+    spec_of,
+    token_of,
+)
+from moat.daemon.registry import hash_token
+
+from core.daemon.making import RUN_ID
+
+
+def test_plugins_are_shown_what_was_asked() -> None:
+    spec = spec_of(RegisterRequest(RUN_ID, "otter", ("a",), "strict", ("x.org",), "docker", "/w", ("make",)))
+
+    assert (spec.workspace, spec.command, spec.grants, spec.runtime) == (Path("/w"), ("make",), ("a",), "docker")
+    assert spec.policy == NetworkPolicy("strict", ("x.org",))
+    assert spec_of(SetupRequest()).runtime == ""
+
+
+@pytest.mark.parametrize("mode", ["", "Strict", "none"])
+def test_an_unknown_policy_is_never_taken_as_permissive(mode: str) -> None:
+    with pytest.raises(UsageError, match="not a network policy"):
+        checked_policy(mode, ())
+
+
+def test_a_sealed_run_begins_closed_and_one_without_a_door_open() -> None:
+    sealed = context_of(RegisterRequest(RUN_ID), NetworkPolicy(), Resolved(), "t")
+    by_token = context_of(RegisterRequest(RUN_ID, needs_door=False), NetworkPolicy(), Resolved(), "t")
+
+    assert (sealed.is_open, by_token.is_open) == (False, True)
+    assert sealed.token_sha256 == hash_token("t")
+
+
+def test_a_run_without_a_name_gets_one() -> None:
+    assert info_of(RegisterRequest(RUN_ID), NetworkPolicy()).name
+    assert info_of(RegisterRequest(RUN_ID, name="otter"), NetworkPolicy()).name == "otter"
+
+
+def test_a_token_is_kept_or_made_fresh() -> None:
+    assert token_of(RegisterRequest(RUN_ID, auth_token="a" * 64)) == "a" * 64
+    assert token_of(RegisterRequest(RUN_ID)) != token_of(RegisterRequest(RUN_ID))
+    with pytest.raises(UsageError):
+        checked_register(RegisterRequest(RUN_ID, auth_token="A" * 64))
+
+
+def test_a_setup_holds_placeholders_mounts_and_hosts() -> None:
+    setup = ContainerSetup({"A": "1"}, {"/f": "x"}, (Mount(Path("/s"), "/t", read_only=True),))
+
+    answer = setup_of(Resolved((RemoveHeader(Match("b.org"), "X"), RemoveHeader(Match("a.org"), "X")), setup), "CERT")
+
+    assert (answer.env, answer.files, answer.mounts) == ({"A": "1"}, {"/f": "x"}, (("/s", "/t", True),))
+    assert (answer.hosts, answer.ca_certificate) == (("a.org", "b.org"), "CERT")

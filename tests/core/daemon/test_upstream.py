@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from moat.api.errors import UsageError
+from moat.config.settings import Settings, UpstreamSettings
+from moat.daemon.upstream import Installation
+from moat.proxy.messages import Configure
+
+
+def an_installation(upstream: UpstreamSettings) -> Installation:
+    return Installation("CERT", "KEY", lambda: Settings(upstream))
+
+
+def test_the_worker_is_told_ca_roots_pins_and_ranges(tmp_path: Path) -> None:
+    bundle = tmp_path / "roots.pem"
+    bundle.write_text("ROOTS")
+    upstream = UpstreamSettings(bundle, {"api.internal": "10.0.0.5"}, ("10.0.0.0/8",))
+
+    told = an_installation(upstream).configuration()
+
+    assert told == Configure("CERT", "KEY", "ROOTS", {"api.internal": "10.0.0.5"}, ("10.0.0.0/8",))
+
+
+@pytest.mark.parametrize("content", [None, b"\xff"], ids=["absent", "no text"])
+def test_a_bundle_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path, content: bytes | None) -> None:
+    bundle = tmp_path / "roots.pem"
+    if content is not None:
+        bundle.write_bytes(content)
+
+    with pytest.raises(UsageError, match=r"roots\.pem cannot be read"):
+        an_installation(UpstreamSettings(bundle)).configuration()
+
+
+def test_without_settings_nothing_private_is_opened() -> None:
+    assert an_installation(UpstreamSettings(Path("/nowhere"))).bare() == Configure("CERT", "KEY")
+
+
+def test_the_key_is_not_shown() -> None:
+    assert "KEY" not in repr(an_installation(UpstreamSettings()))
