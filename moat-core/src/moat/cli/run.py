@@ -1,0 +1,161 @@
+"""`moat run`: one command in a sealed sandbox. Its output is the command's; what moat says goes to standard error.
+
+moat run [PATH] [options] -- COMMAND…        everything after the first `--` is the command, untouched
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from moat.api.errors import UsageError
+from moat.api.runs import NetworkPolicy, PolicyMode, RunSpec
+from moat.api.runtimes import Sandbox, Stdio
+from moat.cli.output import say, show, show_json, warn
+from moat.cli.run_words import as_json, as_text, end_line, own_secrets, start_line
+from moat.config.mounts import parse_mount
+from moat.config.settings import load_settings
+from moat.paths import Home, find_home
+from moat.plugins.manager import Plugins
+from moat.runs.attach import Attachment, fill_closed, own_terminal
+from moat.runs.exposure import describe, exposed_secrets
+from moat.runs.launch import Launch
+from moat.runs.prepare import Prepared, prepare
+from moat.trace.store import RunStore
+
+_COMMAND = "moat.run.command"
+
+
+class RunCommand(click.Command):
+    """A command line cut at its first `--`: click would drop it, and what follows is not ours to read."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what stands before `--`; keep the rest for the function."""
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[_COMMAND] = tuple(args[at + 1 :])
+            args = args[:at]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return the usage line, with the command that click does not know of."""
+        return ["[PATH]", "[OPTIONS]", "--", "COMMAND..."]
+
+
+@click.command("run", cls=RunCommand)
+@click.argument("words", nargs=-1, metavar="[PATH]")
+@click.option("--grant", "grants", multiple=True, metavar="G", help="Spend this grant's credential for the run.")
+@click.option("-e", "--env", "variables", multiple=True, metavar="K=V", help="Set a variable inside.")
+@click.option("--mount", "mounts", multiple=True, metavar="SRC[:DST][:ro]", help="Show a host path inside.")
+@click.option("--runtime", envvar="MOAT_RUNTIME", default="", metavar="R", help="bubblewrap, docker or process.")
+@click.option("--image", envvar="MOAT_IMAGE", default="", metavar="I", help="Container image, for docker.")
+@click.option("--policy", type=click.Choice(["permissive", "strict"]), default="permissive", help="What may leave.")
+@click.option("--allow-host", "allowed", multiple=True, metavar="H", help="Let this host out in strict.")
+@click.option("--allow-socket", is_flag=True, help="Mount sockets of the host too: each is a way out.")
+@click.option("--name", default="", metavar="N", help="Name the run; otherwise it gets one.")
+@click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
+@click.option("--json", "in_json", is_flag=True, help="With --dry-run: as JSON.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    words: tuple[str, ...],
+    grants: tuple[str, ...],
+    variables: tuple[str, ...],
+    mounts: tuple[str, ...],
+    runtime: str,
+    image: str,
+    policy: PolicyMode,
+    allowed: tuple[str, ...],
+    allow_socket: bool,
+    name: str,
+    dry_run: bool,
+    in_json: bool,
+) -> int:
+    """Run a command with no credentials inside and no way out but the proxy.
+
+    PATH is the folder that the command works in (default: this one). The exit code is the command's.
+    """
+    fill_closed()
+    command = checked_command(words, ctx.meta.get(_COMMAND))
+    if in_json and not dry_run:
+        raise UsageError("--json goes with --dry-run only", hint="run: moat run --dry-run --json -- COMMAND")
+    home, cwd = find_home(), Path.cwd()
+    settings = load_settings(home)
+    spec = RunSpec(
+        workspace=cwd / words[0] if words else cwd,
+        command=command,
+        name=name,
+        grants=tuple(dict.fromkeys(grants)),
+        env=parse_variables(variables),
+        mounts=tuple(parse_mount(text, cwd, Path.home()) for text in mounts),
+        policy=NetworkPolicy(policy, allowed),
+        runtime=runtime or settings.runtime,
+        image=image or settings.image,
+        allow_sockets=allow_socket,
+    )
+    return _rehearse(spec, home, in_json) if dry_run else _run(spec, home)
+
+
+def checked_command(words: tuple[str, ...], command: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the command that was typed after `--`. Raises UsageError, with what to type, when there is none."""
+    if command is None and words:
+        raise UsageError("the command must stand after --", hint=f"run: moat run -- {' '.join(words)}")
+    if not command:
+        raise UsageError("there is no command to run", hint="run: moat run [PATH] -- COMMAND")
+    if len(words) > 1:
+        raise UsageError(f"only one folder can be the workspace, not {' and '.join(words)}", hint="use --mount")
+    return command
+
+
+def parse_variables(texts: Iterable[str]) -> dict[str, str]:
+    """Return the variables of -e K=V; the last of a name counts. Raises UsageError for text without `=`."""
+    variables: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"-e {name or text!r} has no value", hint=f"write -e {name or 'NAME'}=value")
+        variables[name] = value
+    return variables
+
+
+def _rehearse(spec: RunSpec, home: Home, in_json: bool) -> int:
+    prepared = prepare(spec, home, Plugins.load().runtimes(), os.environ)
+    _warn(prepared, spec)
+    if in_json:
+        show_json(as_json(prepared, spec))
+    else:
+        show(as_text(prepared, spec))
+    return 0
+
+
+def _run(spec: RunSpec, home: Home) -> int:
+    stdio = Stdio(0, 1, 2)
+    prepared = prepare(spec, home, Plugins.load().runtimes(), os.environ, own_terminal(stdio))
+    _warn(prepared, spec)
+    launch = Launch(
+        prepared.plan, prepared.runtime, prepared.client, home, lambda sandbox: _announce(prepared, spec, sandbox)
+    )
+    outcome = asyncio.run(launch.perform(Attachment(stdio)))
+    if outcome.info is not None:
+        say(end_line(outcome.info, RunStore(home).network(outcome.info.run_id)))
+    return outcome.exit_code
+
+
+def _announce(prepared: Prepared, spec: RunSpec, sandbox: Sandbox) -> None:
+    if sandbox.caveat:
+        warn(sandbox.caveat)
+    say(start_line(prepared, spec, is_sealed=prepared.runtime.sealed and not sandbox.caveat))
+
+
+def _warn(prepared: Prepared, spec: RunSpec) -> None:
+    warnings = [*prepared.plan.warnings, *own_secrets(spec.env)]
+    if seen := describe(exposed_secrets(prepared.facts.paths[spec.workspace].resolved)):
+        warnings.append(seen)
+    if not prepared.runtime.sealed:
+        warnings.append(f"{prepared.runtime.name} does not isolate: the command can go around the proxy")
+    for warning in warnings:
+        warn(warning)

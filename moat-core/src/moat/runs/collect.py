@@ -1,0 +1,79 @@
+"""Finds out everything that a plan needs: asks the daemon, looks at paths, reads the host's roots. Makes nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from moat.api.runs import RunSpec
+from moat.api.runtimes import Runtime
+from moat.daemon.client import DaemonClient
+from moat.daemon.protocol import SetupRequest, SetupResponse
+from moat.ids import checked_name, new_name, new_run_id
+from moat.paths import Home
+from moat.runs.plan import PASSED_ON, Facts, Found
+from moat.runs.trust import host_roots
+
+Kind = Literal["folder", "file", "socket", "other", "absent"]
+
+
+def collect(
+    spec: RunSpec,
+    home: Home,
+    client: DaemonClient,
+    runtime: Runtime,
+    env: Mapping[str, str],
+    terminal: tuple[int, int] | None,
+) -> Facts:
+    """Return the facts for one run, with its new id and name. Blocking: the daemon may ask a keyring.
+
+    Raises what the daemon says about the grants (GrantMissing, StoreLocked, UsageError, …), DaemonError.
+    """
+    name = checked_name(spec.name, "run") if spec.name else new_name()
+    return Facts(
+        run_id=new_run_id(),
+        name=name,
+        home=Home(home.root.resolve()),
+        runtime=runtime.name,
+        setup=_setup(spec, name, client),
+        paths={path: found_at(path) for path in (spec.workspace, *(mount.source for mount in spec.mounts))},
+        is_sealed=runtime.sealed,
+        needs_image=runtime.needs_image,
+        roots=host_roots(),
+        passed={name: env[name] for name in PASSED_ON if name in env},
+        terminal=terminal,
+    )
+
+
+def found_at(path: Path) -> Found:
+    """Return what path is, with every link followed."""
+    try:
+        resolved = path.resolve(strict=True)
+        mode = resolved.stat().st_mode
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle, before Python 3.13
+        return Found(path, "absent")
+    return Found(resolved, _kind(mode))
+
+
+def _kind(mode: int) -> Kind:
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if stat.S_ISREG(mode):
+        return "file"
+    return "socket" if stat.S_ISSOCK(mode) else "other"
+
+
+def _setup(spec: RunSpec, name: str, client: DaemonClient) -> SetupResponse:
+    return client.setup(
+        SetupRequest(
+            grants=spec.grants,
+            name=name,
+            workspace=os.fspath(spec.workspace),
+            command=spec.command,
+            network_policy=spec.policy.mode,
+            network_allow=spec.policy.allow,
+        )
+    )

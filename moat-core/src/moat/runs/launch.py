@@ -1,0 +1,114 @@
+"""Performs a plan and undoes it: every step pushes its undo before the next begins, whatever ends the run.
+
+register ─▶ files of ours ─▶ sandbox (gate, door, probe) ─▶ told ─▶ command ─▶ exit code
+   └ end       └ removed        └ closed                    undone from the right, also on Ctrl-C
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from moat.api.errors import MoatError
+from moat.api.runs import RunInfo
+from moat.api.runtimes import DoorTicket, Runtime, Sandbox
+from moat.daemon.client import DaemonClient
+from moat.daemon.protocol import RegisterResponse
+from moat.paths import Home, private_folder
+from moat.runs.attach import Attachment
+from moat.runs.interrupt import Interrupts
+from moat.runs.plan import RunPlan
+
+_SIGNALLED = 128  # a shell's exit code for a command that a signal ended is 128 + its number
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. info: what the daemon wrote down, None when it could not be asked."""
+
+    exit_code: int
+    info: RunInfo | None
+
+
+class Launch:
+    """One run, from registration to its end. announce is called once it is sealed, before its output is carried."""
+
+    def __init__(
+        self, plan: RunPlan, runtime: Runtime, client: DaemonClient, home: Home, announce: Callable[[Sandbox], None]
+    ) -> None:
+        self._plan = plan
+        self._runtime = runtime
+        self._client = client
+        self._home = Home(home.root.resolve())  # as in the plan, whose paths are real ones
+        self._announce = announce
+        self._exit_code: int | None = None
+        self._info: RunInfo | None = None
+
+    async def perform(self, attachment: Attachment) -> Outcome:
+        """Run the plan to its end and leave nothing behind.
+
+        Raises what the daemon refuses, and SandboxFailed when the run is not sealed or loses its gate. A signal before
+        the command has started gives 128 + its number.
+        """
+        interrupts = Interrupts(attachment.resize)
+        try:
+            with interrupts.watching():
+                async with AsyncExitStack() as undo:
+                    await self._steps(attachment, interrupts, undo)
+        except asyncio.CancelledError:
+            if interrupts.number is None:
+                raise
+            return Outcome(_SIGNALLED + interrupts.number, self._info)
+        return Outcome(self._exit_code or 0, self._info)
+
+    async def _steps(self, attachment: Attachment, interrupts: Interrupts, undo: AsyncExitStack) -> None:
+        # Not in a thread: a registration that is cancelled half-way would leave a run that nobody ends.
+        registered = self._client.register(self._plan.registration)
+        token = registered.auth_token
+        undo.push_async_callback(self._end, token)
+
+        folder = self._home.inside(registered.run_id)
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        write_files(folder, self._plan.files)
+
+        undo.enter_context(attachment)
+        ticket = door_ticket(self._home, registered)
+
+        async def created(container_id: str) -> None:
+            await asyncio.to_thread(self._client.tell_container, token, container_id)
+
+        sandbox = await self._runtime.launch(self._plan.sandbox, ticket, attachment.stdio, created)
+        undo.push_async_callback(sandbox.close)
+
+        self._announce(sandbox)
+        attachment.begin()
+        self._exit_code = await interrupts.supervise(sandbox)
+
+    async def _end(self, token: str) -> None:
+        try:
+            self._info = await asyncio.to_thread(self._client.end, token, self._exit_code)
+        except MoatError:
+            self._info = None  # the daemon is gone; its successor finds the door closed and ends the run itself
+
+
+def write_files(folder: Path, files: Mapping[Path, str]) -> None:
+    """Write the files that a run sees: readable by whoever the run is inside, reachable by nobody else outside."""
+    private_folder(folder.parent)
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o644)
+        for parent in path.parents[: len(path.relative_to(folder).parts)]:
+            parent.chmod(0o755)  # whatever the umask says
+
+
+def door_ticket(home: Home, registered: RegisterResponse) -> DoorTicket:
+    """Return how the sandbox reaches the daemon: by its door, or by address and token where it has none."""
+    if registered.door is not None:
+        return DoorTicket(registered.run_id, Path(registered.door.folder), registered.door.nonce)
+    url = f"http://moat:{registered.auth_token}@127.0.0.1:{registered.proxy_port}"
+    return DoorTicket(registered.run_id, home.door(registered.run_id), "", url)

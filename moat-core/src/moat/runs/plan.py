@@ -1,0 +1,212 @@
+"""Decides what a run will be: what was asked plus what is known becomes one sandbox and one registration.
+
+Pure: no file is looked at and nothing is made. Every path that matters was looked at before, by `collect`.
+
+    RunSpec ─┐
+             ├─▶ plan ─▶ RunPlan: sandbox · registration · files of ours · where each thing came from · warnings
+    Facts  ──┘
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from moat.api.container import ContainerSetup, Mount, merge
+from moat.api.errors import PlanConflict, UsageError
+from moat.api.runs import RunSpec
+from moat.api.runtimes import SandboxSpec
+from moat.config.mounts import checked_target
+from moat.daemon.protocol import RegisterRequest, SetupResponse
+from moat.paths import Home
+from moat.runs.trust import RESERVED, proxy_variables, trust_files, trust_variables
+
+WORKSPACE = "/workspace"
+INSIDE_HOME = "/home/moat"
+INSIDE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PASSED_ON = ("TERM", "COLORTERM", "LANG", "TZ", "NO_COLOR")  # how output looks; nothing that says who the user is
+
+_OURS = "moat"
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What stands at a path of the host. resolved: with every link followed."""
+
+    resolved: Path
+    kind: Literal["folder", "file", "socket", "other", "absent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What collect found out. paths: the workspace and every mount's source. passed: host variables of PASSED_ON.
+
+    roots: the host's certificate bundle, PEM. terminal: rows and columns when the run gets a terminal of its own.
+    """
+
+    run_id: str
+    name: str
+    home: Home
+    runtime: str
+    setup: SetupResponse
+    paths: Mapping[Path, Found]
+    is_sealed: bool = True
+    needs_image: bool = False
+    roots: str = field(default="", repr=False)
+    passed: Mapping[str, str] = field(default_factory=dict)
+    terminal: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """A run decided. files: host path → contents, to be written. origins: variable or path inside → who wants it."""
+
+    sandbox: SandboxSpec
+    registration: RegisterRequest
+    files: Mapping[Path, str] = field(repr=False)
+    origins: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+def plan(spec: RunSpec, facts: Facts) -> RunPlan:
+    """Return the plan for spec.
+
+    Raises UsageError for what cannot be mounted or set, PlanConflict when two contributors want different things.
+    """
+    if not spec.command or not spec.command[0]:
+        raise UsageError("there is no command to run", hint="run: moat run -- COMMAND")
+    _check_paths(spec, facts)
+    own_env, dropped = _own_variables(spec.env)
+    contributions = _contributions(spec, facts, own_env)
+    merged = merge(contributions)
+    _check_cover(merged)
+    files, mounts = _place(merged.files, facts)
+    defaults = _defaults(facts)
+    sandbox = SandboxSpec(
+        run_id=facts.run_id,
+        name=facts.name,
+        argv=spec.command,
+        env={**defaults, **merged.env},
+        mounts=(Mount(facts.paths[spec.workspace].resolved, WORKSPACE), *mounts, *merged.mounts),
+        workdir=WORKSPACE,
+        home=INSIDE_HOME,
+        image=spec.image if facts.needs_image else "",
+        terminal=facts.terminal,
+        allow_sockets=spec.allow_sockets,
+    )
+    origins = {WORKSPACE: "workspace"} | dict.fromkeys(defaults, "default") | _origins(contributions)
+    return RunPlan(sandbox, _registration(spec, facts), files, origins, dropped)
+
+
+def _contributions(spec: RunSpec, facts: Facts, own_env: Mapping[str, str]) -> list[tuple[str, ContainerSetup]]:
+    setup = facts.setup
+    granted = tuple(Mount(Path(source), checked_target(target), ro) for source, target, ro in setup.mounts)
+    trust = trust_files(facts.roots, setup.ca_certificate)
+    for path in setup.files:
+        checked_target(path)
+    return [
+        (_OURS, ContainerSetup({**trust_variables(), **proxy_variables()}, trust)),
+        (_granting(spec.grants), ContainerSetup(setup.env, setup.files, granted)),
+        ("-e", ContainerSetup(own_env)),
+        *((f"--mount {mount.source}", _mounted(mount, facts)) for mount in spec.mounts),
+    ]
+
+
+def _granting(grants: tuple[str, ...]) -> str:
+    if not grants:
+        return "a plugin"
+    return f"{'grant' if len(grants) == 1 else 'grants'} {', '.join(grants)}"
+
+
+def _mounted(mount: Mount, facts: Facts) -> ContainerSetup:
+    resolved = facts.paths[mount.source].resolved
+    return ContainerSetup(mounts=(Mount(resolved, mount.target, mount.read_only),))
+
+
+def _own_variables(env: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the user's variables without those that would lead past the proxy, and a warning for each of these."""
+    for name, value in env.items():
+        if _VARIABLE.fullmatch(name) is None or "\0" in value:
+            raise UsageError(f"{name!r} cannot be a variable", hint="write -e NAME=value")
+    dropped = tuple(
+        f"-e {name} is dropped: moat sets it, so that the run finds its proxy" for name in env if name in RESERVED
+    )
+    return {name: value for name, value in env.items() if name not in RESERVED}, dropped
+
+
+def _defaults(facts: Facts) -> dict[str, str]:
+    """Return what is set unless a contributor sets it. An image brings its own PATH."""
+    chosen = {"HOME": INSIDE_HOME, "USER": "moat", "LOGNAME": "moat", "LANG": "C.UTF-8", "MOAT_RUN": facts.name}
+    if not facts.needs_image:
+        chosen["PATH"] = INSIDE_PATH
+    return chosen | {name: facts.passed[name] for name in PASSED_ON if facts.passed.get(name)}
+
+
+def _place(files: Mapping[str, str], facts: Facts) -> tuple[dict[Path, str], tuple[Mount, ...]]:
+    """Return where on the host each file is written, and the mounts that show it; equal ones are written once."""
+    folder = facts.home.inside(facts.run_id)
+    sources: dict[str, Path] = {}
+    for target, text in files.items():
+        sources.setdefault(text, folder / target.lstrip("/"))
+    mounts = tuple(Mount(sources[text], target, read_only=True) for target, text in files.items())
+    return {path: text for text, path in sources.items()}, mounts
+
+
+def _registration(spec: RunSpec, facts: Facts) -> RegisterRequest:
+    return RegisterRequest(
+        run_id=facts.run_id,
+        name=facts.name,
+        grants=spec.grants,
+        network_policy=spec.policy.mode,
+        network_allow=spec.policy.allow,
+        runtime=facts.runtime,
+        workspace=str(facts.paths[spec.workspace].resolved),
+        command=spec.command,
+        needs_door=facts.is_sealed,
+    )
+
+
+def _origins(contributions: Iterable[tuple[str, ContainerSetup]]) -> dict[str, str]:
+    origins: dict[str, str] = {}
+    for owner, setup in contributions:
+        targets = (*setup.env, *setup.files, *(mount.target for mount in setup.mounts))
+        origins |= {target: owner for target in targets if target not in origins}
+    return origins
+
+
+def _check_paths(spec: RunSpec, facts: Facts) -> None:
+    workspace = facts.paths[spec.workspace]
+    if workspace.kind != "folder":
+        what = "does not exist" if workspace.kind == "absent" else "is no folder"
+        raise UsageError(f"the workspace {spec.workspace} {what}", hint="run: moat run FOLDER -- COMMAND")
+    _check_apart("workspace", workspace.resolved, facts.home.root)
+    for mount in spec.mounts:
+        found = facts.paths[mount.source]
+        if found.kind == "absent":
+            raise UsageError(f"{mount.source} cannot be mounted: it does not exist")
+        if found.kind == "other" or (found.kind == "socket" and not spec.allow_sockets):
+            problem = f"{mount.source} cannot be mounted: it is neither a file nor a folder, and could be a way out"
+            raise UsageError(problem, hint="if that is what you want: --allow-socket")
+        _check_apart("mount", found.resolved, facts.home.root)
+
+
+def _check_apart(what: str, path: Path, home: Path) -> None:
+    """Refuse to show moat's own folder, which holds the store and the sockets, or anything around or in it."""
+    if path == home or home in path.parents:
+        raise UsageError(f"the {what} {path} is moat's own folder", hint="choose another folder")
+    if path in home.parents:
+        raise UsageError(
+            f"the {what} {path} holds moat's own folder {home}", hint="choose a folder that does not, or set MOAT_HOME"
+        )
+
+
+def _check_cover(merged: ContainerSetup) -> None:
+    """Refuse mounts that would hide a file of ours, since they are laid over it later."""
+    for mount in merged.mounts:
+        for target in merged.files:
+            if PurePosixPath(target).is_relative_to(mount.target):
+                raise PlanConflict(f"the mount at {mount.target} would hide {target}", hint="mount it somewhere else")

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from moat.api.errors import GrantMissing, UsageError
+from moat.api.runs import RunSpec
+from moat.api.runtimes import Runtime
+from moat.cli import main as program
+from moat.cli import run as command
+from moat.cli.run import checked_command, parse_variables
+from moat.daemon.protocol import SetupRequest, SetupResponse
+from moat.paths import Home
+from moat.runs.prepare import Prepared
+
+from core.runs.fakes import FakeClient, FakeRuntime
+from core.runs.plans import a_setup
+
+
+class Stage:
+    """`moat run` with a daemon and a runtime that remember."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[str] = []
+        self.specs: list[RunSpec] = []
+        self.setup: SetupResponse | GrantMissing = a_setup({"GH_TOKEN": "placeholder"})
+        self.home = Home(tmp_path / "moat")
+        self.work = tmp_path / "work"
+        self.work.mkdir()
+        self.runtime: FakeRuntime | None = None
+        self.exit_code = 0
+        monkeypatch.setenv("MOAT_HOME", str(self.home.root))
+        monkeypatch.chdir(self.work)
+        monkeypatch.setattr(command, "prepare", self._prepare)
+
+    def run(self, *arguments: str) -> int:
+        return program.run(["run", *arguments])
+
+    def _prepare(self, spec: RunSpec, home: Home, runtimes: object, *rest: object) -> Prepared:
+        from moat.runs.collect import collect
+        from moat.runs.plan import plan
+
+        self.specs.append(spec)
+        self.runtime = FakeRuntime(self.told)
+        self.runtime.exit_code = self.exit_code
+        client = _Client(home, self.told, self.setup)
+        facts = collect(spec, home, client, self.runtime, {}, None)
+        runtime: Runtime = self.runtime
+        return Prepared(facts, plan(spec, facts), runtime, client)
+
+
+class _Client(FakeClient):
+    def __init__(self, home: Home, told: list[str], answer: SetupResponse | GrantMissing) -> None:
+        super().__init__(home, told)
+        self.answer = answer
+
+    def setup(self, request: SetupRequest) -> SetupResponse:
+        if isinstance(self.answer, GrantMissing):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(tmp_path, monkeypatch)
+
+
+def test_what_follows_the_dashes_is_the_command_and_not_ours_to_read(stage: Stage) -> None:
+    assert stage.run("--name", "x", "--", "cmd", "--grant", "y", "--", "-e") == 0
+
+    assert stage.specs[0].command == ("cmd", "--grant", "y", "--", "-e")
+    assert stage.specs[0].workspace == stage.work
+    assert stage.specs[0].name == "x"
+
+
+def test_the_exit_code_is_the_commands(stage: Stage) -> None:
+    stage.exit_code = 42
+
+    assert stage.run("--", "false") == 42
+
+
+def test_our_words_go_to_standard_error_and_are_two_lines(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+    stage.run("--", "true")
+
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 2
+    assert "sealed ✓" in err.splitlines()[0]
+
+
+def test_every_option_reaches_the_spec(stage: Stage) -> None:
+    (stage.work / "data").mkdir()
+
+    stage.run(
+        "data", "--grant", "github", "--grant", "github", "-e", "A=b=c", "--mount", "data:/data:ro",
+        "--policy", "strict", "--allow-host", "*.example.com", "--runtime", "bubblewrap", "--image", "img",
+        "--allow-socket", "--", "true",
+    )  # fmt: skip
+
+    spec = stage.specs[0]
+    assert spec.workspace == stage.work / "data"
+    assert spec.grants == ("github",)
+    assert spec.env == {"A": "b=c"}
+    assert spec.mounts[0].read_only
+    assert (spec.policy.mode, spec.policy.allow) == ("strict", ("*.example.com",))
+    assert (spec.runtime, spec.image, spec.allow_sockets) == ("bubblewrap", "img", True)
+
+
+def test_runtime_and_image_come_from_the_flag_the_variable_or_the_settings(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.home.root.mkdir(mode=0o700)
+    stage.home.config.write_text("image: from-settings\nruntime: docker\n")
+    stage.run("--", "true")
+    monkeypatch.setenv("MOAT_IMAGE", "from-variable")
+    monkeypatch.setenv("MOAT_RUNTIME", "bubblewrap")
+    stage.run("--", "true")
+    stage.run("--image", "from-flag", "--runtime", "process", "--", "true")
+
+    assert [spec.image for spec in stage.specs] == ["from-settings", "from-variable", "from-flag"]
+    assert [spec.runtime for spec in stage.specs] == ["docker", "bubblewrap", "process"]
+
+
+def test_a_missing_grant_refuses_before_anything_exists_and_names_the_fix(
+    stage: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stage.setup = GrantMissing("missing grant: github", hint="run: moat grant github")
+
+    assert stage.run("--grant", "github", "--", "true") == 1
+
+    assert stage.told == []
+    assert "run: moat grant github" in capfd.readouterr().err
+
+
+def test_a_rehearsal_runs_nothing(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+    assert stage.run("--dry-run", "--json", "--", "true") == 0
+
+    assert stage.told == []
+    assert '"command"' in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("curl", "https://example.com"), "run: moat run -- curl https://example.com"),
+        ((), "there is no command"),
+        (("--",), "there is no command"),
+        (("a", "b", "--", "true"), "only one folder"),
+        (("--json", "--", "true"), "--dry-run"),
+        (("-e", "X", "--", "true"), "-e X=value"),
+        (("--mount", "a:b:c:d", "--", "true"), "SRC"),
+        (("--policy", "none", "--", "true"), "permissive"),
+        (("--name", "A B", "--", "true"), "cannot name a run"),
+        (("absent", "--", "true"), "does not exist"),
+    ],
+)
+def test_wrong_usage_is_refused_with_what_to_type(
+    stage: Stage, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    assert stage.run(*arguments) == 2
+
+    assert said in capfd.readouterr().err
+    assert stage.told == []
+
+
+def test_secrets_in_the_workspace_and_in_variables_are_warned_about_before(
+    stage: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (stage.work / ".env").write_text("KEY=s3cr3t")
+
+    stage.run("-e", "MY_TOKEN=s3cr3t", "-e", "HTTPS_PROXY=http://other", "--", "true")
+
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.startswith("warning:") for line in lines] == [True, True, True, False, False]
+    assert "s3cr3t" not in "".join(lines)
+
+
+def test_the_last_of_two_values_counts() -> None:
+    assert parse_variables(["A=1", "A=2", "B="]) == {"A": "2", "B": ""}
+
+
+def test_a_command_needs_its_dashes() -> None:
+    with pytest.raises(UsageError, match="after --"):
+        checked_command(("ls",), None)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from moat.api.runs import ExchangeRecord, NetworkPolicy, RunInfo
+from moat.cli.run_words import as_json, as_text, end_line, own_secrets, start_line
+from moat.daemon.protocol import SetupResponse
+from moat.trace.network import NetworkLog
+
+from core.cli.facts import a_prepared
+from core.runs.plans import a_setup, a_spec
+
+INFO = RunInfo("run_0123456789ab", "calm-otter", "fake", "strict", (), "/srv/work", ("true",), "2026-01-01", requests=3)
+DENIED = ExchangeRecord(
+    run_id="run_0123456789ab", at="2026-01-01T00:00:00", via="connect", method="CONNECT", scheme="https",
+    host="example.com", port=443, path="", status=403, outcome="denied", allow_line="--allow-host example.com",
+)  # fmt: skip
+
+
+def test_the_start_line_says_what_the_run_may_do_and_that_it_is_sealed() -> None:
+    spec = a_spec(grants=("github", "aws"), policy=NetworkPolicy("strict"))
+
+    line = start_line(a_prepared(spec), spec, is_sealed=True)
+
+    assert line == "moat: calm-otter · fake · strict · grants: github, aws · sealed ✓"
+
+
+def test_a_run_that_is_not_sealed_is_not_called_so() -> None:
+    line = start_line(a_prepared(a_spec(), sealed=False), a_spec(), is_sealed=False)
+
+    assert line == "moat: calm-otter · fake · permissive · no grants · NOT sealed"
+
+
+def test_the_end_line_counts_requests(tmp_path: Path) -> None:
+    assert end_line(INFO, tmp_path / "absent") == "moat: calm-otter · 3 requests"
+    assert end_line(replace(INFO, requests=1), tmp_path / "absent") == "moat: calm-otter · 1 request"
+
+
+def test_the_end_line_names_each_line_to_add_once(tmp_path: Path) -> None:
+    network = _log(tmp_path, DENIED, DENIED, replace(DENIED, allow_line="--allow-host example.org:8443"))
+
+    line = end_line(replace(INFO, denied=3), network)
+
+    assert "3 denied" in line
+    assert "to allow: --allow-host example.com --allow-host example.org:8443 ·" in line
+    assert "moat trace calm-otter" in line
+    assert "\n" not in line
+
+
+def test_many_denials_still_make_one_short_line(tmp_path: Path) -> None:
+    network = _log(tmp_path, *(replace(DENIED, allow_line=f"--allow-host h{number}") for number in range(20)))
+
+    assert "and 16 more" in end_line(replace(INFO, denied=20), network)
+
+
+def test_a_denial_that_nothing_would_allow_has_no_line_to_add(tmp_path: Path) -> None:
+    network = _log(tmp_path, replace(DENIED, allow_line=""))
+
+    assert "to allow" not in end_line(replace(INFO, denied=1), network)
+
+
+def test_a_variable_that_looks_like_a_credential_is_warned_about_by_name() -> None:
+    warnings = own_secrets({"GITHUB_TOKEN": "s3cr3t", "api_key": "s3cr3t", "PATH": "/bin", "EMPTY_TOKEN": ""})
+
+    assert [warning.split()[1] for warning in warnings] == ["GITHUB_TOKEN", "api_key"]
+    assert "s3cr3t" not in "".join(warnings)
+
+
+def test_a_rehearsal_tells_where_each_thing_comes_from() -> None:
+    setup = SetupResponse({"GH_TOKEN": "placeholder"}, hosts=("api.github.com",), ca_certificate="")
+    spec = a_spec("git", "push", grants=("github",), env={"MINE": "s3cr3t"})
+
+    text = as_text(a_prepared(spec, setup), spec)
+
+    assert "command    git push" in text
+    assert "/workspace = /srv/work  [workspace]" in text
+    assert "GH_TOKEN=placeholder  [grant github]" in text
+    assert "spent on   api.github.com" in text
+    assert "MINE=(as given)  [-e]" in text
+    assert "s3cr3t" not in text
+
+
+def test_a_rehearsal_in_json_says_the_same() -> None:
+    spec = a_spec("git", "push", grants=("github",), env={"MINE": "s3cr3t"})
+
+    told = as_json(a_prepared(spec, a_setup({"GH_TOKEN": "placeholder"})), spec)
+
+    assert told["command"] == ["git", "push"]
+    assert told["workspace"] == "/srv/work"
+    variables = told["variables"]
+    assert isinstance(variables, dict)
+    assert variables["GH_TOKEN"] == {"value": "placeholder", "from": "grant github"}
+    assert "s3cr3t" not in json.dumps(told)
+
+
+def _log(folder: Path, *records: ExchangeRecord) -> Path:
+    folder.chmod(0o700)
+    log, file = NetworkLog(), folder / "network.jsonl"
+    for record in records:
+        log.append(file, record)
+    log.flush()
+    return file

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from moat.api.errors import DaemonError, SandboxFailed
+from moat.api.runtimes import Readiness
+from moat.config.settings import Settings
+from moat.daemon.protocol import Health, SetupRequest, SetupResponse
+from moat.paths import Home
+from moat.plugins.discovery import Candidate
+from moat.plugins.manager import Plugins
+from moat.runs import checkup, prepare
+from moat.runs.checkup import Check, can_run, check_daemon, check_door, check_keyring, check_runtime, check_up
+from moat.store.keyring import NoKeyring, SystemKeyring
+
+from core.runs.fakes import FakeClient, FakeRuntime
+from core.runs.plans import a_setup
+
+
+class Client(FakeClient):
+    worker_pid = 8
+
+    def setup(self, request: SetupRequest) -> SetupResponse:
+        return a_setup()
+
+    def health(self, timeout_s: float = 1.0) -> Health:
+        return Health(7, "0.1.0", 19080, 0, "2026-01-01", 1.0, self.worker_pid)
+
+
+class Broken(SystemKeyring):
+    def get(self, account: str) -> str | None:
+        raise NoKeyring("there is none")
+
+
+class Empty(SystemKeyring):
+    def get(self, account: str) -> str | None:
+        return None
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
+    client = Client(Home(tmp_path / "moat"), [])
+    for module in (checkup, prepare):
+        monkeypatch.setattr(module, "ensure_running", lambda _: client)
+    return client
+
+
+def unready(why: str) -> FakeRuntime:
+    class Unready(FakeRuntime):
+        async def readiness(self, image: str) -> Readiness:
+            return Readiness(False, why, "install it")
+
+    return Unready([])
+
+
+def test_a_daemon_that_is_well_says_who_it_is(tmp_path: Path, client: Client) -> None:
+    assert check_daemon(Home(tmp_path)).state == "ok"
+
+
+def test_a_daemon_without_a_worker_is_not_well(tmp_path: Path, client: Client) -> None:
+    client.worker_pid = 0
+
+    assert check_daemon(Home(tmp_path)).state == "failed"
+
+
+def test_a_daemon_that_does_not_start_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(home: Home) -> Client:
+        raise DaemonError("it ended at once", hint="see the log")
+
+    monkeypatch.setattr(checkup, "ensure_running", fail)
+
+    assert check_daemon(Home(tmp_path)) == Check("daemon", "failed", "it ended at once", "see the log")
+
+
+def test_no_keyring_is_a_warning_since_a_file_does(tmp_path: Path) -> None:
+    assert check_keyring(Broken(), "").state == "warning"
+    assert check_keyring(Empty(), "").state == "ok"
+    assert check_keyring(Broken(), "file").state == "ok"
+
+
+def test_a_runtime_that_is_not_there_is_a_warning_with_what_to_type() -> None:
+    check = check_runtime(unready("no engine"), "img")
+
+    assert (check.state, check.detail, check.hint) == ("warning", "no engine", "install it")
+
+
+def test_a_door_is_checked_by_a_whole_run(tmp_path: Path, client: Client) -> None:
+    runtime = FakeRuntime(client.told)
+
+    check = check_door(Home(tmp_path / "moat"), runtime, "img")
+
+    assert check == Check("door in fake", "ok", "sealed ✓")
+    assert client.told == ["register doctor", "launch", "created box-1", "close", "end 0"]
+
+
+def test_a_door_that_does_not_open_says_why(tmp_path: Path, client: Client) -> None:
+    runtime = FakeRuntime([])
+    runtime.failure = SandboxFailed("a canary was reached", hint="look")
+
+    assert check_door(Home(tmp_path / "moat"), runtime, "") == Check(
+        "door in fake", "failed", "a canary was reached", "look"
+    )
+
+
+def test_a_sandbox_with_a_caveat_is_not_called_sealed(tmp_path: Path, client: Client) -> None:
+    runtime = FakeRuntime([])
+    runtime.caveat = "no door"
+
+    check = check_door(Home(tmp_path / "moat"), runtime, "")
+
+    assert (check.state, check.detail) == ("warning", "no door")
+
+
+def test_a_command_that_fails_is_no_open_door(tmp_path: Path, client: Client) -> None:
+    runtime = FakeRuntime([])
+    runtime.exit_code = 1
+
+    assert check_door(Home(tmp_path / "moat"), runtime, "").state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(["daemon"], False), (["daemon", "door in docker"], True)],
+    ids=["nothing was opened", "one run was"],
+)
+def test_only_an_open_door_counts(names: Sequence[str], expected: bool) -> None:
+    assert can_run([Check(name, "ok", "") for name in names]) is expected
+
+
+def test_everything_is_looked_at(tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOAT_KEYRING_BACKEND", "file")
+    broken = Candidate("bad", "moat-provider-bad", "1", lambda: __import__("no_such_module"))
+    plugins = Plugins([broken])
+    monkeypatch.setattr(plugins, "runtimes", lambda: [FakeRuntime([]), FakeRuntime([], sealed=False)])
+
+    checks = list(check_up(Home(tmp_path / "moat"), plugins, Settings()))
+
+    assert [check.name for check in checks] == [
+        "daemon",
+        "keyring",
+        "plugins",
+        "plugins",
+        "fake",
+        "door in fake",
+        "fake",
+    ]
+    assert "moat-provider-bad" in checks[3].detail
+    assert "not sealed" in checks[-1].detail

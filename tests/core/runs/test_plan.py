@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from moat.api.container import Mount
+from moat.api.errors import PlanConflict, UsageError
+from moat.api.runs import NetworkPolicy
+from moat.daemon.protocol import SetupResponse
+from moat.runs.plan import Found, plan
+from moat.runs.trust import BUNDLE, DOOR_URL, SYSTEM_BUNDLE
+
+from core.runs.plans import HOME, WORK, a_setup, a_spec, some_facts
+
+DATA = Path("/srv/data")
+
+
+def test_the_workspace_comes_first_and_is_where_the_command_starts() -> None:
+    planned = plan(a_spec("make", "test"), some_facts(paths={WORK: Found(Path("/mnt/real"), "folder")}))
+
+    assert planned.sandbox.mounts[0] == Mount(Path("/mnt/real"), "/workspace")
+    assert planned.sandbox.workdir == "/workspace"
+    assert planned.sandbox.argv == ("make", "test")
+    assert planned.registration.workspace == "/mnt/real"
+
+
+def test_a_run_has_a_small_environment_of_its_own() -> None:
+    env = plan(a_spec(), some_facts(passed={"TERM": "xterm", "LANG": "de_DE.UTF-8"})).sandbox.env
+
+    assert env["HOME"] == "/home/moat"
+    assert env["PATH"].startswith("/usr/local/sbin:/usr/local/bin")
+    assert env["TERM"] == "xterm"
+    assert env["LANG"] == "de_DE.UTF-8"
+    assert env["HTTPS_PROXY"] == env["https_proxy"] == DOOR_URL
+    assert env["SSL_CERT_FILE"] == BUNDLE
+
+
+def test_an_image_keeps_its_own_path() -> None:
+    facts = some_facts(needs_image=True)
+
+    assert "PATH" not in plan(a_spec(image="golang:1"), facts).sandbox.env
+    assert plan(a_spec(image="golang:1"), facts).sandbox.image == "golang:1"
+    assert plan(a_spec(image="golang:1"), some_facts()).sandbox.image == ""
+
+
+def test_a_grant_brings_placeholders_and_files() -> None:
+    setup = a_setup({"GH_TOKEN": "placeholder"}, {"/home/moat/.config/gh/hosts.yml": "github.com:\n"})
+
+    planned = plan(a_spec(grants=("github",)), some_facts(setup))
+
+    assert planned.sandbox.env["GH_TOKEN"] == "placeholder"
+    assert planned.origins["GH_TOKEN"] == "grant github"
+    source = HOME.inside("run_0123456789ab") / "home/moat/.config/gh/hosts.yml"
+    assert planned.files[source] == "github.com:\n"
+    assert Mount(source, "/home/moat/.config/gh/hosts.yml", read_only=True) in planned.sandbox.mounts
+
+
+def test_the_bundle_is_written_once_and_seen_twice() -> None:
+    planned = plan(a_spec(), some_facts())
+
+    sources = {mount.source for mount in planned.sandbox.mounts if mount.target in (BUNDLE, SYSTEM_BUNDLE)}
+    assert len(sources) == 1
+    assert sources <= set(planned.files)
+
+
+def test_files_of_ours_are_read_only_and_stand_between_workspace_and_the_users_mounts() -> None:
+    facts = some_facts(paths={DATA: Found(DATA, "folder")})
+
+    mounts = plan(a_spec(mounts=(Mount(DATA, "/data"),)), facts).sandbox.mounts
+
+    assert mounts[0].target == "/workspace"
+    assert mounts[-1] == Mount(DATA, "/data")
+    assert all(mount.read_only for mount in mounts[1:-1])
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "all_proxy", "NO_PROXY", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"])
+def test_the_users_own_proxy_and_ca_variables_are_dropped_with_a_warning(name: str) -> None:
+    planned = plan(a_spec(env={name: "http://evil:1", "KEPT": "yes"}), some_facts())
+
+    assert planned.sandbox.env.get(name) != "http://evil:1"
+    assert planned.sandbox.env["KEPT"] == "yes"
+    assert [name in warning for warning in planned.warnings] == [True]
+    assert "evil" not in planned.warnings[0]
+
+
+def test_a_user_may_change_a_default() -> None:
+    planned = plan(a_spec(env={"PATH": "/opt/bin", "TERM": "dumb"}), some_facts(passed={"TERM": "xterm"}))
+
+    assert planned.sandbox.env["PATH"] == "/opt/bin"
+    assert planned.sandbox.env["TERM"] == "dumb"
+    assert planned.origins["PATH"] == "-e"
+
+
+def test_two_wanting_one_variable_differently_are_both_named() -> None:
+    setup = a_setup({"GH_TOKEN": "placeholder"})
+
+    with pytest.raises(PlanConflict, match=r"GH_TOKEN .* grant github and -e"):
+        plan(a_spec(grants=("github",), env={"GH_TOKEN": "mine"}), some_facts(setup))
+
+
+def test_a_grant_cannot_lead_past_the_proxy() -> None:
+    with pytest.raises(PlanConflict, match="HTTPS_PROXY"):
+        plan(a_spec(grants=("odd",)), some_facts(a_setup({"HTTPS_PROXY": "http://elsewhere"})))
+
+
+def test_a_grant_cannot_write_over_trust() -> None:
+    with pytest.raises(UsageError, match="/etc/moat"):
+        plan(a_spec(grants=("odd",)), some_facts(a_setup(files={BUNDLE: "mine"})))
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Found(DATA, "absent"), "does not exist"),
+        (Found(DATA, "socket"), "way out"),
+        (Found(DATA, "other"), "way out"),
+    ],
+    ids=["what is not there", "a socket", "a device or a pipe"],
+)
+def test_a_mount_is_a_file_or_a_folder(found: Found, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        plan(a_spec(mounts=(Mount(DATA, "/data"),)), some_facts(paths={DATA: found}))
+
+
+@pytest.mark.parametrize("kind", ["file", "absent", "other"])
+def test_a_workspace_is_a_folder(kind: str) -> None:
+    with pytest.raises(UsageError, match="workspace"):
+        plan(a_spec(), some_facts(paths={WORK: Found(WORK, kind)}))  # type: ignore[arg-type] # parametrised
+
+
+@pytest.mark.parametrize(
+    "resolved",
+    [HOME.root, HOME.root / "credentials", HOME.root.parent, Path("/")],
+    ids=["moat's folder", "a folder in it", "its parent", "everything"],
+)
+def test_moats_own_folder_is_never_shown_however_it_was_spelled(resolved: Path) -> None:
+    link = Path("/srv/innocent")
+
+    with pytest.raises(UsageError, match="moat's own folder"):
+        plan(a_spec(), some_facts(paths={WORK: Found(resolved, "folder")}))
+    with pytest.raises(UsageError, match="moat's own folder"):
+        plan(a_spec(mounts=(Mount(link, "/data"),)), some_facts(paths={link: Found(resolved, "folder")}))
+
+
+def test_a_mount_cannot_hide_a_file_of_a_grant() -> None:
+    setup = a_setup(files={"/home/moat/.config/gh/hosts.yml": "x"})
+    mounts = (Mount(DATA, "/home/moat/.config"),)
+
+    with pytest.raises(PlanConflict, match="would hide"):
+        plan(a_spec(grants=("github",), mounts=mounts), some_facts(setup, {DATA: Found(DATA, "folder")}))
+
+
+def test_two_mounts_cannot_share_a_target() -> None:
+    other = Path("/srv/other")
+    paths = {DATA: Found(DATA, "folder"), other: Found(other, "folder")}
+
+    with pytest.raises(PlanConflict, match="/data"):
+        plan(a_spec(mounts=(Mount(DATA, "/data"), Mount(other, "/data"))), some_facts(paths=paths))
+
+
+def test_a_grants_mount_is_checked_like_the_users() -> None:
+    setup = SetupResponse(mounts=(("/srv/tools", "/etc/ssl", True),))
+
+    with pytest.raises(UsageError, match="/etc/ssl"):
+        plan(a_spec(grants=("odd",)), some_facts(setup))
+
+
+def test_the_registration_says_what_the_run_may_do() -> None:
+    policy = NetworkPolicy("strict", ("example.com",))
+
+    registration = plan(a_spec("curl", grants=("github",), policy=policy), some_facts()).registration
+
+    assert registration.run_id == "run_0123456789ab"
+    assert registration.grants == ("github",)
+    assert (registration.network_policy, registration.network_allow) == ("strict", ("example.com",))
+    assert registration.needs_door
+    assert not plan(a_spec(), some_facts(is_sealed=False)).registration.needs_door
+
+
+@pytest.mark.parametrize("name", ["", "A B", "1A", "a=b", "É"])
+def test_a_variable_has_a_name(name: str) -> None:
+    with pytest.raises(UsageError):
+        plan(a_spec(env={name: "x"}), some_facts())
+
+
+def test_there_is_a_command() -> None:
+    with pytest.raises(UsageError, match="no command"):
+        plan(a_spec(""), some_facts())

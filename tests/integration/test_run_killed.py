@@ -1,0 +1,135 @@
+"""kill -9 of each process that a run is made of: nothing of it lives on, and the next command works."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.installation import Installation, end, eventually, installation
+
+pytestmark = [pytest.mark.bubblewrap, pytest.mark.timeout(90)]
+
+SLEEP = "trap '' TERM; echo ready; sleep 51423"
+SLEEPER = b"sleep\0" + b"51423\0"
+
+
+@pytest.fixture
+def moat() -> Iterator[Installation]:
+    with installation() as made:
+        (made.home / "work").mkdir()
+        yield made
+
+
+@pytest.fixture
+def live(moat: Installation) -> Iterator[subprocess.Popen[bytes]]:
+    process = started(moat)
+    yield process
+    end(process)
+
+
+def started(moat: Installation) -> subprocess.Popen[bytes]:
+    process = moat.start("run", "work", "--runtime", "bubblewrap", "--name", "victim", "--", "sh", "-c", SLEEP)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line == b"ready\n", (line, process.communicate()[1], moat.logs())
+    return process
+
+
+def test_the_cli_killed_ends_the_command_and_what_it_wrote(moat: Installation, live: subprocess.Popen[bytes]) -> None:
+    gate, sleeper = _gate_of(live.pid), _sleeper()
+
+    live.send_signal(signal.SIGKILL)
+
+    eventually("gate and command are gone", lambda: not _lives(gate) and not _lives(sleeper))
+    _works(moat)
+
+
+def test_the_gate_killed_ends_the_command_and_the_cli_says_so(
+    moat: Installation, live: subprocess.Popen[bytes]
+) -> None:
+    sleeper = _sleeper()
+
+    os.kill(_gate_of(live.pid), signal.SIGKILL)
+
+    _, err = live.communicate(timeout=30)
+    assert live.returncode == 1
+    assert b"error: the gate ended" in err
+    eventually("the command is gone", lambda: not _lives(sleeper))
+    _works(moat)
+
+
+def test_the_worker_killed_is_replaced_and_the_run_goes_on(moat: Installation, live: subprocess.Popen[bytes]) -> None:
+    worker = _status(moat)["worker_pid"]
+    assert isinstance(worker, int)
+
+    os.kill(worker, signal.SIGKILL)
+
+    eventually("there is another worker", lambda: _status(moat).get("worker_pid") not in (0, worker, None))
+    assert live.poll() is None
+    _works(moat)
+
+
+def test_the_daemon_killed_is_replaced_by_the_next_command(moat: Installation, live: subprocess.Popen[bytes]) -> None:
+    sleeper = _sleeper()
+    os.kill(moat.daemon_pid(), signal.SIGKILL)
+
+    _works(moat)
+
+    end(live)
+    eventually("the command of the old daemon's run is gone", lambda: not _lives(sleeper))
+
+
+def test_sigterm_to_the_cli_kills_what_does_not_listen(moat: Installation, live: subprocess.Popen[bytes]) -> None:
+    sleeper = _sleeper()
+
+    live.send_signal(signal.SIGTERM)
+    live.send_signal(signal.SIGINT)
+
+    live.communicate(timeout=30)
+    assert live.returncode >= 128
+    assert not _lives(sleeper)
+    _works(moat)
+
+
+def _works(moat: Installation) -> None:
+    """Check that the next command works, and that nothing is left to be cleaned by hand."""
+    done = moat.run("run", "work", "--runtime", "bubblewrap", "--name", "next", "--", "echo", "fine")
+    assert (done.stdout, done.returncode) == (b"fine\n", 0), done.stderr
+
+
+def _status(moat: Installation) -> dict[str, object]:
+    return dict(json.loads(moat.run("proxy", "status", "--json").stdout or b"{}"))
+
+
+def _gate_of(cli: int) -> int:
+    children = Path(f"/proc/{cli}/task/{cli}/children").read_text().split()
+    return next(int(pid) for pid in children if b"gate.py" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def _sleeper() -> int:
+    """Return the process of the command's child, seen from outside, once it is there."""
+    eventually("the command sleeps", lambda: _sleepers() != [])
+    return _sleepers()[0]
+
+
+def _sleepers() -> list[int]:
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _read(path) == SLEEPER]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

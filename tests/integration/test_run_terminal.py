@@ -1,0 +1,139 @@
+"""`moat run` in a real terminal: a shell in the run behaves as it does outside, and the terminal is put back."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.installation import Installation, end, installation
+
+pytestmark = [pytest.mark.bubblewrap, pytest.mark.timeout(90)]
+
+DEADLINE_S = 20.0
+FOR_EVER = "while :; do sleep 0.1; done"  # a shell acts on a signal between two commands
+
+
+class Terminal:
+    """A terminal with `moat run` in front, as a person has it."""
+
+    def __init__(self, moat: Installation, *words: str, redirect: str = "") -> None:
+        self.user, self.shell = os.openpty()
+        termios.tcsetwinsize(self.user, (33, 99))
+        self.before = termios.tcgetattr(self.shell)
+        command = [str(moat.moat), "run", "work", "--runtime", "bubblewrap", "--", *words]
+        # A new session whose controlling terminal this is: what a terminal window does for a shell.
+        starter = (
+            "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+            f"os.execvp('sh', ['sh', '-c', 'exec \"$@\" {redirect}', 'sh', *sys.argv[1:]])"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", starter, *command],
+            stdin=self.shell, stdout=self.shell, stderr=self.shell, start_new_session=True,
+            cwd=moat.home, env=moat.environment({"TERM": "xterm"}),
+        )  # fmt: skip
+
+    def type(self, text: str) -> None:
+        os.write(self.user, text.encode())
+
+    def read_until(self, text: str) -> str:
+        seen, limit = b"", time.monotonic() + DEADLINE_S
+        while text.encode() not in seen:
+            assert time.monotonic() < limit, f"waited in vain for {text!r}: {seen!r}"
+            if select.select([self.user], [], [], 0.1)[0]:
+                seen += os.read(self.user, 65_536)
+        return seen.decode()
+
+    def close(self) -> None:
+        end(self.process)
+        os.close(self.user)
+        os.close(self.shell)
+
+
+@pytest.fixture(scope="module")
+def moat() -> Iterator[Installation]:
+    with installation() as made:
+        (made.home / "work").mkdir()
+        yield made
+
+
+@pytest.fixture
+def terminals(moat: Installation) -> Iterator[list[Terminal]]:
+    opened: list[Terminal] = []
+    yield opened
+    for terminal in opened:
+        terminal.close()
+
+
+def in_terminal(terminals: list[Terminal], moat: Installation, *words: str, redirect: str = "") -> Terminal:
+    terminals.append(Terminal(moat, *words, redirect=redirect))
+    return terminals[-1]
+
+
+def test_a_shell_has_a_terminal_of_its_own_with_the_right_size(moat: Installation, terminals: list[Terminal]) -> None:
+    terminal = in_terminal(terminals, moat, "bash", "--norc", "-i")
+    terminal.read_until("$ ")
+
+    terminal.type("test -t 0 && test -t 1 && test -t 2 && echo a ter''minal; stty size\r")
+
+    assert "33 99" in terminal.read_until("33 99")
+    terminal.type("exit 5\r")
+    terminal.read_until("0 requests")
+    assert terminal.process.wait(DEADLINE_S) == 5
+    assert termios.tcgetattr(terminal.shell) == terminal.before
+
+
+def test_ctrl_c_reaches_the_program_and_not_moat(moat: Installation, terminals: list[Terminal]) -> None:
+    terminal = in_terminal(terminals, moat, "sh", "-c", "trap 'echo caught; exit 7' INT; echo re''ady; " + FOR_EVER)
+    terminal.read_until("ready")
+
+    terminal.type("\x03")
+
+    terminal.read_until("caught")
+    assert terminal.process.wait(DEADLINE_S) == 7
+
+
+def test_a_window_that_is_resized_is_resized_inside(moat: Installation, terminals: list[Terminal]) -> None:
+    terminal = in_terminal(terminals, moat, "bash", "-c", "trap 'stty size; exit' WINCH; echo re''ady; " + FOR_EVER)
+    terminal.read_until("ready")
+
+    termios.tcsetwinsize(terminal.user, (40, 120))
+
+    terminal.read_until("40 120")
+
+
+def test_the_hosts_terminal_cannot_be_reached_from_inside(moat: Installation, terminals: list[Terminal]) -> None:
+    inside = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSTI, b'x')"
+    terminal = in_terminal(terminals, moat, "/usr/bin/python3", "-c", inside)
+
+    assert "Error" in terminal.read_until("0 requests")
+
+
+def test_sigterm_puts_the_terminal_back(moat: Installation, terminals: list[Terminal]) -> None:
+    terminal = in_terminal(terminals, moat, "sh", "-c", "echo re''ady; exec sleep 600")
+    terminal.read_until("ready")
+
+    terminal.process.send_signal(signal.SIGTERM)
+
+    assert terminal.process.wait(DEADLINE_S) == 128 + signal.SIGTERM
+    assert termios.tcgetattr(terminal.shell) == terminal.before
+
+
+def test_output_into_a_file_is_untouched_while_the_keyboard_is_a_terminal(
+    moat: Installation, terminals: list[Terminal]
+) -> None:
+    out = moat.home / "out"
+    terminal = in_terminal(terminals, moat, "sh", "-c", "read x; echo got $x; printf 'a\\nb'", redirect=f"> {out}")
+    terminal.read_until("sealed")
+
+    terminal.type("word\r")
+
+    assert terminal.process.wait(DEADLINE_S) == 0
+    assert Path(out).read_bytes() == b"got word\na\nb"

@@ -1,0 +1,150 @@
+"""What the end-to-end tests bring into a run by `--mount`: small client programs, and the libraries that they use.
+
+/e2e/programs/   one file a client        /e2e/npm/   npm, where the host has it
+/e2e/lib/        for PYTHONPATH           /e2e/aws/   awscli for PYTHONPATH, where the host has it
+/e2e/get         the Go program, where the host has Go
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+PLACE = "/e2e"
+LIBRARIES = ("requests", "aiohttp")
+
+PROGRAMS = {
+    "with_urllib.py": """
+import sys, urllib.request
+print(urllib.request.urlopen(sys.argv[1]).read().decode())
+""",
+    "with_requests.py": """
+import sys, requests
+print(requests.get(sys.argv[1]).text)
+""",
+    "with_aiohttp.py": """
+import asyncio, sys, aiohttp
+async def main():
+    async with aiohttp.ClientSession() as session, session.get(sys.argv[1]) as response:
+        print(await response.text())
+asyncio.run(main())
+""",
+    "with_http_client.py": """
+import http.client, sys, urllib.parse
+url = urllib.parse.urlsplit(sys.argv[1])
+connection = http.client.HTTPSConnection(url.hostname)
+connection.request("GET", url.path)
+print(connection.getresponse().read().decode())
+""",
+    "fetch.mjs": """
+console.log(await (await fetch(process.argv[2])).text())
+""",
+    "https.cjs": """
+require('https').get(process.argv[2], (response) => response.pipe(process.stdout))
+""",
+}
+
+GO_PROGRAM = """
+package main
+
+import (
+	"io"
+	"net/http"
+	"os"
+)
+
+func main() {
+	response, err := http.Get(os.Args[1])
+	if err != nil {
+		panic(err)
+	}
+	_, _ = io.Copy(os.Stdout, response.Body)
+}
+"""
+
+
+def make_inside(folder: Path) -> None:
+    """Fill folder with everything that is brought into runs; readable by everybody."""
+    for name, text in PROGRAMS.items():
+        program = folder / "programs" / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(text.lstrip())
+    for name in LIBRARIES:
+        copy_distribution(name, folder / "lib", set())
+    _copy_aws(folder / "aws")
+    _copy_pip(folder / "lib")
+    _build_go(folder)
+    _copy_npm(folder / "npm")
+    subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+
+
+def copy_distribution(name: str, target: Path | str, done: set[str]) -> None:
+    """Copy an installed distribution, and what it needs, to target. Standard library only: other Pythons run it too."""
+    if name in done:
+        return
+    done.add(name)
+    distribution = metadata.distribution(name)
+    for file in distribution.files or ():
+        source = Path(str(distribution.locate_file(file)))
+        if ".." not in file.parts and source.suffix != ".pyc" and source.is_file():
+            copy = Path(target) / file
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+    for requirement in distribution.requires or ():
+        if "extra ==" in requirement:
+            continue
+        needed = re.findall(r"^[\w.-]+", requirement)[0]
+        if _is_installed(needed):
+            copy_distribution(needed, target, done)
+
+
+def _copy_aws(target: Path) -> None:
+    """Copy awscli with the Python that has it, which need not be ours."""
+    program = "import sys; from support.inside import copy_distribution as copy; copy('awscli', sys.argv[1], set())"
+    for python in (shutil.which("python3"), "/usr/bin/python3"):
+        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[1])}
+        argv = [python or "python3", "-c", program, str(target)]
+        if subprocess.run(argv, env=environment, capture_output=True, check=False).returncode == 0:
+            return
+    shutil.rmtree(target, ignore_errors=True)
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _copy_pip(target: Path) -> None:
+    """Copy pip from wherever this machine has it: Debian's, or the one that installed the tests' own environment."""
+    found = importlib.util.find_spec("pip")
+    places = [Path("/usr/lib/python3/dist-packages/pip")]
+    places += [Path(found.origin).parent] if found and found.origin else []
+    for place in places:
+        if place.is_dir():
+            shutil.copytree(place, target / "pip", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            return
+
+
+def _build_go(folder: Path) -> None:
+    if shutil.which("go") is None:
+        return
+    source = folder / "get.go"
+    source.write_text(GO_PROGRAM)
+    environment = {**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off", "GOCACHE": str(folder.parent / "go-cache")}
+    subprocess.run(["go", "build", "-o", str(folder / "get"), str(source)], env=environment, check=True)
+
+
+def _copy_npm(target: Path) -> None:
+    """Copy npm where it comes with what it needs, as from Node's own packages; Debian's is spread over /usr."""
+    program = shutil.which("npm")
+    folder = Path(program).resolve().parents[1] if program else Path("/nowhere")
+    if (folder / "node_modules" / "semver").is_dir():
+        shutil.copytree(folder, target)
