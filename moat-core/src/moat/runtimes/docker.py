@@ -1,0 +1,56 @@
+"""The docker runtime: a run is a container that shares the network of its gate, which is a container too.
+
+This module is imported whenever runtimes are listed; what needs aiodocker is imported when a run needs it.
+MOAT_DOCKER_DOOR=none makes it behave as with an engine on another machine (`internal`): for tests, and for engines that
+let a door through only by half.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
+
+from moat.api.errors import SandboxFailed
+from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
+
+DOOR_VARIABLE = "MOAT_DOCKER_DOOR"
+
+
+class Docker(Runtime):
+    """Containers on the engine that DOCKER_HOST, the docker context or the usual sockets name. Pulls no image."""
+
+    name: ClassVar[str] = "docker"
+    summary: ClassVar[str] = "containers without any network but the door"
+    needs_image: ClassVar[bool] = True
+
+    async def readiness(self, image: str) -> Readiness:
+        """Say whether the engine answers and has the image."""
+        try:
+            from moat.runtimes import docker_ready
+        except ImportError as failure:
+            return Readiness(
+                False, f"the docker client library cannot be loaded: {failure}", "run: pip install aiodocker"
+            )
+        return await docker_ready.readiness(image)
+
+    async def launch(
+        self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
+    ) -> Sandbox:
+        """Start the gate, and when its door is open the command's container."""
+        from moat.runtimes import docker_launch
+
+        return await docker_launch.launch(
+            spec, ticket, stdio, created, has_door=os.environ.get(DOOR_VARIABLE, "") != "none"
+        )
+
+    async def reap(self, run_id: str) -> None:
+        """Remove the run's containers and network, of this installation only; no engine means that there are none."""
+        from moat.runtimes import docker_engine, docker_ready
+
+        try:
+            async with docker_engine.session() as docker:
+                await docker_ready.reap(docker, run_id)
+        except SandboxFailed:
+            if (await docker_ready.readiness("")).is_ready:
+                raise

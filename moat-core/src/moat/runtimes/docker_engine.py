@@ -1,0 +1,181 @@
+"""Talk to the container engine: open a session, bound every call in time, attach to containers, remove them.
+
+The one place that knows aiodocker's ways; imported by docker modules only, never at start-up. Never pulls an image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import aiodocker
+import aiohttp
+from aiodocker.stream import Stream
+from aiodocker.types import JSONObject
+from yarl import URL
+
+from moat.api.errors import SandboxFailed
+
+CALL_TIMEOUT_S = 60.0  # one call of a busy engine; a container's start is the slowest
+READY_TIMEOUT_S = 3.0  # `readiness` must be quick: an engine that takes longer is as good as none
+# The byte that would detach the engine's stream from a terminal. It cannot be switched off, and its default (ctrl-p
+# ctrl-q) swallows keys; no keyboard sends 0xFF, and no UTF-8 text holds it.
+DETACH_KEY = "%FF"
+STDOUT, STDERR = 1, 2
+
+NOT_FOUND, CONFLICT, NO_CONNECTION = 404, 409, 900  # aiodocker reports an engine that cannot be reached as 900
+
+T = TypeVar("T")
+
+
+@contextlib.asynccontextmanager
+async def session(timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[aiodocker.Docker]:
+    """Open a session with the engine that DOCKER_HOST, the docker context or the usual sockets name; close it after.
+
+    Raises SandboxFailed when there is none.
+    """
+    docker = open_session(timeout_s)
+    try:
+        yield docker
+    finally:
+        await docker.close()
+
+
+def open_session(timeout_s: float = CALL_TIMEOUT_S) -> aiodocker.Docker:
+    """Return a session that the caller closes. Raises SandboxFailed when no engine is configured or installed."""
+    try:
+        return aiodocker.Docker(timeout=aiohttp.ClientTimeout(total=timeout_s))
+    except (AssertionError, ValueError, aiodocker.exceptions.DockerContextInvalidError) as failure:
+        problem = str(failure) or "no docker engine is running here"
+        raise SandboxFailed(problem, hint="start docker, or use --runtime bubblewrap") from None
+
+
+@contextlib.contextmanager
+def told_as(task: str) -> Iterator[None]:
+    """Turn the engine's complaints and silences into SandboxFailed, saying what was tried."""
+    try:
+        yield
+    except aiodocker.DockerError as failure:
+        raise SandboxFailed(f"docker could not {task}: {_first_line(failure)}", hint="run: moat doctor") from failure
+    except TimeoutError as failure:
+        raise SandboxFailed(f"docker did not {task} in time", hint="run: docker info") from failure
+    except (aiohttp.ClientError, OSError) as failure:
+        raise SandboxFailed(f"docker could not {task}: {failure}", hint="run: docker info") from failure
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Await work to its end even if the caller is cancelled meanwhile, and only then be cancelled.
+
+    For calls that make something: an interrupted one would leave behind what nobody knows of.
+    """
+    ended = asyncio.Event()
+
+    async def to_the_end() -> T:
+        try:
+            return await work
+        finally:
+            ended.set()
+
+    try:
+        return await asyncio.shield(to_the_end())
+    except asyncio.CancelledError:
+        await ended.wait()
+        raise
+
+
+async def create(docker: aiodocker.Docker, name: str, config: JSONObject) -> str:
+    """Create a container and return its id. Raises SandboxFailed."""
+    with told_as(f"create {name}"):
+        container = await uninterrupted(docker.containers.create(config, name=name))
+    return container.id
+
+
+async def remove(docker: aiodocker.Docker, name: str) -> None:
+    """Kill a container and return when it and its anonymous volumes are gone. Raises SandboxFailed."""
+    container = docker.containers.container(name)
+    with told_as(f"remove {name}"):
+        try:
+            await container.delete(force=True, v=True)
+        except aiodocker.DockerError as failure:
+            if failure.status == CONFLICT:  # somebody else removes it already, or it does so itself
+                await _until_removed(container)
+            elif failure.status != NOT_FOUND:
+                raise
+
+
+async def remove_network(docker: aiodocker.Docker, name: str) -> None:
+    """Remove a network; one that is gone is fine. Raises SandboxFailed."""
+    with told_as(f"remove the network {name}"):
+        try:
+            network = await docker.networks.get(name)
+            await network.delete()
+        except aiodocker.DockerError as failure:
+            if failure.status != NOT_FOUND:
+                raise
+
+
+class Attachment:
+    """A container's standard streams, attached before it starts so that nothing is missed.
+
+    tty: whether the container has a terminal; its output is then one stream.
+    """
+
+    def __init__(self, docker: aiodocker.Docker, container_id: str, *, tty: bool = False) -> None:
+        address = f"containers/{container_id}/attach?stream=1&stdin=1&stdout=1&stderr=1&detachKeys={DETACH_KEY}"
+
+        async def setup() -> tuple[URL, bytes | None, bool]:
+            return URL(address, encoded=True), None, tty
+
+        self._stream = Stream(docker, setup)
+
+    async def open(self) -> None:
+        """Attach. Raises SandboxFailed."""
+        with told_as("attach to a container"):
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._stream.__aenter__()
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """Return the next piece of output with STDOUT or STDERR, or None when the container has ended."""
+        try:
+            message = await self._stream.read_out()
+        except (aiodocker.DockerError, aiohttp.ClientError, OSError):
+            return None  # the engine is gone: who waits for the container is told
+        return None if message is None else (message.stream, message.data)
+
+    async def write(self, data: bytes) -> None:
+        """Write to the container's input. Raises OSError when it is gone."""
+        try:
+            await self._stream.write_in(data)
+        except (RuntimeError, AssertionError, aiohttp.ClientError, aiodocker.DockerError) as failure:
+            raise BrokenPipeError("the container's input is closed") from failure
+
+    def end_input(self) -> None:
+        """Let the container read the end of its input, while its output goes on.
+
+        aiodocker offers no half-close, so this reaches for the transport. TLS has none either: the input of a container
+        on an engine reached over TLS ends when the attachment does.
+        """
+        response = self._stream._resp
+        transport = None if response is None or response.connection is None else response.connection.transport
+        if transport is not None and not transport.is_closing() and transport.can_write_eof():
+            transport.write_eof()
+
+    async def close(self) -> None:
+        """Let go of the streams. Safe to call twice."""
+        with contextlib.suppress(AssertionError, OSError):  # aiodocker asserts on a connection that is already lost
+            await self._stream.close()
+
+
+async def _until_removed(container: aiodocker.containers.DockerContainer) -> None:
+    async with asyncio.timeout(CALL_TIMEOUT_S):
+        try:
+            await container.wait(condition="removed")
+        except aiodocker.DockerError as failure:
+            if failure.status != NOT_FOUND:
+                raise
+
+
+def _first_line(failure: aiodocker.DockerError) -> str:
+    return (str(failure.message).strip().splitlines() or [f"status {failure.status}"])[0]

@@ -1,0 +1,228 @@
+"""Make a run's containers in order, each step with its undo, and hold them until the command's end.
+
+    gate ─▶ its door is open ─▶ command's container, joined to the gate's network ─▶ attach ─▶ created(id) ─▶ start
+
+A failure or a cancellation at any point removes everything made so far. The gate's end stops the command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import aiodocker
+
+from moat.api.errors import RuntimeUnavailable, SandboxFailed
+from moat.api.runtimes import DoorTicket, Sandbox, SandboxSpec, Stdio
+from moat.paths import find_home
+from moat.runtimes import internal
+from moat.runtimes.docker_config import (
+    agent_container,
+    container_name,
+    gate_name,
+    labels,
+    user_inside,
+)
+from moat.runtimes.docker_engine import (
+    CONFLICT,
+    NOT_FOUND,
+    Attachment,
+    create,
+    open_session,
+    remove,
+    told_as,
+    uninterrupted,
+)
+from moat.runtimes.docker_gate import Gate, create_gate, elsewhere_is_unreached
+from moat.runtimes.docker_ready import has_image
+from moat.runtimes.docker_stdio import drain, feed, feed_keys, is_terminal_wanted, own_descriptors, set_up_terminal
+from moat.runtimes.docker_user import name_user
+from moat.runtimes.gatelink import DoorUnreached
+from moat.runtimes.mounts import check_mounts
+from moat.runtimes.seccomp import engine_profile
+
+log = logging.getLogger(__name__)
+
+KILLED = 128 + signal.SIGKILL
+
+Created = Callable[[str], Awaitable[None]]
+
+
+async def launch(spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Created, *, has_door: bool) -> Sandbox:
+    """Return the started sandbox. has_door: False goes straight to the fallback.
+
+    Raises RuntimeUnavailable without the image, SandboxFailed for everything else; then nothing is left.
+    """
+    home = find_home()
+    check_mounts(spec.mounts, home=home.root, ours=home.inside(spec.run_id), allow_sockets=spec.allow_sockets)
+    async with contextlib.AsyncExitStack() as undo:
+        docker = open_session()
+        undo.push_async_callback(docker.close)
+        if not await has_image(docker, spec.image):
+            raise RuntimeUnavailable(f"docker has no image {spec.image}", hint=f"run: docker pull {spec.image}")
+        launching = _Launch(docker, spec, ticket, undo, await _user(docker))
+        gate = await launching.gate() if has_door else None
+        network = gate.network if gate is not None else await launching.internal_network()
+        sandbox = await launching.agent(network, stdio, created, gate)
+        sandbox.undo = undo.pop_all()
+    return sandbox
+
+
+class DockerSandbox(Sandbox):
+    """A started container. Its streams are carried while somebody waits."""
+
+    def __init__(self, docker: aiodocker.Docker, container_id: str, attachment: Attachment, stdio: Stdio) -> None:
+        self.container_id = container_id
+        self._container = docker.containers.container(container_id)
+        self._attachment = attachment
+        self._stdio = stdio
+        self.gate: Gate | None = None
+        self.takes_keys = False
+        self.undo = contextlib.AsyncExitStack()
+
+    async def wait(self) -> int:
+        """Carry input and output until the command has ended; return its exit code."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(self._feed())]
+                if self.gate is not None:
+                    beside.append(group.create_task(self.gate.watch()))
+                await drain(self._attachment, self._stdio, lambda: group.create_task(self.signal(signal.SIGPIPE)))
+                code = await self._exit_code()
+                if code == KILLED and self.gate is not None:
+                    await self.gate.check()  # the daemon stops a run whose gate is gone, and may have been faster
+                for task in beside:
+                    task.cancel()
+        except BaseExceptionGroup as failures:
+            await self._kill()
+            lost, _ = failures.split(SandboxFailed)
+            if lost is None:
+                raise
+            raise _first(lost) from None
+        return code
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the command; nothing happens when it has ended."""
+        with told_as("signal the command"):
+            await _unless_ended(self._container.kill(signal=str(number)))
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell the run's terminal its size; nothing happens without one, or when the command has ended."""
+        with told_as("resize the terminal"):
+            await _unless_ended(self._container.resize(h=rows, w=columns))
+
+    async def close(self) -> None:
+        """Remove the containers, whatever is left in them."""
+        await uninterrupted(self.undo.aclose())
+
+    async def _feed(self) -> None:
+        if self.takes_keys:
+            await feed_keys(self._stdio.stdin, self._attachment, self.signal)
+        else:
+            await feed(self._stdio.stdin, self._attachment)
+
+    async def _exit_code(self) -> int:
+        with told_as("tell the command's end"):
+            result = await self._container.wait()
+        return int(result["StatusCode"])
+
+    async def _kill(self) -> None:
+        with contextlib.suppress(SandboxFailed):
+            await self.signal(signal.SIGKILL)
+
+
+class _Launch:
+    """One launch: the steps, with what they share."""
+
+    def __init__(
+        self,
+        docker: aiodocker.Docker,
+        spec: SandboxSpec,
+        ticket: DoorTicket,
+        undo: contextlib.AsyncExitStack,
+        user: str,
+    ) -> None:
+        self._docker = docker
+        self._spec = spec
+        self._ticket = ticket
+        self._undo = undo
+        self._user = user
+        self._marks = labels(spec.run_id, find_home().root)
+
+    async def gate(self) -> Gate | None:
+        """Return the gate with its door open, or None when the engine is elsewhere. Raises SandboxFailed."""
+        name = gate_name(self._spec.run_id)
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(self._remove, name)
+            try:
+                async with elsewhere_is_unreached(self._docker):
+                    gate = await create_gate(self._docker, self._ticket, self._user, self._marks)
+                    undo.push_async_callback(gate.close)
+                    await gate.start()
+                await gate.open_door(self._ticket)
+            except DoorUnreached as failure:
+                log.warning("the door cannot be reached from the engine", extra={"problem": failure.problem})
+                return None
+            self._undo.push_async_exit(undo.pop_all())
+        return gate
+
+    async def internal_network(self) -> str:
+        """Return the network of the fallback, and give the run its proxy there. Raises SandboxFailed."""
+        network = internal.network_name(self._spec.run_id)
+        self._undo.push_async_callback(internal.remove, self._docker, network)
+        self._spec = await internal.prepare(self._docker, self._spec, self._ticket, self._marks)
+        return network
+
+    async def agent(self, network: str, stdio: Stdio, created: Created, gate: Gate | None) -> DockerSandbox:
+        """Create the command's container, tell who wants to know, and start it. Raises SandboxFailed."""
+        spec, name = self._spec, container_name(self._spec.run_id)
+        stdio = self._undo.enter_context(own_descriptors(stdio))
+        has_keys = spec.terminal is not None
+        if has_keys and not is_terminal_wanted(stdio):
+            spec = replace(spec, terminal=None)
+        config = agent_container(spec, network=network, user=self._user, seccomp=engine_profile(), marks=self._marks)
+        self._undo.push_async_callback(self._remove, name)
+        container_id = await create(self._docker, name, config if gate else internal.adapted(config))
+        attachment = Attachment(self._docker, container_id, tty=spec.terminal is not None)
+        self._undo.push_async_callback(attachment.close)
+        await attachment.open()
+        await name_user(self._docker, container_id, self._user, spec.home)
+        await created(container_id)
+        sandbox = DockerSandbox(self._docker, container_id, attachment, stdio)
+        if has_keys:
+            set_up_terminal(stdio, has_one_inside=spec.terminal is not None)
+            sandbox.takes_keys = spec.terminal is None
+        sandbox.gate = gate
+        sandbox.caveat = "" if gate else internal.CAVEAT
+        with told_as("start the command"):
+            await self._docker.containers.container(container_id).start()
+        if spec.terminal is not None:
+            await sandbox.resize(*spec.terminal)
+        return sandbox
+
+    async def _remove(self, name: str) -> None:
+        await uninterrupted(remove(self._docker, name))
+
+
+async def _user(docker: aiodocker.Docker) -> str:
+    with told_as("describe itself"):
+        info = await docker.system.info()
+    return user_inside(info.get("SecurityOptions") or (), os.geteuid(), os.getegid())
+
+
+async def _unless_ended(call: Awaitable[None]) -> None:
+    try:
+        await call
+    except aiodocker.DockerError as failure:
+        if failure.status not in (NOT_FOUND, CONFLICT):
+            raise
+
+
+def _first(failures: BaseExceptionGroup[SandboxFailed]) -> SandboxFailed:
+    failure = failures.exceptions[0]
+    return _first(failure) if isinstance(failure, BaseExceptionGroup) else failure

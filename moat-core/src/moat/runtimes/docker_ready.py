@@ -1,0 +1,59 @@
+"""Questions to the engine that make nothing: is it there, does it have the image, what did a run leave behind."""
+
+from __future__ import annotations
+
+import aiodocker
+
+from moat.api.errors import SandboxFailed
+from moat.api.runtimes import Readiness
+from moat.paths import find_home
+from moat.runtimes.docker_config import HOME_LABEL, RUN_LABEL, labels
+from moat.runtimes.docker_engine import NOT_FOUND, READY_TIMEOUT_S, remove, remove_network, session, told_as
+
+INSTALL_HINT = "install and start docker (apt-get install docker.io), or use --runtime bubblewrap"
+ACCESS_HINT = "run: sudo usermod -aG docker $USER, then log in again"
+
+
+async def readiness(image: str) -> Readiness:
+    """Say whether the engine answers, and has image unless that is empty."""
+    try:
+        async with session(READY_TIMEOUT_S) as docker:
+            with told_as("answer"):
+                version = await docker.version()
+            if image and not await has_image(docker, image):
+                return Readiness(False, f"docker has no image {image}", f"run: docker pull {image}")
+            return Readiness(True, f"docker {version.get('Version', '')}".rstrip())
+    except SandboxFailed as failure:
+        is_closed = "ermission denied" in failure.problem
+        return Readiness(False, failure.problem, ACCESS_HINT if is_closed else INSTALL_HINT)
+
+
+async def has_image(docker: aiodocker.Docker, image: str) -> bool:
+    """Whether the engine has image. Raises SandboxFailed when it does not say."""
+    with told_as(f"look for the image {image}"):
+        try:
+            await docker.images.inspect(image)
+        except aiodocker.DockerError as failure:
+            if failure.status == NOT_FOUND:
+                return False
+            raise
+    return True
+
+
+async def reap(docker: aiodocker.Docker, run_id: str) -> None:
+    """Remove every container and network with the run's marks. Raises SandboxFailed when one cannot be removed."""
+    marks = labels(run_id, find_home().root)
+    wanted = [f"{label}={marks[label]}" for label in (RUN_LABEL, HOME_LABEL)]
+    with told_as("list what a run left"):
+        containers = await docker.containers.list(all=1, filters=_as_filter(wanted))
+        networks = await docker.networks.list(filters={"label": wanted})
+    for container in containers:
+        await remove(docker, container.id)
+    for network in networks:
+        await remove_network(docker, str(network["Id"]))
+
+
+def _as_filter(wanted: list[str]) -> str:
+    import json
+
+    return json.dumps({"label": wanted})

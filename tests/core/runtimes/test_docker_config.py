@@ -1,0 +1,154 @@
+"""What the engine is told to create."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moat.api.container import Mount
+from moat.api.runtimes import SandboxSpec
+from moat.runtimes.docker_config import (
+    NETWORK_FILES,
+    GateProgram,
+    agent_container,
+    gate_container,
+    home_folders,
+    labels,
+    user_inside,
+)
+
+MARKS = {"moat.run": "run_0123456789ab", "moat.home": "0"}
+PROGRAM = GateProgram(("/usr/bin/python3", "-I", "-S"), (Path("/usr"),), {Path("/m/gate.py"): "/gate.py"})
+
+
+def a_gate() -> Any:
+    return gate_container("moat-gate:1", PROGRAM, Path("/h/doors/r"), "1001:1002", MARKS)
+
+
+def an_agent(network: str = "container:gate", **changes: Any) -> Any:
+    wanted: dict[str, Any] = {
+        "run_id": "run_0123456789ab",
+        "name": "calm-otter",
+        "argv": ("git", "status"),
+        "env": {"B": "2", "A": "1"},
+        "mounts": (Mount(Path("/w"), "/workspace"),),
+        "workdir": "/workspace",
+        "home": "/home/moat",
+        "image": "debian",
+    }
+    spec = SandboxSpec(**{**wanted, **changes})
+    return agent_container(spec, network=network, user="1001:1002", seccomp='{"x": 1}', marks=MARKS)
+
+
+def mounted(config: Any) -> dict[str, Mapping[str, Any]]:
+    return {mount["Target"]: mount for mount in config["HostConfig"]["Mounts"]}
+
+
+def test_the_gate_has_no_network_and_a_root_that_cannot_be_written() -> None:
+    host = a_gate()["HostConfig"]
+
+    assert (host["NetworkMode"], host["ReadonlyRootfs"], host["CapDrop"]) == ("none", True, ["ALL"])
+    assert host["Sysctls"] == {"net.ipv4.ip_unprivileged_port_start": "0"}
+    assert host["SecurityOpt"] == ["no-new-privileges:true", "label=disable"]
+
+
+def test_the_gate_sees_the_door_and_its_program_and_can_write_nothing() -> None:
+    mounts = mounted(a_gate())
+
+    assert set(mounts) == {"/usr", "/gate.py", "/door"}
+    assert all(mount["ReadOnly"] for mount in mounts.values())
+
+
+def test_the_gate_is_told_whom_to_become() -> None:
+    assert a_gate()["Entrypoint"] == ["/usr/bin/python3", "-I", "-S", "/gate_start.py", "1001", "1002"]
+
+
+def test_the_command_has_the_gates_network_and_no_privilege() -> None:
+    agent = an_agent()
+    host = agent["HostConfig"]
+
+    assert host["NetworkMode"] == "container:gate"
+    assert (host["CapDrop"], "CapAdd" in host, "Privileged" in host) == (["ALL"], False, False)
+    assert host["SecurityOpt"] == ["no-new-privileges:true", 'seccomp={"x": 1}']
+    assert (agent["User"], host["PidsLimit"] > 0, host["Init"]) == ("1001:1002", True, True)
+
+
+@pytest.mark.parametrize("config", [a_gate(), an_agent()], ids=["gate", "command"])
+def test_nothing_comes_back_by_itself_or_is_written_down(config: Any) -> None:
+    assert config["HostConfig"]["RestartPolicy"] == {"Name": "no"}
+    assert config["HostConfig"]["LogConfig"] == {"Type": "none"}
+    assert config["StdinOnce"]
+    assert config["Healthcheck"] == {"Test": ["NONE"]}
+    assert config["Labels"] == MARKS
+
+
+def test_the_commands_words_are_passed_whole_and_the_images_own_are_not_used() -> None:
+    agent = an_agent(argv=("sh", "-c", "a b; c"))
+
+    assert (agent["Entrypoint"], agent["Cmd"]) == (["sh", "-c", "a b; c"], [])
+
+
+def test_the_environment_is_the_specs() -> None:
+    assert an_agent()["Env"][:2] == ["A=1", "B=2"]
+
+
+def test_a_terminal_is_made_only_when_there_is_one() -> None:
+    assert an_agent()["Tty"] is False
+    assert an_agent(terminal=(33, 44))["Tty"] is True
+    assert an_agent(terminal=(33, 44))["HostConfig"]["ConsoleSize"] == [33, 44]
+
+
+def test_names_and_addresses_inside_are_ours_and_read_only() -> None:
+    mounts = mounted(an_agent())
+
+    for ours in NETWORK_FILES:
+        assert mounts[ours.target]["Source"] == str(ours.source)
+        assert mounts[ours.target]["ReadOnly"]
+        assert ours.source.is_file()
+
+
+def test_another_file_over_one_of_ours_is_left_out() -> None:
+    agent = an_agent(mounts=(Mount(Path("/x"), "/etc/hosts"), Mount(Path("/w"), "/workspace")))
+
+    assert [m["Source"] for m in agent["HostConfig"]["Mounts"] if m["Target"] == "/etc/hosts"] == [
+        str(NETWORK_FILES[0].source)
+    ]
+
+
+def test_a_network_of_its_own_keeps_the_engines_files() -> None:
+    assert not {mount.target for mount in NETWORK_FILES} & set(mounted(an_agent(network="moat-run")))
+
+
+def test_the_way_to_a_mount_in_the_home_is_the_runs_own() -> None:
+    assert home_folders("/home/moat", ["/home/moat/.a/b/file", "/workspace"]) == [
+        "/home/moat",
+        "/home/moat/.a",
+        "/home/moat/.a/b",
+    ]
+
+
+def test_what_lies_in_a_mounted_folder_is_left_alone() -> None:
+    assert home_folders("/home/moat", ["/home/moat/.a", "/home/moat/.a/b/file"]) == ["/home/moat"]
+
+
+def test_a_home_that_is_mounted_is_not_covered() -> None:
+    assert home_folders("/home/moat", ["/home/moat"]) == []
+
+
+def test_the_home_belongs_to_the_runs_user() -> None:
+    assert "uid=1001,gid=1002" in an_agent()["HostConfig"]["Tmpfs"]["/home/moat"]
+
+
+def test_a_rootless_engines_root_is_the_invoker() -> None:
+    assert user_inside(["name=seccomp,profile=default", "name=rootless"], 1001, 1002) == "0:0"
+    assert user_inside(["name=seccomp,profile=default"], 1001, 1002) == "1001:1002"
+
+
+def test_marks_keep_installations_apart_without_naming_them() -> None:
+    one, other = (labels("run_0123456789ab", Path(home)) for home in ("/home/a/.moat", "/home/b/.moat"))
+
+    assert one["moat.run"] == other["moat.run"]
+    assert one["moat.home"] != other["moat.home"]
+    assert "home" not in one["moat.home"]
