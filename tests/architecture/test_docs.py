@@ -1,0 +1,95 @@
+"""What the documentation shows really works: examples run, commands parse, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import pytest
+from moat.api import Credential, SetHeader, TokenProvider
+from moat.cli.main import cli
+
+from architecture.tree import ROOT, relative
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("moat-*/README.md")])
+PROVIDER_PAGE = ROOT / "docs" / "plugins" / "write-a-provider.md"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def shown_commands() -> Iterator[tuple[str, list[str]]]:
+    for page in PAGES:
+        for block in blocks(page, "console"):
+            for line in block.splitlines():
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                if words and words[0] == "moat":
+                    yield f"{relative(page)}: {line}", words[1:]
+
+
+@pytest.mark.parametrize(("shown", "words"), list(shown_commands()), ids=lambda value: str(value)[:70])
+def test_every_shown_command_parses(shown: str, words: list[str]) -> None:
+    command: click.Command = cli
+    context = click.Context(cli, info_name="moat")
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(context, words[0])
+        assert found is not None, shown
+        command, words = found, words[1:]
+        context = click.Context(command, parent=context, info_name=command.name)
+    if not isinstance(command, click.Group):
+        command.make_context(command.name, list(words), parent=context.parent, resilient_parsing=True)
+
+
+def test_the_example_provider_works_as_shown() -> None:
+    namespace: dict[str, object] = {}
+    exec(blocks(PROVIDER_PAGE, "python")[0], namespace)  # noqa: S102 # our own page, run as a reader would
+    provide = namespace["moat_credential_providers"]
+    assert callable(provide)
+
+    (provider,) = provide()
+
+    assert isinstance(provider, TokenProvider)
+    credential = Credential(provider.name, "s3cr3t-brave", "prompt", expires_at=datetime(2100, 1, 1, tzinfo=UTC))
+    (rule,) = provider.rules(credential)
+    assert isinstance(rule, SetHeader)
+    assert (rule.match.authority, rule.name, rule.value) == (
+        "api.search.brave.com",
+        "X-Subscription-Token",
+        "s3cr3t-brave",
+    )
+    assert provider.container(credential).env == {"BRAVE_API_KEY": provider.placeholder}
+
+
+def test_the_example_project_file_is_whole() -> None:
+    project = tomllib.loads(blocks(PROVIDER_PAGE, "toml")[0])
+
+    assert project["project"]["entry-points"]["moat"] == {"brave-search": "moat_provider_brave"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+
+    assert [target for target in targets if "://" not in target and not (page.parent / target).exists()] == []
+
+
+def test_make_has_every_target_that_the_readme_names() -> None:
+    named = set(re.findall(r"^make ([a-z-]+)", "\n".join(blocks(ROOT / "README.md", "console")), re.MULTILINE))
+
+    makefile = (ROOT / "Makefile").read_text()
+    assert named == {"demo", "test"}
+    assert [target for target in named if f"\n{target}:" not in makefile] == []
+
+
+def test_the_page_of_commands_is_what_help_says() -> None:
+    program = [sys.executable, str(ROOT / "scripts" / "commands_page.py"), "--check"]
+
+    assert subprocess.run(program, check=False).returncode == 0, "run: .venv/bin/python scripts/commands_page.py"
