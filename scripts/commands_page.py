@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-
 from moat.cli.main import cli
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "commands.md"

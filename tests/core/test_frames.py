@@ -160,3 +160,16 @@ async def test_closing_closes_descriptors_that_nobody_took(ends: Ends) -> None:
     channel.close()
 
     assert copies(peer) == 1
+
+
+async def test_a_frame_nested_deeper_than_python_goes_is_no_frame() -> None:
+    ours, theirs = socket.socketpair()
+    channel = FrameChannel(ours)
+    body = b"[" * 100_000 + b"]" * 100_000
+    with theirs:
+        theirs.setblocking(True)
+        await asyncio.to_thread(theirs.sendall, HEADER.pack(len(body), 0) + body)
+
+        with pytest.raises(FrameError, match="not JSON"):
+            await received(channel)
+    channel.close()

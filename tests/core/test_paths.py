@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from moat.api.errors import UsageError
-from moat.paths import MAX_SOCKET_PATH, Home, find_home, private_folder, socket_address, write_private
+from moat.paths import MAX_SOCKET_PATH, Home, bind_by_folder, find_home, private_folder, socket_address, write_private
 
 
 def mode(path: Path) -> int:
@@ -124,3 +124,13 @@ def test_a_long_socket_path_can_be_bound_and_connected(tmp_path: Path) -> None:
         client.connect(socket_address(path))
 
     assert path.is_socket()
+
+
+def test_a_socket_is_bound_at_a_long_path_without_showing_it(tmp_path: Path) -> None:
+    folder = tmp_path / ("deep" * 30)
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as sock:
+        bind_by_folder(sock, folder / "door.sock")
+
+        assert (folder / "door.sock").is_socket()
+        assert "deep" not in sock.getsockname()

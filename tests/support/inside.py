@@ -2,7 +2,7 @@
 
 /e2e/programs/   one file a client        /e2e/npm/   npm, where the host has it
 /e2e/lib/        for PYTHONPATH           /e2e/aws/   awscli for PYTHONPATH, where the host has it
-/e2e/get         the Go program, where the host has Go
+/e2e/get         the Go program, where the host has Go     /e2e/cargo   where the host has it
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def make_inside(folder: Path) -> None:
     _copy_aws(folder / "aws")
     _copy_pip(folder / "lib")
     _build_go(folder)
+    _copy_cargo(folder / "cargo")
     _copy_npm(folder / "npm")
     subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
 
@@ -138,8 +139,16 @@ def _build_go(folder: Path) -> None:
         return
     source = folder / "get.go"
     source.write_text(GO_PROGRAM)
-    environment = {**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off", "GOCACHE": str(folder.parent / "go-cache")}
+    environment = {**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off", "GOCACHE": str(folder / "go-cache")}
     subprocess.run(["go", "build", "-o", str(folder / "get"), str(source)], env=environment, check=True)
+    shutil.rmtree(folder / "go-cache")
+
+
+def _copy_cargo(target: Path) -> None:
+    """Copy cargo itself: what rustup puts on the PATH only looks for it in a home folder."""
+    found = [*sorted(Path.home().glob(".rustup/toolchains/stable*/bin/cargo")), Path("/usr/bin/cargo")]
+    if program := next((each for each in found if each.exists()), None):
+        shutil.copy(program, target)
 
 
 def _copy_npm(target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -171,6 +172,7 @@ def assert_no_secret(home: Path) -> None:
 def installed_for_users() -> Path:
     """Install moat where an ordinary user can read it, with Debian's own Python; return the program."""
     folder = Path(tempfile.mkdtemp(prefix="moat-installed-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     folder.chmod(0o755)
     python = folder / "bin" / "python"
     subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", folder], check=True)

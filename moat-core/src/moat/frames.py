@@ -136,7 +136,7 @@ class FrameChannel:
     def _take(self, body: bytes, count: int) -> None:
         try:
             message = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):  # the second for what is nested deeper than Python's stack
             raise FrameError("a frame is not JSON") from None
         if not isinstance(message, dict):
             raise FrameError("a frame is not a JSON object")

@@ -13,6 +13,7 @@ runs/<run>/              run.json network.jsonl names.json
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,15 @@ def write_private(path: Path, data: bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def bind_by_folder(sock: socket.socket, path: Path) -> None:
+    """Bind a unix socket at path, however long it is, under a name that does not show the path."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock.bind(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
 
 
 def socket_address(path: Path) -> str:

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
 from moat.api.errors import GrantMissing, UsageError
-from moat.daemon.compose import token_listener
 from moat.daemon.lifecycle import ensure_running, stop
 from moat.daemon.protocol import RegisterRequest, SetupRequest
 from moat.paths import Home, private_folder
@@ -14,16 +12,6 @@ from moat.trace.store import RunStore
 from core.daemon.making import OTHER_ID, RUN_ID, an_info, ask
 
 pytestmark = pytest.mark.timeout(60)  # real daemons
-
-
-def test_the_preferred_port_is_taken_if_it_is_free_and_another_if_not() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as busy:
-        port = busy.getsockname()[1]
-        with token_listener((port, 0)) as listener:
-            assert listener.getsockname()[0] == "127.0.0.1"
-            assert listener.getsockname()[1] != port
-        with pytest.raises(UsageError):
-            token_listener((port,))
 
 
 def test_the_parts_work_together(daemon_home: Home) -> None:

@@ -8,6 +8,7 @@ import pytest
 from moat.api.errors import DaemonError, GrantMissing, MoatError, RunNotFound, UsageError
 from moat.daemon.protocol import RegisterResponse, SetupRequest
 from moat.paths import Home
+from support.installation import eventually
 
 from core.daemon.house import House, a_house, a_request, registered
 from core.daemon.making import OTHER_ID, RUN_ID, SECRET, ask
@@ -142,3 +143,35 @@ async def test_two_runs_keep_their_own_credentials(home: Home) -> None:
         runs = (await ask(house.port))["runs"]
 
     assert [runs[each]["context"]["rules"][0]["grant"] for each in (RUN_ID, OTHER_ID)] == ["apple", "pear"]
+
+
+async def test_a_run_whose_door_is_not_reached_is_served_at_an_address_by_token(home: Home) -> None:
+    async with a_house(home) as house:
+        made = await house.runs.register(a_request())
+        again = a_request(auth_token=made.auth_token, needs_door=False, listen_on="127.0.0.9", launcher_pid=os.getpid())
+
+        answer = await house.runs.register(again)
+
+        state = await ask(house.port)
+        assert answer.proxy_port not in (0, made.proxy_port)
+        assert state["runs"][RUN_ID]["context"]["is_open"]
+        assert [RUN_ID, "token"] in state["listeners"]
+        assert made.door is not None
+        assert not home.door(RUN_ID).exists()
+        await house.runs.end(made.auth_token, 0)
+        assert (await ask(house.port))["runs"] == {}
+
+
+async def test_a_run_without_door_or_process_is_over_with_its_launcher(home: Home) -> None:
+    launcher = await asyncio.create_subprocess_exec("sleep", "60")
+    async with a_house(home) as house:
+        made = await house.runs.register(a_request())
+        await house.runs.register(
+            a_request(auth_token=made.auth_token, needs_door=False, listen_on="127.0.0.9", launcher_pid=launcher.pid)
+        )
+        house.runs.tell_container(made.auth_token, "an-engine-s-id")
+
+        launcher.kill()
+        await launcher.wait()
+
+        await asyncio.to_thread(eventually, "the run is over", lambda: house.state() == "lost")

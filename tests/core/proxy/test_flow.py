@@ -55,7 +55,7 @@ def test_host_target_and_connection_must_agree() -> None:
     assert ask("GET https://api.example.com/x HTTP/1.1", "Host: api.example.com").head.target == "/x"
 
 
-@pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
+@pytest.mark.parametrize("method", ["CONNECT", "TRACE", "trace", "TRACK"])
 def test_no_tunnel_in_a_tunnel_and_no_trace(method: str) -> None:
     assert refused(f"{method} / HTTP/1.1", "Host: api.example.com").status == 405
 

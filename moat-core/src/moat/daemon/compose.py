@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
-import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +22,7 @@ from moat.api.runs import RunInfo
 from moat.config.settings import load_settings
 from moat.daemon.environment import reduced
 from moat.daemon.grants import Grants
+from moat.daemon.listening import listening
 from moat.daemon.parts import Parts
 from moat.daemon.process import Card, read_card, start_time, write_card
 from moat.daemon.protocol import Health
@@ -45,7 +45,6 @@ from moat.trace.network import NetworkLog
 from moat.trace.store import RunStore
 
 PREFERRED_PORT = 19080
-BACKLOG = 1024
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ async def run_daemon(home: Home, redactor: Redactor) -> None:
     leave = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leave.set)
-    listener = token_listener((_last_port(home), PREFERRED_PORT, 0))
+    listener = listening((_last_port(home), PREFERRED_PORT, 0))
     identity = Identity(listener.getsockname()[1], datetime.now(UTC))
     parts = await asyncio.to_thread(make_parts, home, redactor, identity.proxy_port)
     lost = sweep(home, parts.store)
@@ -112,21 +111,6 @@ def make_parts(home: Home, redactor: Redactor, proxy_port: int) -> Parts:
     )
 
 
-def token_listener(ports: Sequence[int]) -> socket.socket:
-    """Return a listener on loopback, on the first port that is free; it serves runs that are known by their token."""
-    for port in ports:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last daemon's connections may still fade
-        try:
-            sock.bind(("127.0.0.1", port))
-        except OSError:
-            sock.close()
-            continue
-        sock.listen(BACKLOG)
-        return sock
-    raise UsageError("no port on 127.0.0.1 can be listened on", hint="run: moat doctor")
-
-
 def _first_configuration(installation: Installation) -> Configure:
     try:
         return installation.configuration()
@@ -140,6 +124,7 @@ async def _reap(parts: Parts, info: RunInfo) -> None:
     try:
         async with asyncio.timeout(REAP_TIMEOUT_S):
             await parts.reaper.reap(info.runtime, info.run_id)
+        await asyncio.to_thread(shutil.rmtree, parts.home.inside(info.run_id), ignore_errors=True)
     except Exception:  # the top of a task: what cannot be removed now must not end the daemon
         log.exception("a lost run could not be reaped", extra={"run_id": info.run_id})
 

@@ -48,7 +48,11 @@ class SetupResponse:
 
 @dataclass(frozen=True, slots=True)
 class RegisterRequest:
-    """A run to be made. needs_door: the runtime hands over sockets; otherwise the run is identified by its token."""
+    """A run to be made. needs_door: the runtime hands over sockets; otherwise the run is identified by its token.
+
+    listen_on: with auth_token, an address of this machine where this one run is to be served by token, since its door
+    cannot be reached; launcher_pid: the process without which such a run is over.
+    """
 
     run_id: str
     name: str = ""
@@ -60,6 +64,8 @@ class RegisterRequest:
     command: tuple[str, ...] = ()
     needs_door: bool = True
     auth_token: str = field(default="", repr=False)
+    listen_on: str = ""
+    launcher_pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class DoorInfo:
 
 @dataclass(frozen=True, slots=True)
 class RegisterResponse:
-    """A registered run. proxy_port: the loopback port for runs identified by token."""
+    """A registered run. proxy_port: on loopback for runs identified by token, or on listen_on."""
 
     run_id: str
     auth_token: str = field(repr=False)

@@ -19,11 +19,15 @@ MAX_ENDED = 1_000  # a CLI asks for the run that it ended within seconds
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One live run: what the proxy sees, what is written down, and whether its sockets come through a door."""
+    """One live run: what the proxy sees, what is written down, and whether its sockets come through a door.
+
+    launcher: id of the process without which the run is over, where neither a door nor a process of its own tells.
+    """
 
     context: RunContext = field(repr=False)
     info: RunInfo
     needs_door: bool = True
+    launcher: str = ""
 
     @property
     def run_id(self) -> str:

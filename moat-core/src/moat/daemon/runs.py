@@ -15,6 +15,7 @@ from moat.api.errors import DaemonError, RunNotFound
 from moat.api.runs import RunInfo
 from moat.daemon.doors import Door, Doors
 from moat.daemon.grants import Resolved
+from moat.daemon.listening import listening
 from moat.daemon.parts import Parts
 from moat.daemon.protocol import DoorInfo, RegisterRequest, RegisterResponse, SetupRequest, SetupResponse
 from moat.daemon.registration import (
@@ -108,10 +109,26 @@ class Runs:
         policy = spec_of(request).policy
         context = replace(entry.context, policy=policy, rules=resolved.rules)
         info = replace(entry.info, policy=policy.mode, grants=request.grants)
+        if request.listen_on:
+            return await self._serve_at(request, replace(entry, context=replace(context, is_open=True), info=info))
         self._watches.update(replace(entry, context=context), info)
         self._parts.worker.put(context)
         await self._parts.worker.barrier()
         return RegisterResponse(entry.run_id, request.auth_token, self._parts.proxy_port)
+
+    async def _serve_at(self, request: RegisterRequest, entry: Entry) -> RegisterResponse:
+        """Serve a run whose door cannot be reached at an address of this machine, by its token and no other."""
+        listener = listening((0,), request.listen_on)
+        port = int(listener.getsockname()[1])
+        launcher = str(request.launcher_pid) if request.launcher_pid else ""
+        doorless = replace(entry, needs_door=False, launcher=launcher)
+        await self._watches.restart_without_door(entry.run_id)
+        self._watches.update(doorless, doorless.info)
+        self._parts.worker.put(doorless.context)
+        self._parts.worker.listen(entry.run_id, "token", listener)
+        await self._parts.worker.barrier()
+        log.info("run served without a door", extra={"run_id": entry.run_id, "address": request.listen_on})
+        return RegisterResponse(entry.run_id, request.auth_token, port)
 
     async def _begin(self, request: RegisterRequest, resolved: Resolved) -> RegisterResponse:
         token, policy, run_id = token_of(request), spec_of(request).policy, request.run_id

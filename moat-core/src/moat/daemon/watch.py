@@ -46,6 +46,13 @@ class Watches:
         task.add_done_callback(partial(self._forget, run_id, door))  # runs even if the task never began
         self._tasks[run_id] = task
 
+    async def restart_without_door(self, run_id: str) -> None:
+        """Follow a run by its processes from now on: its door is closed, and cannot be reached."""
+        if (task := self._tasks.get(run_id)) is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        self.start(run_id, None)
+
     def cancel(self, run_id: str) -> None:
         """Follow a run no more: whoever calls ends it, and cleans up."""
         if (task := self._tasks.get(run_id)) is not None:
@@ -143,7 +150,8 @@ class Watches:
             log.warning("a run's sandbox never came", extra={"run_id": run_id})
             return None
         entry = self._parts.registry.get(run_id)
-        await process_end(entry.info.container_id if entry is not None else "")
+        if entry is not None:
+            await process_end(entry.launcher or entry.info.container_id)
         return None
 
     async def _reap(self, info: RunInfo) -> None:

@@ -72,10 +72,11 @@ def _check_open(run: LiveRun) -> None:
 
 
 def _check_method(request: Request) -> None:
-    if request.method == "CONNECT":
+    method = request.method.upper()  # RFC 9110 §9.1 knows upper case only; some servers are kinder
+    if method == "CONNECT":
         raise Refusal(405, "no tunnel inside a tunnel", kind="method")
-    if request.method == "TRACE":
-        raise Refusal(405, "TRACE would show the credential", kind="method")
+    if method in ("TRACE", "TRACK"):  # the second is IIS's
+        raise Refusal(405, f"{method} would show the credential", kind="method")
 
 
 def _agreed(arrival: Arrival, request: Request) -> tuple[Authority, str]:

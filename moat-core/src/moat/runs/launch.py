@@ -7,10 +7,12 @@ register ─▶ files of ours ─▶ sandbox (gate, door, probe) ─▶ told ─
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from moat.api.errors import MoatError
@@ -76,7 +78,7 @@ class Launch:
         write_files(folder, self._plan.files)
 
         undo.enter_context(attachment)
-        ticket = door_ticket(self._home, registered)
+        ticket = replace(door_ticket(self._home, registered), listen=partial(self._listen, token))
 
         async def created(container_id: str) -> None:
             await asyncio.to_thread(self._client.tell_container, token, container_id)
@@ -87,6 +89,15 @@ class Launch:
         self._announce(sandbox)
         attachment.begin()
         self._exit_code = await interrupts.supervise(sandbox)
+
+    async def _listen(self, token: str, address: str) -> str:
+        """Have the daemon serve the run at an address, by token; return the proxy's URL."""
+        asked = replace(
+            self._plan.registration, auth_token=token, needs_door=False, listen_on=address, launcher_pid=os.getpid()
+        )
+        answer = await asyncio.to_thread(self._client.register, asked)
+        host = f"[{address}]" if ":" in address else address
+        return f"http://moat:{token}@{host}:{answer.proxy_port}"
 
     async def _end(self, token: str) -> None:
         try:

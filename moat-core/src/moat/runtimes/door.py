@@ -25,7 +25,7 @@ from typing import Any
 
 from moat.api.errors import SandboxFailed
 from moat.frames import FrameChannel, FrameError
-from moat.paths import private_folder, socket_address
+from moat.paths import bind_by_folder, private_folder
 from moat.runtimes import gate
 from moat.runtimes.canary import Canary
 
@@ -57,7 +57,7 @@ class DoorListener:
         self._path.unlink(missing_ok=True)
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.setblocking(False)
-        self._sock.bind(socket_address(self._path))
+        bind_by_folder(self._sock, self._path)  # a run can read its peers' names in /proc/net/unix
         self._path.chmod(0o600)
         self._sock.listen(8)
 

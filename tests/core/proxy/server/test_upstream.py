@@ -76,6 +76,14 @@ async def test_an_allowed_range_opens_a_name(monkeypatch: pytest.MonkeyPatch) ->
     assert await resolve(settings(allow=("10.0.0.0/8",)), https("inside.example")) == [("10.0.0.1", 443)]
 
 
+def test_an_address_of_this_machine_is_refused_unless_its_range_is_opened() -> None:
+    ranges = settings(allow=("127.0.0.0/8",)).ranges
+
+    assert module._own("127.0.0.1", ()) == "127.0.0.1 is an address of this machine"
+    assert module._own("127.0.0.1", ranges) is None
+    assert module._own("8.8.8.8", ()) is None
+
+
 async def test_the_certificate_must_be_for_the_name_and_by_a_known_root(service: Upstream) -> None:
     pin = f"127.0.0.1:{service.port}"
     trusting = settings(service.ca_pem, api_example_com=pin, else_where=pin)

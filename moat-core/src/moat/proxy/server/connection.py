@@ -53,11 +53,12 @@ class Connection:
     """One connection of a client.
 
     run_id: of its door, or of the token its CONNECT came with; "" while every request brings its own token.
-    serving: whose request it served last.
+    only: the one run whose token counts here; "" for any. serving: whose request it served last.
     """
 
     services: Services
     run_id: str
+    only: str = ""
     serving: str = ""
 
     async def serve_proxy(self, stream: PlainStream) -> None:
@@ -171,7 +172,7 @@ class Connection:
             return self._run()
         values = request.fields.get("proxy-authorization", ())
         run = self.services.admission.by_token(values[0]) if len(values) == 1 else None
-        if run is None:
+        if run is None or (self.only and run.context.run_id != self.only):
             trail.ask(request.method, "" if request.method == "CONNECT" else request.target)
             raise unidentified()
         self.serving = trail.run_id = run.context.run_id

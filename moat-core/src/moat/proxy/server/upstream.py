@@ -80,7 +80,7 @@ async def resolve(settings: DialSettings, authority: Authority) -> list[Target]:
             raise undialable(host, address, f"{address} is a metadata service")
         return [(address, port or authority.port)]
     addresses = [host] if is_address(host) else await _look_up(host)
-    verdicts = {address: refusal(address, settings.ranges) for address in addresses}
+    verdicts = {address: refusal(address, settings.ranges) or _own(address, settings.ranges) for address in addresses}
     allowed = [(address, authority.port) for address, why in verdicts.items() if why is None]
     if allowed:
         return allowed
@@ -99,6 +99,24 @@ async def _look_up(host: str) -> list[str]:
     except (OSError, UnicodeError):
         raise unreachable(f"the name {host} cannot be resolved", "dns") from None
     return [str(entry[4][0]) for entry in found]
+
+
+def _own(address: str, ranges: tuple[IPNetwork, ...]) -> str | None:
+    """Return why an address of this machine may not be dialled: what listens on it is often for the machine only.
+
+    A public address is no less the host's, and a firewall that shuts it to the world does not shut it to us. The kernel
+    knows: to an address of its own it talks from that same address (RFC 6724 §5, rule 1). Nothing is sent.
+    """
+    parsed = ipaddress.ip_address(address)
+    if any(parsed in each for each in ranges):
+        return None
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((address, 9))
+        except OSError:
+            return None  # no way there at all: the dial will say so
+        own = ipaddress.ip_address(sock.getsockname()[0]) == parsed
+    return f"{address} is an address of this machine" if own else None
 
 
 async def _connect(authority: Authority, targets: list[Target]) -> PlainStream:

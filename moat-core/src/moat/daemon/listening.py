@@ -1,0 +1,36 @@
+"""Opens the listeners that serve runs by their token: on loopback for all of them, on one address for one run."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+from moat.api.errors import UsageError
+
+LOOPBACK = "127.0.0.1"
+BACKLOG = 1024
+
+
+def listening(ports: Sequence[int], address: str = LOOPBACK) -> socket.socket:
+    """Return a TCP listener on address and the first of ports that is free; 0 is any.
+
+    Raises UsageError when address is none, stands for every interface or is not this machine's, or no port is free.
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        raise UsageError(f"{address!r} is no address to listen on", hint="give one address of this machine") from None
+    if parsed.is_unspecified or parsed.is_multicast:
+        raise UsageError(f"{address} stands for more than one interface", hint="give one address of this machine")
+    for port in ports:
+        sock = socket.socket(socket.AF_INET if parsed.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last daemon's connections may still fade
+        try:
+            sock.bind((address, port))
+        except OSError:
+            sock.close()
+            continue
+        sock.listen(BACKLOG)
+        return sock
+    raise UsageError(f"no port on {address} can be listened on", hint="run: moat doctor")
