@@ -27,7 +27,11 @@ def _only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def connect(self: socket.socket, address: Any) -> None:
         sends = self.type == socket.SOCK_STREAM  # to connect a datagram socket sends nothing
-        if sends and self.family in (socket.AF_INET, socket.AF_INET6) and not ipaddress.ip_address(address[0]).is_loopback:
+        if (
+            sends
+            and self.family in (socket.AF_INET, socket.AF_INET6)
+            and not ipaddress.ip_address(address[0]).is_loopback
+        ):
             raise AssertionError(f"a test tried to reach {address}")
         real(self, address)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import struct
@@ -56,6 +57,8 @@ class Internet:
     queries: list[str] = field(default_factory=list)
     packets: list[Packet] = field(default_factory=list)
     connections: list[Connection] = field(default_factory=list)
+    open: list[asyncio.StreamWriter] = field(default_factory=list)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
     def name(self, host: str, *addresses: str) -> None:
         """Let host have these addresses."""
@@ -66,6 +69,11 @@ class Internet:
         self.queries.clear()
         self.packets.clear()
         self.connections.clear()
+
+    def say_unasked(self, data: bytes) -> None:
+        """Send data on every connection that is open, though nobody asked."""
+        for writer in self.open:
+            self.loop.call_soon_threadsafe(writer.write, data)
 
     @property
     def bytes_seen(self) -> bytes:
@@ -84,7 +92,7 @@ class Internet:
 @contextlib.contextmanager
 def serve_internet(internet: Internet, start: Callable[[Callable[[], None]], threading.Thread]) -> Iterator[None]:
     """Serve in a thread that start puts where it belongs."""
-    loop = asyncio.new_event_loop()
+    loop = internet.loop
     ready, stopping = threading.Event(), asyncio.Event()
     thread = start(lambda: loop.run_until_complete(_serve(internet, ready, stopping)))
     try:
@@ -139,6 +147,7 @@ async def _talk(
     name = names.get(id(writer.get_extra_info("ssl_object")), "")
     connection = Connection(address, port, name)
     internet.connections.append(connection)
+    internet.open.append(writer)
     with contextlib.suppress(OSError, ssl.SSLError):
         pending = b""
         while data := await reader.read(65_536):
@@ -147,11 +156,28 @@ async def _talk(
                 internet.connections.append(connection)
             connection.data += data
             pending += data
-            while b"\r\n\r\n" in pending:
-                head, _, pending = pending.partition(b"\r\n\r\n")
+            while request := _request(pending):
+                head, pending = request
                 writer.write(_response(head))
             await writer.drain()
+    internet.open.remove(writer)
     writer.close()
+
+
+def _request(pending: bytes) -> tuple[bytes, bytes] | None:
+    """Cut one request off; return its head and what follows it, None while it is not all there."""
+    head, whole, rest = pending.partition(b"\r\n\r\n")
+    if not whole:
+        return None
+    lower = head.lower()
+    if b"\r\ntransfer-encoding: chunked" in lower:
+        last = 0 if rest.startswith(b"0\r\n") else rest.find(b"\r\n0\r\n") + 2
+        end = rest.find(b"\r\n\r\n", last)
+        return (head, rest[end + 4 :]) if end >= 0 and rest[last : last + 3] == b"0\r\n" else None
+    length = re.search(rb"\r\ncontent-length: ([0-9]+)", lower)
+    size = int(length[1]) if length else 0
+    is_early = b"\r\nexpect:" in lower
+    return (head, rest[size:]) if len(rest) >= size or is_early else None
 
 
 def _response(head: bytes) -> bytes:

@@ -80,7 +80,8 @@ class ExchangeRecord:
     """One request and its answer, as traced. path never holds a query value; no header or body is ever recorded.
 
     outcome: "forwarded", "denied", "failed" or "refused" (malformed or unidentified). via: "connect", "http",
-    "transparent". grants: names of those spent on it. allow_line: what to add to be let out, for denials.
+    "transparent", or "dns" for a host that got no address because the policy keeps it in. grants: names of those
+    spent on it. allow_line: what to add to be let out, for denials.
     """
 
     run_id: str

@@ -4,12 +4,14 @@ import asyncio
 import socket
 
 import pytest
+from moat.api.runs import NetworkPolicy
 from moat.proxy.server import house as module
 from moat.proxy.server.house import House
 from support.worker import OTHER_RUN, RUN, a_run
 
 from core.proxy.server.house_of import a_house
 from core.proxy.server.pairs import until
+from core.proxy.server.test_dns import query
 
 PROBE = b"GET /_moat/probe HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
@@ -85,3 +87,16 @@ async def test_a_failure_in_one_connection_stays_within_it(monkeypatch: pytest.M
             await until(lambda: broken.is_over)
 
         assert (await guest.ask(await guest.connect(door), PROBE, b"alive")).endswith(b"alive")
+
+
+async def test_a_look_up_of_a_host_that_the_policy_keeps_in_is_recorded_once_with_the_way_out() -> None:
+    strict = a_run(policy=NetworkPolicy("strict", ("a.example",)))
+    async with a_house(strict) as guest:
+        door = guest.listen(RUN, "dns-tcp")
+        for host in ("a.example", "b.example", "b.example"):
+            question = query(host)
+            await guest.ask(await guest.connect(door), len(question).to_bytes(2, "big") + question, host.encode()[:1])
+
+        assert [(each.via, each.outcome, each.host, each.allow_line) for each in guest.records] == [
+            ("dns", "denied", "b.example", "--allow-host b.example")
+        ]

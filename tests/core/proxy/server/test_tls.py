@@ -93,3 +93,15 @@ async def _write(stream: TlsStream, data: bytes) -> None:
     for at in range(0, len(data), 50_000):
         stream.write(data[at : at + 50_000])
         await stream.drain()
+
+
+async def test_what_came_unasked_is_seen_without_waiting_and_tickets_are_not() -> None:
+    client, server = await tls_pair()
+    assert not client.has_unread()
+
+    server.write(b"unasked")
+    await until(client.has_unread)
+
+    assert client.buffer == b"unasked"
+    client.abort()
+    server.abort()

@@ -12,11 +12,13 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from moat.api.http import DEFAULT_PORTS, Authority
 from moat.api.runs import RunContext
 from moat.proxy.admit import Admission
 from moat.proxy.ca import load
 from moat.proxy.messages import Configure, ListenName
-from moat.proxy.record import Emit
+from moat.proxy.record import Emit, Trail
+from moat.proxy.refusal import denied
 from moat.proxy.server.connection import Connection, Services
 from moat.proxy.server.dns import DatagramResolver, serve_stream
 from moat.proxy.server.leaves import Leaves
@@ -28,6 +30,8 @@ from moat.proxy.server.transparent import serve_transparent
 from moat.proxy.server.upstream import DialSettings
 
 MAX_CONNECTIONS = 2048  # per run: above 64 parallel installers, below what starves the other runs of descriptors
+
+MAX_KEPT_IN = 256  # denied names recorded per run: enough for people, too few to fill a disk
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,7 @@ class Room:
     listeners: list[Listener] = field(default_factory=list)
     resolvers: list[DatagramResolver] = field(default_factory=list)
     connections: dict[asyncio.Task[None], Connection] = field(default_factory=dict)
+    kept_in: set[str] = field(default_factory=set)
 
     def close(self) -> None:
         """Close the sockets and cancel the connections."""
@@ -112,8 +117,20 @@ class House:
         return Room(run_id, Names(names, lambda host, address: self._on_named(run_id, host, address)))
 
     def _address(self, room: Room, host: str) -> str | None:
+        """Return what the run's resolver answers. A host that the policy keeps in is recorded, once."""
         run = self._admission.by_id(room.run_id)
-        return room.names.address(host) if run is not None and run.is_nameable(host) else None
+        if run is None or not run.context.is_open:
+            return None
+        if run.is_nameable(host):
+            return room.names.address(host)
+        authority = Authority("https", host, DEFAULT_PORTS["https"])
+        found = run.objection(authority)
+        if found is not None and host not in room.kept_in and len(room.kept_in) < MAX_KEPT_IN:
+            room.kept_in.add(host)
+            trail = Trail(self._emit, room.run_id, "dns", "DNS")
+            trail.aim(authority)
+            trail.refused(denied(found))
+        return None
 
     def _welcome(self, room: Room, name: ListenName, sock: socket.socket) -> None:
         if self._services is None:

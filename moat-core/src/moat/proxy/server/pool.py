@@ -70,7 +70,7 @@ class Pool:
         self._remember_session(lease)
         waiting = self._idle.get(lease.key, [])
         is_full = self._is_closed or len(waiting) >= MAX_IDLE_PER_KEY or self._count >= MAX_IDLE
-        if is_full or lease.stream.is_over or lease.stream.buffer:
+        if is_full or lease.stream.has_unread() or lease.stream.is_over:
             lease.stream.close()
             return
         waiting.append((self._clock(), lease.stream))
@@ -100,7 +100,8 @@ class Pool:
         while waiting:
             since, stream = waiting.pop()
             self._count -= 1
-            if not stream.is_over and not stream.buffer and self._clock() - since < IDLE_S:
+            # What came unasked would be taken for the answer to the next request. Asked first: it may find the end.
+            if not stream.has_unread() and not stream.is_over and self._clock() - since < IDLE_S:
                 return stream
             stream.close()
         return None

@@ -30,6 +30,10 @@ class Stream(Protocol):
         """Whether the peer closed or reset the connection."""
         ...
 
+    def has_unread(self) -> bool:
+        """Whether the peer has sent bytes that nobody took, as far as they have come."""
+        ...
+
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Have callback called once when the peer closes or resets, also while nobody reads."""
         ...
@@ -81,6 +85,10 @@ class PlainStream(asyncio.Protocol):
         if self._transport is None:
             raise StreamBroken("not connected")
         return self._transport
+
+    def has_unread(self) -> bool:
+        """Whether the peer has sent bytes that nobody took, as far as they have come."""
+        return bool(self.buffer)
 
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Have callback called once when the peer closes or resets, also while nobody reads."""

@@ -54,6 +54,16 @@ class TlsStream:
         with contextlib.suppress(ValueError):  # of another context, after new settings
             self._tls.session = session
 
+    def has_unread(self) -> bool:
+        """Whether the peer has sent bytes that nobody took. Those of TLS itself (tickets) are none."""
+        if not self.buffer and self._below.has_unread():
+            self._feed()
+            try:
+                self._decrypt()
+            except StreamBroken:
+                self._has_ended = True
+        return bool(self.buffer)
+
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Have callback called once when the peer closes or resets, also while nobody reads."""
         self._below.on_gone(callback)
