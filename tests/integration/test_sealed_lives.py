@@ -291,9 +291,6 @@ def _runs(argument: str) -> bool:
 def _gate(pid: int) -> int:
     """Return the process that is the gate: the child itself, or the one in the innermost namespace (gate inside)."""
     found = pid
-    while (
-        b"gate.py" not in (arguments := Path(f"/proc/{found}/cmdline").read_bytes().split(b"\0"))[-2]
-        or b"--args" in arguments
-    ):
+    while b"--args" in (arguments := Path(f"/proc/{found}/cmdline").read_bytes()) or b"gate.py" not in arguments:
         found = int(Path(f"/proc/{found}/task/{found}/children").read_text().split()[0])
     return found

@@ -77,6 +77,7 @@ def main(source: str, change: str) -> None:
     gate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(gate)
     exec(change, {"gate": gate})  # noqa: S102 - the test's own text
+    del sys.argv[1:]  # the gate would take them for its own
     sys.exit(gate.main())
 
 

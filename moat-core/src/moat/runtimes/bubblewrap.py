@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import platform
 import shutil
 import signal
+import socket
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from moat.api.container import Mount
 from moat.api.errors import RuntimeUnavailable, SandboxFailed
@@ -35,8 +36,12 @@ from moat.runtimes.view import arguments, own_files
 
 END_S = 8.0  # the gate's own grace for the command is 5 s
 LINE_BYTES = 1024 * 1024
+COMPLAINT_BYTES = 16_384  # kept for an error; inside, the run may reach the file, and cannot make it grow
 GATE_INSIDE = "/etc/moat/gate.py"
 SETSID, ENV = "/usr/bin/setsid", "/usr/bin/env"
+
+
+_Wire: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Bubblewrap(Runtime):
@@ -71,7 +76,7 @@ class Bubblewrap(Runtime):
         with contextlib.ExitStack() as stack:
             parts = _Parts(stack, spec, ticket, stdio, home)
             argv, config = parts.inside() if found.place == "inside" else parts.outside()
-            sandbox = await BubblewrapSandbox.start(argv, parts.given)
+            sandbox = await BubblewrapSandbox.start(argv, parts.given, by_number=found.place == "inside")
         try:
             await created(str(sandbox.pid))
             await sandbox.open(config)
@@ -88,34 +93,44 @@ class Bubblewrap(Runtime):
 
 
 class BubblewrapSandbox(Sandbox):
-    """A gate of ours and what it runs. Also its Wire: the gate is our child, its standard streams are pipes."""
+    """A gate of ours and what it runs. Also its Wire: a socket pair, whose one end is the gate's standard streams."""
 
-    def __init__(self, process: asyncio.subprocess.Process, complaints: IO[bytes]) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, wire: _Wire, complaints: IO[bytes]) -> None:
         self._process = process
+        self._reader, self._writer = wire
         self._complaints = complaints
         self._link = GateLink(self)
         self.pid = process.pid
         self.container_id = str(process.pid)
 
     @classmethod
-    async def start(cls, argv: Sequence[str], given: Sequence[int]) -> BubblewrapSandbox:
-        """Start a gate in a session of its own: the terminal's signals are for the CLI, which passes them on."""
-        complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+    async def start(cls, argv: Sequence[str], given: Sequence[int], *, by_number: bool) -> BubblewrapSandbox:
+        """Start a gate in a session of its own: the terminal's signals are for the CLI, which passes them on.
+
+        by_number: tell the gate its end as an argument. Inside, the run can look into bwrap's own process, which keeps
+        its standard streams and nothing else: they must lead nowhere.
+        """
+        ours, theirs = socket.socketpair()
+        complaints = _bounded_file()
+        standard = asyncio.subprocess.DEVNULL if by_number else theirs.fileno()
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
+                *([str(theirs.fileno())] if by_number else []),
+                stdin=standard,
+                stdout=standard,
                 stderr=complaints,
-                pass_fds=given,
+                pass_fds=[*given, theirs.fileno()] if by_number else given,
                 env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
                 start_new_session=True,
-                limit=LINE_BYTES,
             )
         except OSError as failure:
             complaints.close()
+            ours.close()
             raise SandboxFailed(f"the gate cannot be started: {failure}", hint="run: moat doctor") from None
-        return cls(process, complaints)
+        finally:
+            theirs.close()
+        return cls(process, await asyncio.open_connection(sock=ours, limit=LINE_BYTES), complaints)
 
     async def open(self, config: GateConfig) -> None:
         """Wait until the door is open and the command started. Raises SandboxFailed with what was complained."""
@@ -125,7 +140,7 @@ class BubblewrapSandbox(Sandbox):
         except SandboxFailed as failure:
             await self._end()
             self._complaints.seek(0)
-            complaint = self._complaints.read(4096).decode(errors="replace").strip().rpartition("\n")[2]
+            complaint = self._complaints.read().decode(errors="replace").strip("\0 \n").rpartition("\n")[2]
             if not complaint:
                 raise
             raise SandboxFailed(f"{failure.problem} ({complaint})", hint=failure.hint) from None
@@ -149,18 +164,18 @@ class BubblewrapSandbox(Sandbox):
 
     async def write(self, data: bytes) -> None:
         """Write to the gate."""
-        assert self._process.stdin is not None  # noqa: S101 - a pipe, see start()
-        self._process.stdin.write(data)
-        await self._process.stdin.drain()
+        self._writer.write(data)
+        await self._writer.drain()
 
     async def readline(self) -> bytes:
         """Read a line of the gate's."""
-        assert self._process.stdout is not None  # noqa: S101 - a pipe, see start()
-        return await self._process.stdout.readline()
+        try:
+            return await self._reader.readline()
+        except ConnectionError:  # a gate that was killed with words of ours unread
+            return b""
 
     async def _end(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._writer.close()
         try:
             async with asyncio.timeout(END_S):
                 await self._process.wait()
@@ -246,3 +261,11 @@ class _Parts:
         self._stack.callback(os.close, descriptor)
         self.given.append(descriptor)
         return descriptor
+
+
+def _bounded_file() -> IO[bytes]:
+    """Return a file in memory of a fixed size."""
+    descriptor = os.memfd_create("moat-complaints", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, COMPLAINT_BYTES)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return os.fdopen(descriptor, "r+b", buffering=0)

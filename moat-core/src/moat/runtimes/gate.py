@@ -301,10 +301,10 @@ class Command:
 class Gate:
     """The loop: three descriptors, and nothing else that happens. Each handler returns the last event, or None."""
 
-    def __init__(self, config: dict[str, Any], door: Door, lines: bytes) -> None:
+    def __init__(self, config: dict[str, Any], door: Door) -> None:
         self.door = door
         self.command = Command(config) if config["argv"] is not None else None
-        self.lines = lines
+        self.lines = b""
         self.away_since = 0.0
         self.selector = selectors.DefaultSelector()
         self.selector.register(0, selectors.EVENT_READ, self.controlled)
@@ -370,14 +370,14 @@ def tell(event: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Do everything. `gate.py try COMMAND…` only tries the namespace."""
+    """Do everything. `gate.py NUMBER`: talk to the launcher there. `gate.py try COMMAND…`: only try the namespace."""
     if sys.argv[1:2] == ["try"]:
         enter_namespace()
         os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - no shell wanted
-    data = b""
-    while b"\n" not in data and (part := os.read(0, 65_536)):
-        data += part
-    config, rest = json.loads(data.partition(b"\n")[0]), data.partition(b"\n")[2]
+    for stream in (0, 1) if sys.argv[1:] else ():
+        os.dup2(int(sys.argv[1]), stream)
+    with os.fdopen(0, "rb", buffering=0, closefd=False) as launcher:  # byte by byte: what follows stays there
+        config = json.loads(launcher.readline())
     try:
         if config["place"] == "outside":
             enter_namespace()
@@ -386,7 +386,7 @@ def main() -> int:
         door = Door(config)
         door.open()
         tell({"event": "open"})
-        gate = Gate(config, door, rest)
+        gate = Gate(config, door)
     except (OSError, Refused, Unreached) as failure:
         tell({"event": "unreached" if isinstance(failure, Unreached) else "refused", "problem": str(failure)})
         return 1

@@ -41,7 +41,8 @@ def main() -> int:
     import gate  # type: ignore[import-not-found] # lies beside this file, in the container
 
     gate.add_second_address()
-    give_up_privileges(int(sys.argv[1]), int(sys.argv[2]))
+    give_up_privileges(*map(int, sys.argv[1:]))
+    del sys.argv[1:]  # the gate would take them for its own
     return int(gate.main())
 
 

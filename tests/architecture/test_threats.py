@@ -1,0 +1,51 @@
+"""The ledger of threats is complete and honest: every number stands there once, every test that it names exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+
+import pytest
+
+from architecture.tree import ROOT
+
+LEDGER = ROOT / "docs" / "threats.md"
+LAST = 151
+ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+) \|$", re.MULTILINE)
+NODE = re.compile(r"`([a-z_0-9/]+\.py)::(test_[a-z_0-9]+)`")
+NOT_DONE = ("not yet: ", "no such feature yet: ")
+
+
+def rows() -> list[tuple[int, str, str, str]]:
+    """Return number, attempt, what is done, and tests, of every row."""
+    return [(int(number), *rest) for number, *rest in ROW.findall(LEDGER.read_text())]
+
+
+@cache
+def names_in(path: str) -> frozenset[str]:
+    """Return the functions of a test file, none if there is no such file."""
+    file = ROOT / "tests" / path
+    if not file.is_file():
+        return frozenset()
+    found = ast.walk(ast.parse(file.read_text()))
+    return frozenset(node.name for node in found if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def test_every_threat_has_its_row_and_none_has_two() -> None:
+    assert [number for number, *_ in rows()] == list(range(1, LAST + 1))
+
+
+def test_every_test_that_is_named_exists() -> None:
+    named = [node for row in rows() for node in NODE.findall(row[3])]
+
+    assert len(named) > LAST
+    assert [f"{path}::{name}" for path, name in named if name not in names_in(path)] == []
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: str(row[0]))
+def test_a_row_without_a_test_says_why(row: tuple[int, str, str, str]) -> None:
+    _, attempt, does, tests = row
+
+    assert attempt.strip()
+    assert NODE.search(tests) or does.startswith(NOT_DONE)
