@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import re
 import socket
 import ssl
 import struct
+import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -71,9 +74,15 @@ class Internet:
         self.connections.clear()
 
     def say_unasked(self, data: bytes) -> None:
-        """Send data on every connection that is open, though nobody asked."""
-        for writer in self.open:
-            self.loop.call_soon_threadsafe(writer.write, data)
+        """Send data on every connection that is open, though nobody asked; return when the peers' kernels have it."""
+
+        async def send() -> None:
+            for writer in list(self.open):
+                writer.write(data)
+                while _unacknowledged(writer):  # noqa: ASYNC110 # the kernel tells nobody when
+                    await asyncio.sleep(0.001)
+
+        asyncio.run_coroutine_threadsafe(send(), self.loop).result(10)
 
     @property
     def bytes_seen(self) -> bytes:
@@ -231,3 +240,11 @@ def _note(internet: Internet, sock: socket.socket) -> None:
         return
     port = struct.unpack_from("!H", payload, 2)[0] if protocol in (TCP, UDP) else 0
     internet.packets.append(Packet(protocol, destination, port))
+
+
+def _unacknowledged(writer: asyncio.StreamWriter) -> int:
+    """Return how many bytes the peer's kernel has not taken yet (SIOCOUTQ, tcp(7)); 0 for a closed connection."""
+    sock = writer.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0 or writer.is_closing():
+        return 0
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)

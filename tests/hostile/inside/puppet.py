@@ -153,6 +153,7 @@ def keep_busy(beat: Path, host: str) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     for number in range(3):
         os.dup2(null, number)
+    heart = os.open(beat, os.O_WRONLY)
     count = good = past = 0
     while True:
         count += 1
@@ -163,7 +164,8 @@ def keep_busy(beat: Path, host: str) -> None:
         for address in ("93.184.216.34", "127.0.0.1", "198.51.100.1"):
             with contextlib.suppress(OSError), socket.create_connection((address, 8080), 1):
                 past += 1
-        beat.write_text(json.dumps({"count": count, "good": good, "past": past}))
+        text = json.dumps({"count": count, "good": good, "past": past})
+        os.pwrite(heart, text.ljust(100).encode(), 0)  # in one go: whoever kills us leaves a whole beat
         time.sleep(0.02)
 
 

@@ -32,7 +32,11 @@ def demo() -> int:
         show_table(TITLES, as_rows(seen.exchanges))
     failed = sum(1 for claim in claims if claim.failure)
     show()
-    show(f"{failed} of {len(claims)} claims do not hold here." if failed else "The key did its work and never went in.")
+    show(
+        f"{failed} of {len(claims)} claims do not hold here; see what this machine lacks: moat doctor"
+        if failed
+        else "The key did its work and never went in."
+    )
     return 1 if failed else 0
 
 

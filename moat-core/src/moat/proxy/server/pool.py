@@ -6,6 +6,7 @@ Never shared between runs: what one run's connection has become upstream (a sess
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 import time
 from collections import OrderedDict
@@ -101,7 +102,8 @@ class Pool:
             since, stream = waiting.pop()
             self._count -= 1
             # What came unasked would be taken for the answer to the next request. Asked first: it may find the end.
-            if not stream.has_unread() and not stream.is_over and self._clock() - since < IDLE_S:
+            is_usable = not stream.has_unread() and not stream.is_over and self._clock() - since < IDLE_S
+            if is_usable and not _has_news(stream):  # the loop may not have looked yet
                 return stream
             stream.close()
         return None
@@ -136,3 +138,13 @@ class Pool:
         for _, stream in self._idle.pop(key):
             stream.close()
             self._count -= 1
+
+
+def _has_news(stream: Stream) -> bool:
+    """Whether the kernel holds something of the peer's that the loop has not read: data, an end, a reset."""
+    descriptor = stream.fileno()
+    if descriptor < 0:
+        return True
+    asked = select.poll()
+    asked.register(descriptor, select.POLLIN | select.POLLRDHUP)
+    return bool(asked.poll(0))

@@ -34,6 +34,10 @@ class Stream(Protocol):
         """Whether the peer has sent bytes that nobody took, as far as they have come."""
         ...
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 once it is closed. To ask the kernel about, never to read from."""
+        ...
+
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Have callback called once when the peer closes or resets, also while nobody reads."""
         ...
@@ -89,6 +93,11 @@ class PlainStream(asyncio.Protocol):
     def has_unread(self) -> bool:
         """Whether the peer has sent bytes that nobody took, as far as they have come."""
         return bool(self.buffer)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 once it is closed. To ask the kernel about, never to read from."""
+        sock = None if self._transport is None or self._is_lost else self._transport.get_extra_info("socket")
+        return -1 if sock is None else int(sock.fileno())
 
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Have callback called once when the peer closes or resets, also while nobody reads."""

@@ -64,6 +64,10 @@ class TlsStream:
                 self._has_ended = True
         return bool(self.buffer)
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 once it is closed. To ask the kernel about, never to read from."""
+        return self._below.fileno()
+
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Have callback called once when the peer closes or resets, also while nobody reads."""
         self._below.on_gone(callback)
