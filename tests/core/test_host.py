@@ -14,6 +14,7 @@ import pytest
 from moat.api import GrantFailed, HttpRequest
 from moat.config.settings import UpstreamSettings
 from moat.host import RealHost
+from support.connect_proxy import connect_proxy
 from support.installation import eventually
 from support.upstream import Upstream, make_test_ca, running_upstream
 
@@ -105,6 +106,31 @@ async def test_a_pin_is_leave_to_dial_its_address_but_never_a_metadata_service(s
     assert (await a_host(pinned).fetch(get(f"https://{HOST}/"))).status == 200
     with pytest.raises(GrantFailed, match="metadata"):
         await a_host(pinned).fetch(get("https://m.test/"))
+
+
+async def test_the_companys_proxy_is_used_but_for_pinned_and_excepted_hosts(
+    upstream: Upstream, settings: UpstreamSettings
+) -> None:
+    with connect_proxy({HOST: upstream.port}) as proxy:
+        through = UpstreamSettings(settings.ca_bundle, {}, (), proxy.url)
+        proxied = await a_host(through).fetch(get(f"https://{HOST}/"))
+        pinned = UpstreamSettings(settings.ca_bundle, settings.resolve, (), proxy.url)
+        direct = await a_host(pinned).fetch(get(f"https://{HOST}/"))
+        settings = UpstreamSettings(settings.ca_bundle, {}, ("127.0.0.0/8",), proxy.url, ("127.0.0.1",))
+        excepted = await a_host(settings).fetch(get(f"https://127.0.0.1:{upstream.port}/"))
+
+    assert (proxied.status, direct.status, excepted.status) == (200, 200, 200)
+    assert proxy.asked == [f"CONNECT {HOST}:443 HTTP/1.1"]
+    assert not any("s3cr3t-token" in line for line in proxy.heads[0])
+
+
+async def test_a_proxy_that_refuses_is_told_without_its_password(settings: UpstreamSettings) -> None:
+    with connect_proxy({}, wants="Basic another") as proxy:
+        nowhere = ("http://u:s3cr3t@127.0.0.1:1", "connect call failed")
+        for url, why in ((proxy.url, "wants other credentials"), nowhere):
+            with pytest.raises(GrantFailed, match=why) as caught:
+                await a_host(UpstreamSettings(settings.ca_bundle, {}, (), url)).fetch(get(f"https://{HOST}/"))
+            assert "s3cr3t" not in f"{caught.value.problem}{caught.value.hint}"
 
 
 async def test_an_untrusted_or_misnamed_certificate_is_told(settings: UpstreamSettings, tmp_path: Path) -> None:

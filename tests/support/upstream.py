@@ -46,7 +46,7 @@ class MadeCa:
 
     def server_context(self, *names: str, expired: bool = False) -> ssl.SSLContext:
         """Return a server's TLS context with a certificate for names (DNS names, wildcards or addresses)."""
-        certificate, key = self._leaf(names, expired)
+        certificate, key = self.leaf(names, expired)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.set_alpn_protocols(["http/1.1"])
         with tempfile.NamedTemporaryFile() as file:
@@ -55,7 +55,8 @@ class MadeCa:
             context.load_cert_chain(file.name)
         return context
 
-    def _leaf(self, names: tuple[str, ...], expired: bool) -> tuple[bytes, bytes]:
+    def leaf(self, names: tuple[str, ...], expired: bool) -> tuple[bytes, bytes]:
+        """Return a certificate and its key, PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         end = now - datetime.timedelta(minutes=5) if expired else now + datetime.timedelta(days=2)

@@ -27,7 +27,7 @@ from moat.frames import FrameChannel
 from moat.proxy.ca import CertificateAuthority, make
 from moat.proxy.messages import (
     Configure,
-    Exchange,
+    Exchanges,
     Listen,
     ListenName,
     Named,
@@ -117,8 +117,8 @@ class RunningWorker:
         """Take in what the worker reports."""
         while (received := await self.channel.receive()) is not None:
             match decode(received[0]):
-                case Exchange(record):
-                    self.seen.append(record)
+                case Exchanges(records):
+                    self.seen += records
                 case Pong(number):
                     self.pongs.add(number)
                 case Named() as named:
@@ -139,7 +139,11 @@ class RunningWorker:
 
 @contextlib.asynccontextmanager
 async def running_worker(
-    folder: Path, roots: str = "", resolve: Mapping[str, str] | None = None, allow_cidrs: tuple[str, ...] = ()
+    folder: Path,
+    roots: str = "",
+    resolve: Mapping[str, str] | None = None,
+    allow_cidrs: tuple[str, ...] = (),
+    proxy: str = "",
 ) -> AsyncIterator[RunningWorker]:
     """Start a worker, configured; on leaving, end it and check that its log holds no secret."""
     ca = make(datetime.now(UTC))
@@ -154,7 +158,7 @@ async def running_worker(
         async with asyncio.TaskGroup() as group:
             following = group.create_task(worker.follow())
             await worker.ready()
-            worker.send(Configure(ca.certificate_pem, ca.key_pem, roots, resolve or {}, allow_cidrs))
+            worker.send(Configure(ca.certificate_pem, ca.key_pem, roots, resolve or {}, allow_cidrs, proxy))
             await worker.settle()
             yield worker
             following.cancel()

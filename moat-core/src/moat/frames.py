@@ -55,6 +55,7 @@ class FrameChannel:
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
         self._ended = False
+        self._is_full = False
         self._loop.add_reader(sock.fileno(), self._readable)
 
     @property
@@ -151,6 +152,7 @@ class FrameChannel:
             try:
                 sent = self._sock.sendmsg([data], _ancillary(descriptors))
             except (BlockingIOError, InterruptedError):
+                self._is_full = True
                 self._loop.add_writer(self._sock.fileno(), self._flush)
                 return
             except OSError:
@@ -162,8 +164,9 @@ class FrameChannel:
             self._outbox.popleft()
             if sent < len(data):
                 self._outbox.appendleft((data[sent:], []))
-        if self._sock.fileno() >= 0:
+        if self._is_full and self._sock.fileno() >= 0:
             self._loop.remove_writer(self._sock.fileno())
+        self._is_full = False
 
     def _fail(self, failure: Exception) -> None:
         self._failure = failure

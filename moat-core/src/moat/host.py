@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import aiohttp
     from aiohttp.abc import AbstractResolver
 
+    from moat.net.route import ProxyRoute
+
 BODY_LIMIT_BYTES = 1024 * 1024
 
 
@@ -114,7 +116,7 @@ class RealHost:
         try:
             async with asyncio.timeout(timeout_s), self._session() as session:
                 _refuse_literal(host, self.upstream)
-                return await _exchange(session, request)
+                return await _exchange(session, request, _route(self.upstream, request.url))
         except TimeoutError:
             raise self._unreachable(host, f"no answer in {timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError) as failure:
@@ -146,12 +148,18 @@ class RealHost:
         )
 
 
-async def _exchange(session: aiohttp.ClientSession, request: HttpRequest) -> HttpResponse:
+async def _exchange(session: aiohttp.ClientSession, request: HttpRequest, route: ProxyRoute | None) -> HttpResponse:
     parts = urlsplit(request.url)
     if parts.scheme != "https" or not parts.hostname:
         raise GrantFailed(f"{parts.scheme}://{parts.hostname} is not an https address")
     async with session.request(
-        request.method, request.url, headers=dict(request.headers), data=request.body or None, allow_redirects=False
+        request.method,
+        request.url,
+        headers=dict(request.headers),
+        data=request.body or None,
+        allow_redirects=False,
+        proxy=None if route is None else f"http://{route}",
+        proxy_headers=None if route is None else dict(route.fields),
     ) as response:
         body = bytearray()
         try:
@@ -191,6 +199,22 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _route(upstream: UpstreamSettings, url: str) -> ProxyRoute | None:
+    """Return the proxy that url is reached through; None for direct, as pinned hosts always are."""
+    if not upstream.proxy:
+        return None
+    from moat.net.authority import AuthorityRefused, from_absolute
+    from moat.net.route import ProxyRoute
+
+    try:
+        authority, _ = from_absolute(url)
+        route = ProxyRoute.parse(upstream.proxy, upstream.no_proxy)
+    except AuthorityRefused as refused:
+        raise GrantFailed(str(refused), hint="edit config.yaml") from None
+    is_direct = upstream.pinned(authority.host) is not None or not route.is_for(authority)
+    return None if is_direct else route
+
+
 def _resolver(upstream: UpstreamSettings) -> AbstractResolver:
     """Return a resolver that knows the pins and refuses, before anything is dialled, what must not be dialled."""
     from aiohttp.abc import AbstractResolver, ResolveResult
@@ -201,7 +225,8 @@ def _resolver(upstream: UpstreamSettings) -> AbstractResolver:
         ) -> list[ResolveResult]:
             pin = upstream.pinned(host)
             addresses = [pin[0]] if pin else await _addresses(host, family)
-            refusals = [_refusal(address, upstream, is_pinned=pin is not None) for address in addresses]
+            is_named = pin is not None or host == _proxy_host(upstream)
+            refusals = [_refusal(address, upstream, is_named=is_named) for address in addresses]
             allowed = [address for address, refusal in zip(addresses, refusals, strict=True) if refusal is None]
             if not allowed:
                 raise OSError(None, f"its address may not be dialled ({refusals[0]})")
@@ -231,11 +256,18 @@ def _refuse_literal(host: str, upstream: UpstreamSettings) -> None:
             raise OSError(None, f"its address may not be dialled ({why})")
 
 
-def _refusal(address: str, upstream: UpstreamSettings, *, is_pinned: bool = False) -> str | None:
-    """Return why an address may not be dialled. A pin is leave to dial it, unless it is a metadata service."""
+def _proxy_host(upstream: UpstreamSettings) -> str:
+    return (urlsplit(upstream.proxy).hostname or "") if upstream.proxy else ""
+
+
+def _refusal(address: str, upstream: UpstreamSettings, *, is_named: bool = False) -> str | None:
+    """Return why an address may not be dialled.
+
+    is_named: of a pinned host or the company's proxy, whose addresses may be dialled unless it is a metadata service's.
+    """
     from moat.net.addresses import is_metadata, refusal
 
-    if is_pinned:
+    if is_named:
         return f"{address} is a metadata service" if is_metadata(address) else None
     return refusal(address, [ipaddress.ip_network(cidr) for cidr in upstream.allow_cidrs])
 
@@ -248,6 +280,8 @@ async def _addresses(host: str, family: int) -> list[str]:
 
 def _cause(failure: Exception) -> str:
     """Return why a connection failed, in a few words that hold nothing of the request."""
+    if (status := getattr(failure, "status", 0)) and type(failure).__name__ == "ClientHttpProxyError":
+        return "upstream.proxy wants other credentials" if status == 407 else f"upstream.proxy answered {status}"
     inner = getattr(failure, "os_error", failure)
     if isinstance(inner, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({inner.verify_message})"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from moat.api.errors import MoatError
-from moat.api.rules import AddHeader, Match, RemoveHeader, SetHeader
+from moat.api.rules import AddHeader, Match, RemoveHeader, ReplaceToken, SetHeader
 
 MATCH = Match("api.example.com")
 
@@ -42,3 +42,17 @@ def test_every_token_of_the_standard_may_be_a_name(name: str) -> None:
 def test_rules_are_values() -> None:
     assert SetHeader(MATCH, "A", "1", "g") == SetHeader(Match("api.example.com"), "A", "1", "g")
     assert SetHeader(MATCH, "A", "1", "g") != SetHeader(MATCH, "A", "2", "g")
+
+
+def test_a_placeholder_is_long_and_survives_every_encoding() -> None:
+    match = Match("api.example.com")
+
+    assert "s3cr3t" not in repr(ReplaceToken(match, "moat-placeholder", "s3cr3t"))
+    for placeholder in ("", "short", "has space in it", "per%cent-per%cent"):
+        with pytest.raises(MoatError):
+            ReplaceToken(match, placeholder, "s3cr3t")
+    with pytest.raises(MoatError):
+        ReplaceToken(match, "moat-placeholder", "s3cr3t\r\n")
+    for where in ((), ("cookie",)):
+        with pytest.raises(MoatError):
+            ReplaceToken(match, "moat-placeholder", "s3cr3t", where)  # type: ignore[arg-type] # that is the claim

@@ -8,8 +8,10 @@ from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
 from moat.cli import main as program
 from moat.cli import run as command
-from moat.cli.run import checked_command, parse_variables
+from moat.cli.run import checked_command, parse_variables, policy_of
+from moat.config.settings import NetworkSettings
 from moat.daemon.protocol import SetupRequest, SetupResponse
+from moat.net.rules import parse_rule, rule_text
 from moat.paths import Home
 from moat.runs.prepare import Prepared
 
@@ -93,7 +95,8 @@ def test_every_option_reaches_the_spec(stage: Stage) -> None:
 
     stage.run(
         "data", "--grant", "github", "--grant", "github", "-e", "A=b=c", "--mount", "data:/data:ro",
-        "--policy", "strict", "--allow-host", "*.example.com", "--runtime", "bubblewrap", "--image", "img",
+        "--policy", "strict", "--allow-host", "*.example.com", "--rule", "deny DELETE *",
+        "--runtime", "bubblewrap", "--image", "img",
         "--allow-socket", "--", "true",
     )  # fmt: skip
 
@@ -103,6 +106,7 @@ def test_every_option_reaches_the_spec(stage: Stage) -> None:
     assert spec.env == {"A": "b=c"}
     assert spec.mounts[0].read_only
     assert (spec.policy.mode, spec.policy.allow) == ("strict", ("*.example.com",))
+    assert spec.policy.rules == (parse_rule("deny DELETE *"),)
     assert (spec.runtime, spec.image, spec.allow_sockets) == ("bubblewrap", "img", True)
 
 
@@ -150,6 +154,7 @@ def test_a_rehearsal_runs_nothing(stage: Stage, capfd: pytest.CaptureFixture[str
         (("-e", "X", "--", "true"), "-e X=value"),
         (("--mount", "a:b:c:d", "--", "true"), "SRC"),
         (("--policy", "none", "--", "true"), "permissive"),
+        (("--rule", "allow GET /path", "--", "true"), "names no host"),
         (("--name", "A B", "--", "true"), "cannot name a run"),
         (("absent", "--", "true"), "does not exist"),
     ],
@@ -182,3 +187,13 @@ def test_the_last_of_two_values_counts() -> None:
 def test_a_command_needs_its_dashes() -> None:
     with pytest.raises(UsageError, match="after --"):
         checked_command(("ls",), None)
+
+
+def test_what_may_leave_comes_from_the_command_line_before_the_settings() -> None:
+    settings = NetworkSettings("strict", ("deny *",))
+    both = policy_of("permissive", (), ("allow a.example",), settings)
+
+    assert policy_of(None, (), (), settings).mode == "strict"
+    assert policy_of(None, (), (), NetworkSettings()).mode == "permissive"
+    assert both.mode == "permissive"
+    assert [rule_text(rule) for rule in both.rules] == ["allow * a.example", "deny * *"]

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 from moat.api.errors import UsageError
-from moat.config.settings import DEFAULT_IMAGE, Settings, UpstreamSettings, load_settings, split_address
+from moat.config.settings import (
+    DEFAULT_IMAGE,
+    NetworkSettings,
+    Settings,
+    UpstreamSettings,
+    load_settings,
+    split_address,
+)
 from moat.paths import Home
 
 
@@ -42,7 +49,8 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
         tmp_path,
         "image: debian:trixie\nruntime: docker\n"
         "upstream:\n  ca_bundle: roots.pem\n  resolve: {API.example.com: '127.0.0.1:8443'}\n"
-        "  allow_cidrs: [10.0.0.0/8]\n",
+        "  allow_cidrs: [10.0.0.0/8]\n  proxy: http://moat:s3cr3t@proxy:3128\n"
+        "  no_proxy: ['*.corp', '[::1]:8443', 10.0.0.1, git.corp:443, '*']\n",
     )
 
     assert (read.image, read.runtime) == ("debian:trixie", "docker")
@@ -50,6 +58,9 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
     assert read.upstream.pinned("api.EXAMPLE.com") == ("127.0.0.1", 8443)
     assert read.upstream.pinned("other.example.com") is None
     assert read.upstream.allow_cidrs == ("10.0.0.0/8",)
+    assert read.upstream.proxy == "http://moat:s3cr3t@proxy:3128"
+    assert read.upstream.no_proxy == ("*.corp", "[::1]:8443", "10.0.0.1", "git.corp:443", "*")
+    assert "s3cr3t" not in repr(read)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +68,7 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
     [
         ("upstreem: {}", "unknown setting upstreem", "did you mean upstream?"),
         ("upstream: {ca_bundel: x}", "unknown setting upstream.ca_bundel", "did you mean upstream.ca_bundle?"),
-        ("colour: red", "unknown setting colour", "known here: upstream, image, runtime"),
+        ("colour: red", "unknown setting colour", "known here: upstream, image, runtime, network"),
     ],
 )
 def test_unknown_keys_are_errors_with_a_suggestion(tmp_path: Path, text: str, problem: str, hint: str) -> None:
@@ -91,6 +102,27 @@ def test_mistakes_name_the_file_and_the_key(tmp_path: Path, text: str, problem: 
     assert str(tmp_path / "config.yaml") in caught.value.problem
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("proxy: https://u:s3cr3t@proxy:1", "is not the address of an HTTP proxy"),
+        ("proxy: http://u:s3cr3t@proxy", "is not the address of an HTTP proxy"),
+        ("proxy: http://u:s3cr3t@proxy:s3cr3t", "is not the address of an HTTP proxy"),
+        ("proxy: http://u:s3cr3t@proxy:1/path", "is not the address of an HTTP proxy"),
+        ("proxy: [http://u:s3cr3t@proxy:1]", "upstream.proxy"),
+        ("no_proxy: ['.corp', 'x*.corp']", "'x*.corp' is not a host"),
+        ("no_proxy: ['http://a']", "'http://a' is not a host"),
+        ("no_proxy: corp", "upstream.no_proxy"),
+    ],
+)
+def test_mistakes_about_the_proxy_are_told_without_its_password(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settings(tmp_path, f"upstream:\n  {text}\n")
+
+    assert problem in caught.value.problem
+    assert "s3cr3t" not in f"{caught.value.problem}{caught.value.hint}"
+
+
 @pytest.mark.parametrize("make", [lambda p: p.mkdir(), lambda p: p.write_bytes(b"\xff")], ids=["a folder", "no text"])
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, make: object) -> None:
     assert callable(make)
@@ -120,3 +152,14 @@ def test_addresses_with_and_without_a_port(text: str, address: tuple[str, int | 
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         split_address(text)
+
+
+def test_network_rules_are_taken_in_their_order_and_misspelt_keys_are_not(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.config.write_text("network: {policy: strict, rules: [allow a.example, deny *]}")
+
+    assert load_settings(home).network == NetworkSettings("strict", ("allow a.example", "deny *"))
+    home.config.write_text("network: {rule: [deny *]}")
+    with pytest.raises(UsageError, match=r"network\.rule") as error:
+        load_settings(home)
+    assert "network.rules" in error.value.hint

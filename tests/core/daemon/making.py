@@ -14,6 +14,7 @@ from typing import Any
 
 from moat.api.container import ContainerSetup
 from moat.api.credentials import Credential, CredentialProvider, Host
+from moat.api.endpoints import EndpointProvider
 from moat.api.errors import GrantMissing, UsageError
 from moat.api.rules import Match, Rule, SetHeader
 from moat.api.runs import Contribution, ExchangeRecord, NetworkPolicy, RunContext, RunInfo, RunSpec
@@ -74,11 +75,15 @@ class Orchard:
     def __init__(self, *contributions: tuple[str, Contribution]) -> None:
         self.contributions = list(contributions)
         self.seen: list[tuple[Any, ...]] = []
+        self.endpoints: dict[str, EndpointProvider] = {}
 
     def credential_provider(self, name: str) -> CredentialProvider:
         if name not in ("apple", "pear", "plum"):
             raise UsageError(f"no provider called {name!r} is installed", hint=f"run: pip install moat-provider-{name}")
         return Fruit(name)
+
+    def endpoint_provider(self, name: str) -> EndpointProvider | None:
+        return self.endpoints.get(name)
 
     def configure_run(self, spec: RunSpec) -> list[tuple[str, Contribution]]:
         self.seen.append(("configure", spec))

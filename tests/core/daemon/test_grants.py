@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from moat.api.container import ContainerSetup
-from moat.api.errors import GrantMissing, PlanConflict, StoreLocked, UsageError
+from moat.api.credentials import Credential
+from moat.api.endpoints import Endpoint, EndpointProvider, Forward, ProxyPath, Upstream
+from moat.api.errors import GrantMissing, PlanConflict, PluginError, StoreLocked, UsageError
 from moat.api.rules import Match, SetHeader
 from moat.api.runs import Contribution, RunSpec
 from moat.daemon.grants import Grants
@@ -33,6 +35,39 @@ def test_all_missing_grants_are_named_with_their_lines() -> None:
 
     assert caught.value.problem == "missing grants: apple, plum"
     assert caught.value.hint.splitlines() == ["run: moat grant apple", "run: moat grant plum"]
+
+
+class Stall(EndpointProvider):
+    name, summary = "apple", "endpoints for a test"
+
+    def __init__(self, *prefixes: str) -> None:
+        self.prefixes = prefixes
+
+    def endpoints(self, credential: Credential) -> list[Endpoint]:
+        rule = SetHeader(Match("a.test"), "X-Key", f"s3cr3t-made-of-{credential.provider}")
+        how = Forward(Upstream("a.test", client_certificate="s3cr3t-certificate"), (rule,))
+        return [Endpoint(ProxyPath(prefix), how, credential.provider) for prefix in self.prefixes]
+
+
+def test_a_grant_brings_its_endpoints_and_the_log_learns_their_secrets() -> None:
+    plugins, redactor = Orchard(), Redactor()
+    plugins.endpoints = {"apple": Stall("/_moat/a/", "/_moat/b/")}
+    grants = Grants(Vault("apple", "pear"), plugins, redactor)
+
+    assert [each.where.prefix for each in grants.resolve(a_spec("apple")).endpoints] == ["/_moat/a/", "/_moat/b/"]
+    assert grants.resolve(a_spec("pear")).endpoints == ()
+    assert redactor.clean("s3cr3t-made-of-apple s3cr3t-certificate") == f"{REDACTED} {REDACTED}"
+
+
+def test_two_endpoints_at_one_path_refuse_the_run() -> None:
+    plugins = Orchard()
+    plugins.endpoints = {"apple": Stall("/_moat/a/"), "pear": Stall("/_moat/a/")}
+    with pytest.raises(PlanConflict, match="apple and pear both want /_moat/a/"):
+        Grants(Vault("apple", "pear"), plugins, Redactor()).resolve(a_spec("apple", "pear"))
+
+    plugins.endpoints = {"apple": Stall("/_moat/a/", "/_moat/a/")}
+    with pytest.raises(PluginError, match="one path"):
+        Grants(Vault("apple"), plugins, Redactor()).resolve(a_spec("apple"))
 
 
 @pytest.mark.parametrize("name", ["kiwi", "../apple", "", "Apple"])

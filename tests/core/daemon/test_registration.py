@@ -19,6 +19,7 @@ from moat.daemon.registration import (
     token_of,
 )
 from moat.daemon.registry import hash_token
+from moat.net.rules import parse_rule
 
 from core.daemon.making import RUN_ID
 
@@ -64,3 +65,9 @@ def test_a_setup_holds_placeholders_mounts_and_hosts() -> None:
 
     assert (answer.env, answer.files, answer.mounts) == ({"A": "1"}, {"/f": "x"}, (("/s", "/t", True),))
     assert (answer.hosts, answer.ca_certificate) == (("a.org", "b.org"), "CERT")
+
+
+def test_network_rules_come_as_lines_and_a_mistake_is_the_users() -> None:
+    assert checked_policy("strict", (), ("allow GET x.org/a",)).rules == (parse_rule("allow GET x.org/a"),)
+    with pytest.raises(UsageError, match="no network rule"):
+        checked_policy("permissive", (), ("maybe x.org",))

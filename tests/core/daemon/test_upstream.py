@@ -16,11 +16,23 @@ def an_installation(upstream: UpstreamSettings) -> Installation:
 def test_the_worker_is_told_ca_roots_pins_and_ranges(tmp_path: Path) -> None:
     bundle = tmp_path / "roots.pem"
     bundle.write_text("ROOTS")
-    upstream = UpstreamSettings(bundle, {"api.internal": "10.0.0.5"}, ("10.0.0.0/8",))
+    proxy, direct = "http://moat:s3cr3t@proxy:3128", ("*.corp",)
+    upstream = UpstreamSettings(bundle, {"api.internal": "10.0.0.5"}, ("10.0.0.0/8",), proxy, direct)
 
     told = an_installation(upstream).configuration()
 
-    assert told == Configure("CERT", "KEY", "ROOTS", {"api.internal": "10.0.0.5"}, ("10.0.0.0/8",))
+    assert told == Configure("CERT", "KEY", "ROOTS", {"api.internal": "10.0.0.5"}, ("10.0.0.0/8",), proxy, direct)
+    assert "s3cr3t" not in repr(told)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "direct"), [("http://u:s3cr3t@pro..xy:1", ()), ("http://proxy:1", ("a..b",))], ids=["proxy", "no_proxy"]
+)
+def test_a_proxy_that_the_worker_could_not_use_is_an_error_that_hides_it(proxy: str, direct: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=r"upstream\.proxy") as caught:
+        an_installation(UpstreamSettings(None, {}, (), proxy, direct)).configuration()
+
+    assert "s3cr3t" not in caught.value.problem
 
 
 @pytest.mark.parametrize("content", [None, b"\xff"], ids=["absent", "no text"])

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 from moat.api.http import Authority
-from moat.api.runs import NetworkPolicy
-from moat.net.policy import METADATA_NAMES, allow_line, is_nameable, objection
+from moat.api.runs import NetworkPolicy, PolicyMode
+from moat.net.policy import METADATA_NAMES, Objection, allow_line, is_nameable, narrowed, objection, request_objection
+from moat.net.rules import parse_rule
 
 API = Authority("https", "api.example.com", 443)
 PERMISSIVE = NetworkPolicy()
@@ -65,3 +66,76 @@ def test_a_host_is_nameable_when_https_or_http_may_leave() -> None:
 def test_the_allow_line_leaves_a_default_port_out() -> None:
     assert allow_line(Authority("http", "a.example", 80)) == "--allow-host a.example"
     assert allow_line(Authority("https", "::1", 8443)) == "--allow-host [::1]:8443"
+
+
+def ruled(*lines: str, mode: PolicyMode = "strict") -> NetworkPolicy:
+    return NetworkPolicy(mode, (), tuple(map(parse_rule, lines)))
+
+
+def asked(policy: NetworkPolicy, method: str = "GET", path: str = "/", authority: Authority = API) -> Objection | None:
+    assert narrowed(narrowed(policy, authority), authority) == narrowed(policy, authority)
+    found = request_objection(policy, {GRANTED}, authority, method, path)
+    assert request_objection(narrowed(policy, authority), {GRANTED}, authority, method, path) == found
+    return found
+
+
+GRANTED = Authority("https", "granted.example", 443)
+
+
+def test_a_rule_lets_out_in_strict_and_keeps_in_in_permissive() -> None:
+    assert asked(ruled("allow GET api.example.com/repos/**"), path="/repos/x") is None
+    assert asked(ruled("deny DELETE *", mode="permissive"), "DELETE") is not None
+    assert asked(ruled("deny DELETE *", mode="permissive"), "GET") is None
+
+
+def test_what_no_rule_fits_is_for_the_mode_to_decide() -> None:
+    rules = "allow GET api.example.com/repos/**"
+
+    assert asked(ruled(rules), path="/user") is not None
+    assert asked(ruled(rules, mode="permissive"), path="/user") is None
+    assert asked(ruled(rules), authority=GRANTED) is None
+
+
+def test_a_rule_wins_over_a_grant_and_metadata_over_every_rule() -> None:
+    assert asked(ruled("deny granted.example"), authority=GRANTED) is not None
+    metadata = Authority("http", "metadata.google.internal", 80)
+    assert asked(ruled("allow *"), authority=metadata) is not None
+    assert objection(ruled("allow *"), (), metadata) is not None
+
+
+def test_a_denial_names_the_rule_and_a_line_that_helps() -> None:
+    denied = asked(ruled("deny * api.example.com"), "POST", "/a%2Db")
+    unlisted = asked(ruled("allow GET api.example.com/a"), "POST", "/a")
+    at_connect = objection(ruled("deny * api.example.com"), (), API)
+
+    assert denied is not None
+    assert "'deny * api.example.com'" in denied.reason
+    assert denied.allow_line == "--rule 'allow POST api.example.com/a-b'"
+    assert unlisted is not None
+    assert unlisted.allow_line == "--rule 'allow POST api.example.com/a'"
+    assert at_connect is not None
+    assert at_connect.allow_line == "--rule 'allow api.example.com'"
+    assert parse_rule("allow api.example.com")
+
+
+@pytest.mark.parametrize("path", ["/admin%2fx", "/x/../admin", "//admin", "/admin;a/x", "/%61dmin%00"])
+def test_a_doubtful_path_is_denied_as_soon_as_a_rule_asks_for_it(path: str) -> None:
+    found = asked(ruled("deny api.example.com/admin/**", "allow api.example.com"), path=path)
+
+    assert found is not None
+    assert "more than one way" in found.reason
+    assert not found.allow_line
+    assert asked(ruled("allow api.example.com"), path=path) is None
+
+
+def test_the_path_is_compared_as_servers_read_it() -> None:
+    assert asked(ruled("deny api.example.com/admin/**", "allow *"), path="/%61dmin/x") is not None
+
+
+def test_before_a_request_is_known_a_host_is_let_through_if_any_could_leave() -> None:
+    policy = ruled("allow GET api.example.com/a", "deny *")
+
+    assert objection(policy, (), API) is None
+    assert objection(policy, (), GRANTED) is not None
+    assert is_nameable(policy, (), "api.example.com")
+    assert not is_nameable(policy, (), "granted.example")

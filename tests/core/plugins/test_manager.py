@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import click
 import pytest
-from moat.api import Contribution, ExchangeRecord, RunInfo, RunSpec, hookimpl
+from moat.api import Contribution, Credential, Endpoint, EndpointProvider, ExchangeRecord, RunInfo, RunSpec, hookimpl
 from moat.api.errors import PluginError, UsageError
 from moat.plugins.discovery import Candidate
 from moat.plugins.manager import Plugins
@@ -45,6 +45,38 @@ def test_a_name_claimed_twice_is_an_error_that_names_both_distributions() -> Non
 
     assert "evil-helper" in caught.value.problem
     assert "moat-provider-github" in caught.value.problem
+
+
+def an_endpoint_provider(called: str) -> EndpointProvider:
+    class Provider(EndpointProvider):
+        name, summary = called, "endpoints"
+
+        def endpoints(self, credential: Credential) -> list[Endpoint]:
+            del credential
+            return []
+
+    return Provider()
+
+
+def test_an_endpoint_provider_is_found_by_the_name_of_its_grant() -> None:
+    plugins = Plugins([a_plugin("kube", moat_endpoint_providers=lambda: [an_endpoint_provider("kube")])])
+
+    assert getattr(plugins.endpoint_provider("kube"), "name", None) == "kube"
+    assert plugins.endpoint_provider("github") is None
+
+
+def test_endpoints_of_one_grant_by_two_plugins_are_an_error() -> None:
+    both = [a_plugin(name, moat_endpoint_providers=lambda: [an_endpoint_provider("kube")]) for name in ("a", "b")]
+
+    with pytest.raises(PluginError, match="moat-provider-a and by moat-provider-b"):
+        Plugins(both).endpoint_provider("kube")
+
+
+def test_a_plugin_whose_endpoint_hook_fails_is_disabled_and_reported() -> None:
+    plugins = Plugins([a_plugin("kube", moat_endpoint_providers=boom)])
+
+    assert plugins.endpoint_provider("kube") is None
+    assert "moat_endpoint_providers" in str(plugins.problems[0])
 
 
 def test_an_unknown_provider_lists_what_is_installed_and_how_to_get_it() -> None:

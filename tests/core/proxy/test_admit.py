@@ -87,3 +87,22 @@ def test_basic_wants_the_scheme_in_any_case_and_keeps_colons_of_the_password() -
 
 def test_no_secret_shows_in_the_repr_of_a_live_run() -> None:
     assert "s3cr3t" not in repr(LiveRun.of(a_run("r", "t")))
+
+
+def test_what_a_run_has_spent_outlives_its_replacement_and_not_the_run() -> None:
+    runs = Admission()
+    runs.put(a_run("run_a", "s3cr3t-a"))
+    first = runs.by_id("run_a")
+    assert first is not None
+    first.spent.add(["s3cr3t-that-was-spent"])
+    runs.put(a_run("run_a", "s3cr3t-a", authority="other.example.com"))
+    second = runs.by_id("run_a")
+    runs.drop("run_a")
+    runs.put(a_run("run_a", "s3cr3t-a"))
+    third = runs.by_id("run_a")
+
+    assert second is not None
+    assert second.scrubbed == {"other.example.com"}
+    assert second.spent.scrub
+    assert third is not None
+    assert not third.spent.scrub

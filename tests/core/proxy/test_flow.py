@@ -4,6 +4,7 @@ import pytest
 from moat.api.http import Authority
 from moat.api.rules import Match, SetHeader
 from moat.api.runs import ExchangeRecord, NetworkPolicy, RunContext
+from moat.net.rules import parse_rule
 from moat.proxy.admit import LiveRun
 from moat.proxy.flow import Arrival, Passage, judge, judge_connect
 from moat.proxy.http1 import read_request
@@ -114,3 +115,38 @@ def test_connect_is_judged_by_policy_and_by_its_form() -> None:
 
 def test_http_1_0_without_host_takes_the_connections_authority() -> None:
     assert ask("GET / HTTP/1.0").authority == API
+
+
+def test_nothing_is_done_to_answers_until_a_credential_went_out_and_then_to_those_of_its_hosts() -> None:
+    long = SetHeader(Match("api.example.com", paths=("/with",)), "Authorization", "Bearer s3cr3t-token", "example")
+    run = LiveRun.of(RunContext("run_1", "", NetworkPolicy(), (long,), True))
+    lines = ("Host: api.example.com", "Accept-Encoding: br")
+    other = Arrival("connect", Authority("https", "other.example", 443))
+    before = ask("GET /without HTTP/1.1", *lines, run=run)
+    spending = ask("GET /with HTTP/1.1", *lines, run=run)
+    after = ask("GET /without HTTP/1.1", *lines, run=run)
+    elsewhere = ask("GET / HTTP/1.1", "Host: other.example", "Accept-Encoding: br", arrival=other, run=run)
+
+    assert before.answering is None
+    assert before.head.headers.get("Accept-Encoding") == "br"
+    assert spending.answering is not None
+    assert spending.answering.must_read
+    assert spending.head.headers.get("Accept-Encoding") == "identity"
+    assert after.answering is not None
+    assert not after.answering.must_read
+    assert elsewhere.answering is None
+    assert elsewhere.head.headers.get("Accept-Encoding") == "br"
+
+
+def test_rules_are_asked_about_method_and_path_and_connect_about_the_host() -> None:
+    rules = tuple(map(parse_rule, ("allow GET api.example.com/repos/**", "deny *")))
+    run = LiveRun.of(RunContext("run_1", "", NetworkPolicy("strict", (), rules), (RULE,), True))
+    connect = read_request("CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443")
+
+    assert judge_connect(run, connect, a_trail()) == API
+    assert ask("GET /repos/x?y HTTP/1.1", "Host: api.example.com", run=run).head.target == "/repos/x?y"
+    denied = refused("POST /repos/x HTTP/1.1", "Host: api.example.com", run=run)
+    assert (denied.status, denied.outcome, denied.kind) == (403, "denied", "policy")
+    assert denied.allow_line == "--rule 'allow POST api.example.com/repos/x'"
+    assert refused("GET /repos/%2e%2e/user HTTP/1.1", "Host: api.example.com", run=run).status == 403
+    assert refused("GET https://api.example.com/user HTTP/1.1", "Host: api.example.com", run=run).status == 403

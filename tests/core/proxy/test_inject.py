@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from moat.api.http import Authority, Headers, RequestHead
 from moat.api.rules import AddHeader, Match, RemoveHeader, Rule, SetHeader
-from moat.proxy.inject import by_authority, decoded_path, inject
+from moat.net.paths import decoded_path
+from moat.proxy.inject import by_authority, inject
 
 API = Authority("https", "api.example.com", 443)
 
@@ -117,3 +118,13 @@ def test_rules_cannot_touch_framing_or_routing(name: str) -> None:
 
 def test_no_secret_shows_in_the_repr() -> None:
     assert "s3cr3t" not in repr(inject([a_rule()], a_head()))
+
+
+def test_what_was_secret_of_that_which_left_is_told_and_the_rest_is_not() -> None:
+    rules: list[Rule] = [
+        a_rule("s3cr3t-one"),
+        a_rule("s3cr3t-never-sent"),
+        AddHeader(Match("api.example.com"), "X-Version", "2023-06-01", is_secret=False),
+    ]
+
+    assert inject(rules, a_head()).secrets == ("s3cr3t-one",)

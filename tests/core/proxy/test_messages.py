@@ -8,6 +8,7 @@ from moat.proxy.messages import (
     Configure,
     Drop,
     Exchange,
+    Exchanges,
     Listen,
     MessageError,
     Named,
@@ -26,7 +27,9 @@ from moat.proxy.messages import (
 RECORD = ExchangeRecord("run_1", "2026-01-01T00:00:00Z", "connect", "GET", "https", "a.example", 443, "/", 200,
                         "forwarded", grants=("github",))  # fmt: skip
 MESSAGES: list[ToWorker | ToDaemon] = [
-    Configure("cert", "s3cr3t-key", "roots", {"a.example": "127.0.0.1:1"}, ("10.0.0.0/8",)),
+    Configure(
+        "cert", "s3cr3t-key", "roots", {"a.example": "127.0.0.1:1"}, ("10.0.0.0/8",), "http://u:s3cr3t@p:1", ("*.corp",)
+    ),
     SetRun(RunContext("run_1", "ab", NetworkPolicy("strict", ("a.example",))), {"a.example": "127.107.0.1"}),
     Listen("run_1", "dns-udp"),
     Drop("run_1"),
@@ -34,6 +37,7 @@ MESSAGES: list[ToWorker | ToDaemon] = [
     Stop(),
     Ready(),
     Exchange(RECORD),
+    Exchanges((RECORD, RECORD)),
     Named("run_1", "a.example", "127.107.0.1"),
     Pong(7),
 ]

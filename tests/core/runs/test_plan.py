@@ -7,6 +7,7 @@ from moat.api.container import Mount
 from moat.api.errors import PlanConflict, UsageError
 from moat.api.runs import NetworkPolicy
 from moat.daemon.protocol import SetupResponse
+from moat.net.rules import parse_rule
 from moat.runs.plan import Found, plan
 from moat.runs.trust import BUNDLE, DOOR_URL, SYSTEM_BUNDLE
 
@@ -186,3 +187,9 @@ def test_a_variable_has_a_name(name: str) -> None:
 def test_there_is_a_command() -> None:
     with pytest.raises(UsageError, match="no command"):
         plan(a_spec(""), some_facts())
+
+
+def test_network_rules_are_registered_as_lines() -> None:
+    policy = NetworkPolicy(rules=(parse_rule("allow GET x.org/a"),))
+
+    assert plan(a_spec("curl", policy=policy), some_facts()).registration.network_rules == ("allow GET x.org/a",)

@@ -13,11 +13,12 @@ from moat.api.credentials import (
     HttpRequest,
     HttpResponse,
 )
+from moat.api.endpoints import Endpoint, EndpointProvider, Forward, ProxyPath, Upstream
 from moat.api.errors import GrantFailed, MoatError
 from moat.api.hookspecs import hookimpl
 from moat.api.http import Authority, Headers, RequestHead, ResponseHead
-from moat.api.rules import AddHeader, Match, RemoveHeader, Rule, SetHeader
-from moat.api.runs import Contribution, ExchangeRecord, NetworkPolicy, RunInfo, RunSpec
+from moat.api.rules import AddHeader, Match, RemoveHeader, ReplaceToken, Rule, SetHeader
+from moat.api.runs import Contribution, ExchangeRecord, NetworkPolicy, NetworkRule, RunInfo, RunSpec
 from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
 from moat.api.tokens import TokenProvider, clean_token, rejection
 
@@ -30,7 +31,10 @@ __all__ = [
     "Credential",
     "CredentialProvider",
     "DoorTicket",
+    "Endpoint",
+    "EndpointProvider",
     "ExchangeRecord",
+    "Forward",
     "GrantFailed",
     "GrantOption",
     "Headers",
@@ -41,8 +45,11 @@ __all__ = [
     "MoatError",
     "Mount",
     "NetworkPolicy",
+    "NetworkRule",
+    "ProxyPath",
     "Readiness",
     "RemoveHeader",
+    "ReplaceToken",
     "RequestHead",
     "ResponseHead",
     "Rule",
@@ -54,6 +61,7 @@ __all__ = [
     "SetHeader",
     "Stdio",
     "TokenProvider",
+    "Upstream",
     "clean_token",
     "hookimpl",
     "rejection",

@@ -1,6 +1,6 @@
 """Every hook a plugin can implement, on one page. Mark an implementation with `@hookimpl`.
 
-The first three say what a plugin *is*; the rest watch or narrow. Hooks are synchronous and cheap: whatever waits is an
+The first four say what a plugin *is*; the rest watch or narrow. Hooks are synchronous and cheap: whatever waits is an
 async method of a provider. Results combine by rules that no order can change (docs/plugins/hooks.md).
 """
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from moat.api.credentials import CredentialProvider
+from moat.api.endpoints import EndpointProvider
 from moat.api.runs import Contribution, ExchangeRecord, RunInfo, RunSpec
 from moat.api.runtimes import Runtime
 
@@ -25,6 +26,12 @@ hookimpl = pluggy.HookimplMarker("moat")
 @hookspec
 def moat_credential_providers() -> Iterable[CredentialProvider]:
     """Return this plugin's credential providers. Names are unique across all plugins."""
+    raise NotImplementedError
+
+
+@hookspec
+def moat_endpoint_providers() -> Iterable[EndpointProvider]:
+    """Return this plugin's endpoint providers, each named like the grant that it serves. Names are unique."""
     raise NotImplementedError
 
 

@@ -8,9 +8,25 @@ from pathlib import Path
 from typing import Literal
 
 from moat.api.container import ContainerSetup, Mount
+from moat.api.endpoints import Endpoint
 from moat.api.rules import Rule
 
 PolicyMode = Literal["permissive", "strict"]
+Verdict = Literal["allow", "deny"]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRule:
+    """One line of a policy: lets some requests out, or keeps them in. Made by `moat.net.rules` from its text.
+
+    methods: upper case; empty means every one. host: pattern as in NetworkPolicy.allow, and `*`. path: pattern over the
+    decoded path, `*` one segment, `**` any number; empty means every path.
+    """
+
+    verdict: Verdict
+    methods: tuple[str, ...]
+    host: str
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +34,12 @@ class NetworkPolicy:
     """May this leave? permissive: every public host. strict: only allow, and the hosts of grants.
 
     allow: host patterns, `host`, `*.host`, either with `:port`; without a port 443, and 80 for http.
+    rules: come before both; the first that fits decides.
     """
 
     mode: PolicyMode = "permissive"
     allow: tuple[str, ...] = ()
+    rules: tuple[NetworkRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +63,7 @@ class RunContext:
     """A live run as the proxy sees it: immutable, replaced whole. token_sha256: hex; the token itself is not kept.
 
     is_open: False until the sandbox has proved that it is sealed; nothing but the probe is answered before.
+    endpoints: served at the proxy's own address.
     """
 
     run_id: str
@@ -53,6 +72,7 @@ class RunContext:
     rules: tuple[Rule, ...] = field(default=(), repr=False)
     is_open: bool = False
     probe_answer: str = field(default="", repr=False)
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +100,8 @@ class ExchangeRecord:
     """One request and its answer, as traced. path never holds a query value; no header or body is ever recorded.
 
     outcome: "forwarded", "denied", "failed" or "refused" (malformed or unidentified). via: "connect", "http",
-    "transparent", or "dns" for a host that got no address because the policy keeps it in. grants: names of those
-    spent on it. allow_line: what to add to be let out, for denials.
+    "transparent", "endpoint", or "dns" for a host that got no address because the policy keeps it in. grants: names of
+    those spent on it. allow_line: what to add to be let out, for denials.
     """
 
     run_id: str

@@ -18,7 +18,8 @@ from moat.api.runtimes import Sandbox, Stdio
 from moat.cli.output import say, show, show_json, warn
 from moat.cli.run_words import as_json, as_text, end_line, own_secrets, start_line
 from moat.config.mounts import parse_mount
-from moat.config.settings import load_settings
+from moat.config.settings import NetworkSettings, load_settings
+from moat.net.rules import parse_rule
 from moat.paths import Home, find_home
 from moat.plugins.manager import Plugins
 from moat.runs.attach import Attachment, fill_closed, own_terminal
@@ -53,8 +54,9 @@ class RunCommand(click.Command):
 @click.option("--mount", "mounts", multiple=True, metavar="SRC[:DST][:ro]", help="Show a host path inside.")
 @click.option("--runtime", envvar="MOAT_RUNTIME", default="", metavar="R", help="bubblewrap, docker or process.")
 @click.option("--image", envvar="MOAT_IMAGE", default="", metavar="I", help="Container image, for docker.")
-@click.option("--policy", type=click.Choice(["permissive", "strict"]), default="permissive", help="What may leave.")
+@click.option("--policy", type=click.Choice(["permissive", "strict"]), help="What may leave; permissive by default.")
 @click.option("--allow-host", "allowed", multiple=True, metavar="H", help="Let this host out in strict.")
+@click.option("--rule", "rules", multiple=True, metavar="R", help="As 'allow GET host/path/**'; the first that fits.")
 @click.option("--allow-socket", is_flag=True, help="Mount sockets of the host too: each is a way out.")
 @click.option("--name", default="", metavar="N", help="Name the run; otherwise it gets one.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
@@ -68,8 +70,9 @@ def run(
     mounts: tuple[str, ...],
     runtime: str,
     image: str,
-    policy: PolicyMode,
+    policy: PolicyMode | None,
     allowed: tuple[str, ...],
+    rules: tuple[str, ...],
     allow_socket: bool,
     name: str,
     dry_run: bool,
@@ -92,12 +95,20 @@ def run(
         grants=tuple(dict.fromkeys(grants)),
         env=parse_variables(variables),
         mounts=tuple(parse_mount(text, cwd, Path.home()) for text in mounts),
-        policy=NetworkPolicy(policy, allowed),
+        policy=policy_of(policy, allowed, rules, settings.network),
         runtime=runtime or settings.runtime,
         image=image or settings.image,
         allow_sockets=allow_socket,
     )
     return _rehearse(spec, home, in_json) if dry_run else _run(spec, home)
+
+
+def policy_of(
+    mode: PolicyMode | None, allowed: tuple[str, ...], rules: tuple[str, ...], settings: NetworkSettings
+) -> NetworkPolicy:
+    """Return what may leave: rules of the command line before those of config.yaml. Raises UsageError."""
+    lines = (*rules, *settings.rules)
+    return NetworkPolicy(mode or settings.policy, allowed, tuple(parse_rule(line) for line in lines))
 
 
 def checked_command(words: tuple[str, ...], command: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from moat.api.runs import ExchangeRecord, RunInfo, RunSpec
+from moat.net.rules import rule_text
 from moat.runs.prepare import Prepared
 from moat.trace.network import read_exchanges
 
@@ -51,6 +52,7 @@ def as_text(prepared: Prepared, spec: RunSpec) -> str:
         f"command    {shlex.join(sandbox.argv)}",
         f"runtime    {prepared.runtime.name} ({sealed}){f', image {sandbox.image}' if sandbox.image else ''}",
         f"policy     {spec.policy.mode}{''.join(f' + {host}' for host in spec.policy.allow)}",
+        *(f"  {rule_text(rule)}" for rule in spec.policy.rules),
         f"grants     {', '.join(spec.grants) or 'none'}",
     ]
     if prepared.facts.setup.hosts:
@@ -74,7 +76,11 @@ def as_json(prepared: Prepared, spec: RunSpec) -> dict[str, object]:
         "runtime": prepared.runtime.name,
         "sealed": prepared.runtime.sealed,
         "image": sandbox.image,
-        "policy": {"mode": spec.policy.mode, "allow": list(spec.policy.allow)},
+        "policy": {
+            "mode": spec.policy.mode,
+            "allow": list(spec.policy.allow),
+            "rules": [rule_text(rule) for rule in spec.policy.rules],
+        },
         "grants": list(spec.grants),
         "spent_on": list(prepared.facts.setup.hosts),
         "mounts": [

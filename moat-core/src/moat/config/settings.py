@@ -2,10 +2,15 @@
 
     image: debian:bookworm-slim
     runtime: bubblewrap
+    network:
+      policy: strict
+      rules: ["allow GET api.github.com/repos/**", "deny * api.github.com"]
     upstream:
       ca_bundle: /etc/company/roots.pem
       resolve: {api.internal: "10.0.0.5:8443"}
       allow_cidrs: [10.0.0.0/8]
+      proxy: http://proxy.corp.example:3128
+      no_proxy: ["*.corp.example"]
 
 YAML and pydantic are imported only when the file exists: most installations have none.
 """
@@ -19,7 +24,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from moat.api.errors import UsageError
 from moat.paths import Home
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
 
 DEFAULT_IMAGE = "debian:bookworm-slim"
 
+_DIRECT = re.compile(r"\*|(?:\*\.)?(?:\[[0-9A-Fa-f:.]+\]|[^\s:/@*\[\]]+)(?::[0-9]{1,5})?")
 _PLACE = re.compile(r"(?:\[([^]]*)\]|([^:]*))(?::([0-9]{1,5}))?")
 
 
@@ -37,17 +44,28 @@ class UpstreamSettings:
     """How services are reached, by the proxy and by `moat grant` alike.
 
     ca_bundle: PEM file with roots trusted besides the system's. resolve: host → "address" or "address:port", an IPv6
-    address with a port in brackets. allow_cidrs: ranges that may be dialled although they are not public.
+    address with a port in brackets. allow_cidrs: ranges that may be dialled although they are not public. proxy: the
+    company's, http://[user:password@]host:port, "" for none. no_proxy: hosts that are reached without it.
     """
 
     ca_bundle: Path | None = None
     resolve: Mapping[str, str] = field(default_factory=dict)
     allow_cidrs: tuple[str, ...] = ()
+    proxy: str = field(default="", repr=False)
+    no_proxy: tuple[str, ...] = ()
 
     def pinned(self, host: str) -> tuple[str, int | None] | None:
         """Return the address, and the port if one is set, that host is pinned to; None when it is not."""
         place = self.resolve.get(host.lower())
         return split_address(place) if place is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """What may leave, where the command line does not say. rules: as `moat.net.rules` reads them, after --rule."""
+
+    policy: Literal["permissive", "strict"] = "permissive"
+    rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,7 @@ class Settings:
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
     image: str = DEFAULT_IMAGE
     runtime: str = ""
+    network: NetworkSettings = field(default_factory=NetworkSettings)
 
 
 def load_settings(home: Home) -> Settings:
@@ -105,8 +124,9 @@ def _checked(path: Path, values: object) -> Settings:
     if not isinstance(values, dict):
         raise UsageError(f"{path} must be a mapping of settings", hint=f"edit {path}")
     _refuse_unknown(path, "", values, Settings)
-    if isinstance(upstream := values.get("upstream"), dict):
-        _refuse_unknown(path, "upstream.", upstream, UpstreamSettings)
+    for name, kind in (("network", NetworkSettings), ("upstream", UpstreamSettings)):
+        if isinstance(section := values.get(name), dict):
+            _refuse_unknown(path, f"{name}.", section, kind)
     try:
         settings = TypeAdapter(Settings).validate_python(values)
     except ValidationError as failure:
@@ -142,6 +162,12 @@ def _checked_upstream(path: Path, upstream: UpstreamSettings) -> UpstreamSetting
         _must_parse(
             path, "upstream.allow_cidrs", network, ipaddress.ip_network, "a range of addresses, as in 10.0.0.0/8"
         )
+    if upstream.proxy:
+        _check_proxy(path, upstream.proxy)
+    for pattern in upstream.no_proxy:
+        if _DIRECT.fullmatch(pattern) is None:
+            problem = f"{path}: upstream.no_proxy: {pattern!r} is not a host, *.host, either with :port, or *"
+            raise UsageError(problem, hint=f"edit {path}")
     resolve = {host.lower(): place for host, place in upstream.resolve.items()}
     return replace(upstream, ca_bundle=bundle, resolve=resolve)
 
@@ -151,3 +177,15 @@ def _must_parse(path: Path, key: str, text: str, parse: Callable[[str], object],
         parse(text)
     except ValueError:
         raise UsageError(f"{path}: {key}: {text!r} is not {expected}", hint=f"edit {path}") from None
+
+
+def _check_proxy(path: Path, url: str) -> None:
+    """Raise for what is no proxy. The error never quotes url, which may hold a password."""
+    try:
+        parts = urlsplit(url)
+        is_proxy = parts.scheme == "http" and bool(parts.hostname) and bool(parts.port)
+    except ValueError:
+        is_proxy = False
+    if not is_proxy or parts.path not in ("", "/") or parts.query or parts.fragment:
+        hint = "write it as http://[user:password@]host:port, with @ : / in user and password percent-encoded"
+        raise UsageError(f"{path}: upstream.proxy is not the address of an HTTP proxy", hint=hint)

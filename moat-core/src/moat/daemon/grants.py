@@ -15,8 +15,9 @@ from typing import Protocol
 
 from moat.api.container import ContainerSetup, merge
 from moat.api.credentials import Credential, CredentialProvider
-from moat.api.errors import GrantMissing, UsageError
-from moat.api.rules import AddHeader, Rule, SetHeader
+from moat.api.endpoints import Endpoint, EndpointProvider
+from moat.api.errors import GrantMissing, PlanConflict, PluginError, UsageError
+from moat.api.rules import AddHeader, ReplaceToken, Rule, SetHeader
 from moat.api.runs import Contribution, RunSpec
 from moat.ids import checked_name
 from moat.log import Redactor
@@ -37,6 +38,10 @@ class Contributors(Protocol):
         """Return a provider. Raises UsageError, listing what is installed."""
         ...
 
+    def endpoint_provider(self, name: str) -> EndpointProvider | None:
+        """Return what serves the endpoints of a grant, if anything does."""
+        ...
+
     def configure_run(self, spec: RunSpec) -> Sequence[tuple[str, Contribution]]:
         """Return every plugin's contribution with the plugin's name."""
         ...
@@ -48,6 +53,7 @@ class Resolved:
 
     rules: tuple[Rule, ...] = field(default=(), repr=False)
     setup: ContainerSetup = field(default_factory=ContainerSetup)
+    endpoints: tuple[Endpoint, ...] = ()
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -72,13 +78,15 @@ class Grants:
         providers = [self._plugins.credential_provider(checked_name(name, "grant")) for name in _unique(spec.grants)]
         rules: list[Rule] = []
         setups: list[tuple[str, ContainerSetup]] = []
+        endpoints: list[Endpoint] = []
         for provider, credential in zip(providers, self._load([each.name for each in providers]), strict=True):
             rules += self._taught(credential, provider.rules(credential))
             setups.append((f"the grant {provider.name}", provider.container(credential)))
+            endpoints += self._endpoints(credential)
         for owner, contribution in self._plugins.configure_run(spec):
             rules += self._learned(contribution.rules)
             setups.append((owner, contribution.setup))
-        return Resolved(tuple(rules), merge(setups))
+        return Resolved(tuple(rules), merge(setups), _distinct(endpoints))
 
     def _load(self, names: Sequence[str]) -> list[Credential]:
         found: list[Credential] = []
@@ -92,6 +100,14 @@ class Grants:
             raise _all_missing(missing)
         return found
 
+    def _endpoints(self, credential: Credential) -> Sequence[Endpoint]:
+        provider = self._plugins.endpoint_provider(credential.provider)
+        endpoints = () if provider is None else provider.endpoints(credential)
+        for endpoint in endpoints:
+            self._learned(endpoint.how.rules)
+            self._redactor.learn(endpoint.how.upstream.client_certificate)
+        return endpoints
+
     def _taught(self, credential: Credential, rules: Sequence[Rule]) -> Sequence[Rule]:
         self._redactor.learn(credential.secret)
         return self._learned(rules)
@@ -103,9 +119,19 @@ class Grants:
         return rules
 
 
+def _distinct(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+    owners: dict[str, str] = {}
+    for endpoint in endpoints:
+        if (owner := owners.setdefault(endpoint.where.prefix, endpoint.grant)) != endpoint.grant:
+            raise PlanConflict(f"the grants {owner} and {endpoint.grant} both want {endpoint.where.prefix}")
+    if len(owners) < len(endpoints):
+        raise PluginError("a provider wants one path for two endpoints", hint="run: moat plugins")
+    return tuple(endpoints)
+
+
 def _values(rules: Sequence[Rule]) -> Iterator[str]:
     for rule in rules:
-        if isinstance(rule, SetHeader | AddHeader):
+        if isinstance(rule, SetHeader | AddHeader | ReplaceToken):
             yield rule.value
 
 

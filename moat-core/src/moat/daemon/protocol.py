@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-CAPABILITIES = ("doors", "transparent", "hosts-policy")
+CAPABILITIES = ("doors", "transparent", "hosts-policy", "network-rules")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class SetupRequest:
     command: tuple[str, ...] = ()
     network_policy: str = "permissive"
     network_allow: tuple[str, ...] = ()
+    network_rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,9 @@ class SetupResponse:
 
 @dataclass(frozen=True, slots=True)
 class RegisterRequest:
-    """A run to be made. needs_door: the runtime hands over sockets; otherwise the run is identified by its token.
+    """A run to be made. network_rules: lines, the first that fits decides.
+
+    needs_door: the runtime hands over sockets; otherwise the run is identified by its token.
 
     listen_on: with auth_token, an address of this machine where this one run is to be served by token, since its door
     cannot be reached; launcher_pid: the process without which such a run is over.
@@ -66,6 +69,7 @@ class RegisterRequest:
     auth_token: str = field(default="", repr=False)
     listen_on: str = ""
     launcher_pid: int = 0
+    network_rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

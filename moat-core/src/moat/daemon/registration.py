@@ -14,18 +14,19 @@ from moat.daemon.protocol import RegisterRequest, SetupRequest, SetupResponse
 from moat.daemon.registry import hash_token
 from moat.ids import checked_name, checked_run_id, new_name, new_token
 from moat.net.hosts import HostPattern
+from moat.net.rules import parse_rule
 
 TOKEN = re.compile(r"[0-9a-f]{64}")
 
 
-def checked_policy(mode: str, allow: tuple[str, ...]) -> NetworkPolicy:
-    """Return the policy. Raises UsageError for a mode or a pattern that is not understood."""
+def checked_policy(mode: str, allow: tuple[str, ...], rules: tuple[str, ...] = ()) -> NetworkPolicy:
+    """Return the policy. Raises UsageError for a mode, a pattern or a rule that is not understood."""
     modes: dict[str, PolicyMode] = {each: each for each in get_args(PolicyMode)}
     if mode not in modes:
         raise UsageError(f"{mode!r} is not a network policy", hint=f"choose one of: {', '.join(modes)}")
     for pattern in allow:
         HostPattern.parse(pattern)
-    return NetworkPolicy(modes[mode], allow)
+    return NetworkPolicy(modes[mode], allow, tuple(parse_rule(line) for line in rules))
 
 
 def spec_of(request: SetupRequest | RegisterRequest) -> RunSpec:
@@ -35,7 +36,7 @@ def spec_of(request: SetupRequest | RegisterRequest) -> RunSpec:
         command=request.command,
         name=request.name,
         grants=request.grants,
-        policy=checked_policy(request.network_policy, request.network_allow),
+        policy=checked_policy(request.network_policy, request.network_allow, request.network_rules),
         runtime=request.runtime if isinstance(request, RegisterRequest) else "",
     )
 
@@ -75,6 +76,7 @@ def context_of(request: RegisterRequest, policy: NetworkPolicy, resolved: Resolv
         token_sha256=hash_token(token),
         policy=policy,
         rules=resolved.rules,
+        endpoints=resolved.endpoints,
         is_open=not request.needs_door,
     )
 

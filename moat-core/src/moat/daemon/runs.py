@@ -107,7 +107,7 @@ class Runs:
 
     async def _renew(self, entry: Entry, request: RegisterRequest, resolved: Resolved) -> RegisterResponse:
         policy = spec_of(request).policy
-        context = replace(entry.context, policy=policy, rules=resolved.rules)
+        context = replace(entry.context, policy=policy, rules=resolved.rules, endpoints=resolved.endpoints)
         info = replace(entry.info, policy=policy.mode, grants=request.grants)
         if request.listen_on:
             return await self._serve_at(request, replace(entry, context=replace(context, is_open=True), info=info))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from moat.api.errors import UsageError
 from moat.config.settings import Settings
+from moat.net.authority import AuthorityRefused
+from moat.net.route import ProxyRoute
 from moat.proxy.messages import Configure
 
 
@@ -29,7 +31,20 @@ class Installation:
                 raise UsageError(
                     f"upstream.ca_bundle {upstream.ca_bundle} cannot be read: {failure}", hint="edit config.yaml"
                 ) from failure
-        return Configure(self.ca_certificate, self.ca_key, roots, dict(upstream.resolve), upstream.allow_cidrs)
+        try:
+            if upstream.proxy:
+                ProxyRoute.parse(upstream.proxy, upstream.no_proxy)
+        except AuthorityRefused as refused:
+            raise UsageError(f"upstream.proxy or upstream.no_proxy: {refused}", hint="edit config.yaml") from None
+        return Configure(
+            self.ca_certificate,
+            self.ca_key,
+            roots,
+            dict(upstream.resolve),
+            upstream.allow_cidrs,
+            upstream.proxy,
+            upstream.no_proxy,
+        )
 
     def bare(self) -> Configure:
         """Return the configuration without settings, for a broken config.yaml: nothing private is dialled."""

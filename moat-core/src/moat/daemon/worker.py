@@ -23,7 +23,8 @@ from typing import Protocol
 from moat.api.errors import DaemonError
 from moat.api.runs import ExchangeRecord, RunContext
 from moat.frames import FrameChannel, FrameError, Message
-from moat.proxy.messages import Configure, Drop, Listen, ListenName, Ping, SetRun, Stop, ToWorker, encode
+from moat.proxy.messages import Configure, Drop, Exchanges, Listen, ListenName, Ping, SetRun, Stop, ToWorker, encode
+from moat.proxy.messages import decode as decode_message
 from moat.trace.values import decode
 
 COMMAND = (sys.executable, "-P", "-m", "moat.proxy.server.worker")
@@ -203,6 +204,8 @@ class Worker:
     def _take(self, message: Message) -> None:
         try:
             match message.get("type"):
+                case "exchanges":
+                    self._take_exchanges(message)
                 case "exchange":
                     self._observer.exchange(decode(ExchangeRecord, message.get("record")))
                 case "named":
@@ -211,6 +214,11 @@ class Worker:
                     self._take_pong(message.get("id"))
         except (KeyError, ValueError) as failure:
             log.warning("a report of the worker does not fit", extra={"problem": str(failure)})
+
+    def _take_exchanges(self, message: Message) -> None:
+        report = decode_message(message)
+        for record in report.records if isinstance(report, Exchanges) else ():
+            self._observer.exchange(record)
 
     def _take_name(self, run_id: str, name: str, address: str) -> None:
         if (run := self._runs.get(run_id)) is not None:

@@ -49,6 +49,7 @@ def from_connect(target: str) -> Authority:
     return Authority("http" if port == DEFAULT_PORTS["http"] else "https", host, port)
 
 
+@lru_cache(maxsize=4096)
 def from_host(value: str, scheme: str) -> Authority:
     """Return the authority that a Host header (or a pattern's `host[:port]`) names under scheme."""
     host, port = _split(value)

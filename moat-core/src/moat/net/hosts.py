@@ -46,9 +46,10 @@ class HostPattern:
 
     def matches(self, authority: Authority) -> bool:
         """Whether authority is covered: host and port."""
-        return self._has_host(authority.host) and self._is_port(authority)
+        return self.covers_host(authority.host) and self._is_port(authority)
 
-    def _has_host(self, host: str) -> bool:
+    def covers_host(self, host: str) -> bool:
+        """Whether a canonical host is covered, whatever the port."""
         if not self.is_wildcard:
             return host == self.host
         return not self.host or host.endswith(f".{self.host}")

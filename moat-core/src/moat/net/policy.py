@@ -6,14 +6,16 @@ Decides on names; what a name resolves to is judged at dial time by `addresses`.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from moat.api.http import DEFAULT_PORTS, Authority
-from moat.api.runs import NetworkPolicy
+from moat.api.runs import NetworkPolicy, NetworkRule
 from moat.net.addresses import is_metadata
 from moat.net.authority import is_address
 from moat.net.hosts import HostPattern
+from moat.net.paths import decoded_path
+from moat.net.rules import AmbiguousPath, Ask, allowing_line, host_verdict, rule_text, rules_for, verdict
 
 # Names under which clouds answer with the machine's own credentials: GCP (two), AWS, Azure.
 METADATA_NAMES = frozenset(
@@ -33,17 +35,40 @@ class Objection:
 def objection(
     policy: NetworkPolicy, grant_authorities: Collection[Authority], authority: Authority
 ) -> Objection | None:
-    """Return why authority may not be reached, or None when it may.
+    """Return why nothing may go to authority, or None when something may: for what is not known to be a request yet.
 
     grant_authorities: where the run's credentials are spent; strict lets these out too.
     """
     if _is_metadata(authority.host):
-        return Objection(f"{authority.host} is a metadata service, which no policy opens")
-    if policy.mode == "permissive" or authority in grant_authorities:
-        return None
-    if any(pattern.matches(authority) for pattern in _patterns(policy.allow)):
-        return None
-    return Objection(f"strict policy: {authority} is not allowed", allow_line(authority))
+        return _metadata(authority)
+    rule = host_verdict(policy.rules, authority) if policy.rules else None
+    if rule is not None:
+        return None if rule.verdict == "allow" else _denied_by(rule, f"--rule 'allow {authority}'")
+    return _unlisted(policy, grant_authorities, authority)
+
+
+def request_objection(
+    policy: NetworkPolicy, grant_authorities: Collection[Authority], authority: Authority, method: str, path: str
+) -> Objection | None:
+    """Return why a request may not leave, or None when it may. path: as it is sent, without its query."""
+    if not policy.rules or _is_metadata(authority.host):
+        return objection(policy, grant_authorities, authority)
+    ask = Ask(authority, method, decoded_path(path))
+    try:
+        rule = verdict(policy.rules, ask)
+    except AmbiguousPath:
+        return Objection(f"a rule asks for the path, and this one of {authority} can be read in more than one way")
+    if rule is not None:
+        return None if rule.verdict == "allow" else _denied_by(rule, allowing_line(ask))
+    found = _unlisted(policy, grant_authorities, authority)
+    if found is not None and rules_for(policy.rules, authority):
+        return Objection(f"strict policy: no rule allows {method} on this path of {authority}", allowing_line(ask))
+    return found
+
+
+def narrowed(policy: NetworkPolicy, authority: Authority) -> NetworkPolicy:
+    """Return policy with the rules that speak of authority only: what it answers for authority is the same."""
+    return replace(policy, rules=rules_for(policy.rules, authority)) if policy.rules else policy
 
 
 def is_nameable(policy: NetworkPolicy, grant_authorities: Collection[Authority], host: str) -> bool:
@@ -55,6 +80,26 @@ def is_nameable(policy: NetworkPolicy, grant_authorities: Collection[Authority],
 def allow_line(authority: Authority) -> str:
     """Return the flag that would let authority out, as the user types it."""
     return f"--allow-host {authority}"
+
+
+def _unlisted(
+    policy: NetworkPolicy, grant_authorities: Collection[Authority], authority: Authority
+) -> Objection | None:
+    """Judge what no rule speaks of."""
+    if policy.mode == "permissive" or authority in grant_authorities:
+        return None
+    if any(pattern.matches(authority) for pattern in _patterns(policy.allow)):
+        return None
+    return Objection(f"strict policy: {authority} is not allowed", allow_line(authority))
+
+
+def _denied_by(rule: NetworkRule, line: str) -> Objection:
+    """The first rule that fits decides, so what allows it must stand before."""
+    return Objection(f"denied by the rule {rule_text(rule)!r}, unless a rule before it allows", line)
+
+
+def _metadata(authority: Authority) -> Objection:
+    return Objection(f"{authority.host} is a metadata service, which no policy opens")
 
 
 def _is_metadata(host: str) -> bool:

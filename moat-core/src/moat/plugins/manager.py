@@ -21,6 +21,7 @@ import pluggy
 
 from moat.api import hookspecs
 from moat.api.credentials import CredentialProvider
+from moat.api.endpoints import EndpointProvider
 from moat.api.errors import MoatError, PluginError, UsageError
 from moat.api.runs import Contribution, ExchangeRecord, RunInfo, RunSpec
 from moat.api.runtimes import Runtime
@@ -30,7 +31,7 @@ from moat.plugins.discovery import Candidate, installed
 if TYPE_CHECKING:
     import click
 
-T = TypeVar("T", CredentialProvider, Runtime)
+T = TypeVar("T", CredentialProvider, EndpointProvider, Runtime)
 
 RESERVED = frozenset({"list", "show", "revoke"})  # words of `moat grant` that no provider may be called
 
@@ -106,6 +107,12 @@ class Plugins:
             f"no provider called {name!r} is installed; there are: {', '.join(providers) or 'none'}",
             hint=f"run: pip install moat-provider-{name}" if NAME.fullmatch(name) else "run: moat plugins",
         )
+
+    def endpoint_provider(self, name: str) -> EndpointProvider | None:
+        """Return what serves the endpoints of the grant called name, None where it has none. Raises PluginError."""
+        kind = EndpointProvider
+        offers = self._union("moat_endpoint_providers", kind, frozenset())  # type: ignore[type-abstract] # for isinstance
+        return next((offer.value for offer in offers if offer.value.name == name), None)
 
     def runtimes(self) -> list[Runtime]:
         """Return every runtime, by name. Raises PluginError when two claim one name."""

@@ -14,30 +14,55 @@ from dataclasses import dataclass, field
 
 from moat.api.http import Authority
 from moat.api.rules import Rule
-from moat.api.runs import RunContext
-from moat.net.policy import Objection, is_nameable, objection
+from moat.api.runs import NetworkPolicy, RunContext
+from moat.net.policy import Objection, is_nameable, narrowed, objection, request_objection
 from moat.proxy.inject import by_authority
+from moat.proxy.scrub import Spent
+
+_MAX_NARROWED = 1_024  # authorities of one run whose part of the policy is kept
 
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """A run's context, with its rules by authority, made once per replacement."""
+    """A run's context, with its rules by authority, made once per replacement.
+
+    spent: what it has sent upstream so far; goes on to whatever replaces it. scrubbed: hosts that may repeat it.
+    """
 
     context: RunContext
     rules: Mapping[Authority, tuple[Rule, ...]] = field(repr=False)
+    spent: Spent = field(default_factory=Spent, repr=False)
+    scrubbed: frozenset[str] = frozenset()
+    _narrowed: dict[Authority, NetworkPolicy] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, context: RunContext) -> LiveRun:
+    def of(cls, context: RunContext, spent: Spent | None = None) -> LiveRun:
         """Return context made ready. Raises AuthorityRefused for a rule that names no host."""
-        return cls(context, by_authority(context.rules))
+        rules = by_authority(context.rules)
+        return cls(context, rules, spent or Spent(), frozenset(authority.host for authority in rules))
 
     def objection(self, authority: Authority) -> Objection | None:
-        """Return why the run may not reach authority, or None."""
-        return objection(self.context.policy, self.rules.keys(), authority)
+        """Return why the run may send nothing to authority, or None."""
+        return objection(self._policy(authority), self.rules.keys(), authority)
+
+    def request_objection(self, authority: Authority, method: str, path: str) -> Objection | None:
+        """Return why the run may not send this request, or None. path: without its query."""
+        return request_objection(self._policy(authority), self.rules.keys(), authority, method, path)
 
     def is_nameable(self, host: str) -> bool:
         """Whether the run's resolver gives host an address."""
         return self.context.is_open and is_nameable(self.context.policy, self.rules.keys(), host)
+
+    def _policy(self, authority: Authority) -> NetworkPolicy:
+        """Return the policy as far as it concerns authority: a thousand rules for others cost a request nothing."""
+        if not self.context.policy.rules:
+            return self.context.policy
+        found = self._narrowed.get(authority)
+        if found is None:
+            if len(self._narrowed) >= _MAX_NARROWED:
+                self._narrowed.clear()
+            found = self._narrowed[authority] = narrowed(self.context.policy, authority)
+        return found
 
 
 class Admission:
@@ -51,7 +76,8 @@ class Admission:
 
     def put(self, context: RunContext) -> None:
         """Add a run or replace it whole."""
-        self._by_id[context.run_id] = LiveRun.of(context)
+        known = self._by_id.get(context.run_id)
+        self._by_id[context.run_id] = LiveRun.of(context, known.spent if known is not None else None)
 
     def drop(self, run_id: str) -> None:
         """Forget a run; unknown ones are fine."""

@@ -18,7 +18,7 @@ MAX_TRAILER_BYTES = 16_384
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")  # extensions are refused: nobody sends them but to confuse readers
 _MAX_SIZE_LINE = 32
 # Framing, routing and identity cannot be changed after the head (RFC 9110 §6.5.1).
-_NO_TRAILER = frozenset(("content-length", "transfer-encoding", "host", "connection", "trailer", "te", "upgrade",
+NOT_IN_TRAILERS = frozenset(("content-length", "transfer-encoding", "host", "connection", "trailer", "te", "upgrade",
                          "authorization", "proxy-authorization", "set-cookie", "content-encoding"))  # fmt: skip
 
 
@@ -31,6 +31,10 @@ class BodyReader(Protocol):
 
     def take(self, buffer: bytearray) -> bytes:
         """Return the payload that is there now, b"" when more is needed. Raises Malformed."""
+        ...
+
+    def end(self) -> bytes:
+        """Return payload that was kept back, when the stream ends and the reader is not done. Raises Malformed."""
         ...
 
 
@@ -81,6 +85,10 @@ class LengthReader:
         self.is_done = self.may_end_here = self._left == 0
         return payload
 
+    def end(self) -> bytes:
+        """Return nothing: nothing is kept back."""
+        return b""
+
 
 class CloseReader:
     """A body that ends with the connection."""
@@ -95,6 +103,10 @@ class CloseReader:
         payload = bytes(buffer)
         buffer.clear()
         return payload
+
+    def end(self) -> bytes:
+        """Return nothing: nothing is kept back."""
+        return b""
 
 
 class ChunkedReader:
@@ -114,6 +126,10 @@ class ChunkedReader:
         while not self.is_done and self._step(buffer, pieces):
             pass
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def end(self) -> bytes:
+        """Return nothing: nothing is kept back."""
+        return b""
 
     def _step(self, buffer: bytearray, pieces: list[bytes]) -> bool:
         """Read one part of a chunk; False when its bytes are not all there."""
@@ -168,7 +184,7 @@ class ChunkedReader:
                     raise Malformed("the trailers are too long")
                 return False
             fields = read_fields(buffer[:end].decode("latin-1").split("\r\n"))
-            self.trailers = [pair for pair in fields if pair[0].lower() not in _NO_TRAILER]
+            self.trailers = [pair for pair in fields if pair[0].lower() not in NOT_IN_TRAILERS]
             del buffer[: end + 4]
         self.is_done = self.may_end_here = True
         return True

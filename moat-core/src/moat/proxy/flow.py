@@ -12,15 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from moat.api.endpoints import Upstream
 from moat.api.http import Authority, Headers, RequestHead
 from moat.net.authority import AuthorityRefused, from_absolute, from_connect, from_host
+from moat.net.policy import Objection
 from moat.proxy.admit import LiveRun
-from moat.proxy.http1 import Request, end_to_end
+from moat.proxy.answering import Answering, plain_wanted
+from moat.proxy.http1 import NO_BODY, Framing, Request, end_to_end
 from moat.proxy.inject import inject
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, closed, denied, malformed, misdirected
+from moat.proxy.renderings import secrets_in
+from moat.proxy.substitute import BodyTask, substitute
 
-Via = Literal["connect", "http", "transparent"]
+Via = Literal["connect", "http", "transparent", "endpoint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,18 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A request that may leave. head: with credentials; its headers hold nothing of this connection's framing."""
+    """A request that may leave. head: with credentials; its headers hold nothing of this connection's framing.
+
+    body: what is to be done to the request's body before it leaves; answering: to the answer. None for nothing.
+    upstream: of the endpoint that it is for, if it is for one.
+    """
 
     authority: Authority
     head: RequestHead = field(repr=False)
     grants: tuple[str, ...] = ()
+    answering: Answering | None = field(default=None, repr=False)
+    body: BodyTask | None = field(default=None, repr=False)
+    upstream: Upstream | None = None
 
 
 def judge(run: LiveRun, arrival: Arrival, request: Request, trail: Trail) -> Passage:
@@ -49,7 +61,7 @@ def judge(run: LiveRun, arrival: Arrival, request: Request, trail: Trail) -> Pas
     _check_method(request)
     authority, target = _agreed(arrival, request)
     trail.aim(authority)
-    _check_policy(run, authority)
+    _permit(run.request_objection(authority, request.method, target.partition("?")[0]))
     return _with_credentials(run, authority, target, request)
 
 
@@ -62,7 +74,7 @@ def judge_connect(run: LiveRun, request: Request, trail: Trail) -> Authority:
     authority = _read(from_connect, request.target)
     trail.aim(authority)
     trail.method = "CONNECT"
-    _check_policy(run, authority)
+    _permit(run.objection(authority))
     return authority
 
 
@@ -122,8 +134,7 @@ def _absolute(target: str) -> tuple[Authority, str]:
         raise malformed(f"the request target: {refused}") from None
 
 
-def _check_policy(run: LiveRun, authority: Authority) -> None:
-    found = run.objection(authority)
+def _permit(found: Objection | None) -> None:
     if found is not None:
         raise denied(found)
 
@@ -132,8 +143,17 @@ def _with_credentials(run: LiveRun, authority: Authority, target: str, request: 
     """Strip what is for this hop only, then inject: nothing the client lists in Connection removes a credential."""
     kept = end_to_end(request.headers, request.fields, "host", "content-length")
     head = RequestHead(request.method, authority, target, Headers(tuple(kept)))
-    injected = inject(run.rules.get(authority, ()), head)
-    return Passage(authority, injected.head, injected.grants)
+    if authority.host not in run.scrubbed:
+        return Passage(authority, head)
+    rules = run.rules.get(authority, ())
+    injected = inject(rules, head)
+    done = substitute(rules, injected.head, has_body=request.framing not in (NO_BODY, Framing("length", 0)))
+    grants, secrets = tuple(dict.fromkeys(injected.grants + done.grants)), injected.secrets + done.secrets
+    run.spent.add(token for value in secrets for token in secrets_in(value))
+    if not run.spent.scrub:
+        return Passage(authority, done.head, grants, body=done.body)
+    answering = Answering(run.spent.scrub, must_read=bool(secrets))
+    return Passage(authority, plain_wanted(done.head), grants, answering, done.body)
 
 
 def _read(reader: Callable[[str], Authority], text: str) -> Authority:

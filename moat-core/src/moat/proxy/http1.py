@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from moat.api.http import Headers, ResponseHead
@@ -112,7 +113,11 @@ def take_head(buffer: bytearray) -> str | None:
 
 
 def read_request(text: str) -> Request:
-    """Return the request that a head holds. Raises Malformed."""
+    """Return the request that a head holds, the same object for the same bytes in a row. Raises Malformed."""
+    return _known_request(text) if len(text) <= _REMEMBERED_CHARS else _read_request(text)
+
+
+def _read_request(text: str) -> Request:
     first, *lines = text.split("\r\n")
     line = _REQUEST_LINE.fullmatch(first)
     if line is None:
@@ -126,7 +131,11 @@ def read_request(text: str) -> Request:
 
 
 def read_response(text: str, method: str) -> Response:
-    """Return the response that a head holds, to a request with this method. Raises Malformed."""
+    """Return the response that a head holds, to a request with this method; see read_request. Raises Malformed."""
+    return _known_response(text, method) if len(text) <= _REMEMBERED_CHARS else _read_response(text, method)
+
+
+def _read_response(text: str, method: str) -> Response:
     first, *lines = text.split("\r\n")
     line = _STATUS_LINE.fullmatch(first)
     if line is None:
@@ -136,11 +145,20 @@ def read_response(text: str, method: str) -> Response:
     return Response(head, _response_framing(head, fields, method), fields)
 
 
+# Clients poll and APIs answer alike: values that cannot change are read once. Bounded to about a megabyte each.
+_REMEMBERED_CHARS = 2048
+_known_request = lru_cache(maxsize=256)(_read_request)
+_known_response = lru_cache(maxsize=256)(_read_response)
+
+
 def listed(fields: Mapping[str, tuple[str, ...]], name: str) -> tuple[str, ...]:
     """Return the lower-case members of a comma-separated field."""
     values = fields.get(name)
-    if not values:
-        return ()
+    return _members(values) if values else ()
+
+
+@lru_cache(maxsize=256)
+def _members(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(part.strip().lower() for part in ",".join(values).split(","))
 
 

@@ -6,27 +6,25 @@ segments, a backslash) matches no rule that asks for a path.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from urllib.parse import unquote_to_bytes
 
 from moat.api.http import Authority, RequestHead
 from moat.api.rules import AddHeader, Match, RemoveHeader, Rule, SetHeader
 from moat.net.authority import from_host
+from moat.net.paths import decoded_path, path_pattern
 
 # What frames or routes a request belongs to the proxy; a rule that names it does nothing.
-_NOT_FOR_RULES = frozenset(("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"))
-_AMBIGUOUS = re.compile(r"\\|//|%(?:2f|5c|2e|00)|[\x00-\x1f\x7f]", re.IGNORECASE)
+NOT_FOR_RULES = frozenset(("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"))
 
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """A head as it leaves, and the grants that were spent on it, each once."""
+    """A head as it leaves, the grants that were spent on it, each once, and the values that were secret."""
 
     head: RequestHead = field(repr=False)
     grants: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 def by_authority(rules: Iterable[Rule]) -> Mapping[Authority, tuple[Rule, ...]]:
@@ -47,16 +45,19 @@ def inject(rules: Iterable[Rule], head: RequestHead) -> Injected:
     if head.authority.scheme != "https":
         return Injected(head)
     path = decoded_path(head.path)
-    matching = [rule for rule in rules if rule.name.lower() not in _NOT_FOR_RULES and matches(rule.match, head, path)]
-    headers, grants = head.headers.without(*(rule.name for rule in matching if isinstance(rule, RemoveHeader))), []
+    ours = [rule for rule in rules if isinstance(rule, SetHeader | AddHeader | RemoveHeader)]
+    matching = [rule for rule in ours if rule.name.lower() not in NOT_FOR_RULES and matches(rule.match, head, path)]
+    headers = head.headers.without(*(rule.name for rule in matching if isinstance(rule, RemoveHeader)))
+    spent: list[SetHeader | AddHeader] = []
     for setter in _chosen(matching):
         headers = headers.with_set(setter.name, setter.value)
-        grants.append(setter.grant)
+        spent.append(setter)
     for rule in matching:
         if isinstance(rule, AddHeader):
             headers = headers.with_added(rule.name, rule.value)
-            grants.append(rule.grant)
-    return Injected(head.with_headers(headers), tuple(dict.fromkeys(grant for grant in grants if grant)))
+            spent.append(rule)
+    grants = dict.fromkeys(rule.grant for rule in spent if rule.grant)
+    return Injected(head.with_headers(headers), tuple(grants), tuple(rule.value for rule in spent if rule.is_secret))
 
 
 def matches(match: Match, head: RequestHead, path: str | None) -> bool:
@@ -67,21 +68,7 @@ def matches(match: Match, head: RequestHead, path: str | None) -> bool:
         return False
     if not match.paths:
         return True
-    return path is not None and any(_pattern(text).fullmatch(path) is not None for text in match.paths)
-
-
-def decoded_path(path: str) -> str | None:
-    """Return path with its percent-encoding removed, or None where servers may read it in more than one way."""
-    if _AMBIGUOUS.search(path):
-        return None
-    try:
-        decoded = unquote_to_bytes(path).decode()
-    except UnicodeDecodeError:
-        return None
-    if _AMBIGUOUS.search(decoded):  # encoded twice
-        return None
-    segments = (segment.partition(";")[0] for segment in decoded.split("/"))  # Tomcat cuts `..;x` to `..`
-    return None if any(segment in (".", "..") for segment in segments) else decoded
+    return path is not None and any(path_pattern(text).fullmatch(path) is not None for text in match.paths)
 
 
 def _chosen(matching: Iterable[Rule]) -> Iterable[SetHeader]:
@@ -93,12 +80,3 @@ def _chosen(matching: Iterable[Rule]) -> Iterable[SetHeader]:
             if rule.match.when_header and not known.match.when_header:
                 chosen[rule.name.lower()] = rule
     return chosen.values()
-
-
-@lru_cache(maxsize=1024)
-def _pattern(text: str) -> re.Pattern[str]:
-    """Translate `*` (one segment or part of it) and `**` (any number of segments, also none)."""
-    out = ""
-    for part in re.split(r"(/\*\*|\*\*|\*)", text):
-        out += {"/**": "(?:/.*)?", "**": ".*", "*": "[^/]+"}.get(part) or re.escape(part)
-    return re.compile(out, re.DOTALL)

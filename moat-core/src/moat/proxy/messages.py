@@ -1,7 +1,7 @@
 """The words that daemon and worker exchange: each a value, each with one JSON form. No I/O.
 
     daemon ──▶ Configure · SetRun · Listen (+1 descriptor) · Drop · Ping · Stop       ──▶ worker
-    daemon ◀── Ready · Exchange · Named · Pong                                        ◀── worker
+    daemon ◀── Ready · Exchanges · Named · Pong                                       ◀── worker
 
 Additive only: unknown fields are ignored, an unknown type is an error at the worker and ignored by the daemon.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias, get_args
 
 from moat.api.runs import ExchangeRecord, RunContext
@@ -29,6 +30,8 @@ class Configure:
     roots: str = ""
     resolve: Mapping[str, str] = field(default_factory=dict)
     allow_cidrs: tuple[str, ...] = ()
+    proxy: str = field(default="", repr=False)
+    no_proxy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,13 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchanges:
+    """Finished exchanges, to be traced: `{"rows": [[run_id, at, …], …]}`, values in the order of the fields."""
+
+    records: tuple[ExchangeRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Named:
     """A host was given an address of a run's own, to be kept for a worker that comes after."""
 
@@ -95,11 +105,15 @@ class Pong:
 
 
 ToWorker = Configure | SetRun | Listen | Drop | Ping | Stop
-ToDaemon = Ready | Exchange | Named | Pong
+ToDaemon = Ready | Exchange | Exchanges | Named | Pong
 _SIMPLE: dict[str, type[Listen | Drop | Ping | Stop | Ready | Named | Pong]] = {
     "listen": Listen, "drop": Drop, "ping": Ping, "stop": Stop, "ready": Ready, "named": Named, "pong": Pong,
 }  # fmt: skip
 _RECORD_FIELDS = tuple(each.name for each in fields(ExchangeRecord))  # asdict copies deeply: too slow per request
+_row = attrgetter(*_RECORD_FIELDS)
+_JSON_TYPES = {"int": int, "float": float, "str": str}
+_ROW_TYPES = tuple(_JSON_TYPES.get(str(each.type), list) for each in fields(ExchangeRecord))
+_GRANTS = _RECORD_FIELDS.index("grants")
 _TYPES = {kind: name for name, kind in _SIMPLE.items()}
 
 
@@ -111,13 +125,17 @@ def encode(message: ToWorker | ToDaemon) -> Wire:
     """Return a message as one JSON object."""
     match message:
         case Configure():
-            upstream = {"roots": message.roots, "resolve": dict(message.resolve), "allow_cidrs": [*message.allow_cidrs]}
+            upstream = {"roots": message.roots, "resolve": dict(message.resolve),
+                        "allow_cidrs": [*message.allow_cidrs],
+                        "proxy": message.proxy, "no_proxy": [*message.no_proxy]}  # fmt: skip
             return {"type": "configure", "version": VERSION, "ca_certificate": message.ca_certificate,
                     "ca_key": message.ca_key, "upstream": upstream}  # fmt: skip
         case SetRun(context, names):
             return {"type": "run", "context": to_wire(context), "names": dict(names)}
         case Exchange(record):
             return {"type": "exchange", "record": {name: getattr(record, name) for name in _RECORD_FIELDS}}
+        case Exchanges(records):
+            return {"type": "exchanges", "rows": [_row(record) for record in records]}
         case _:
             return {"type": _TYPES[type(message)], **asdict(message)}
 
@@ -132,6 +150,8 @@ def decode(wire: Wire) -> ToWorker | ToDaemon:
             return SetRun(from_wire(wire["context"]), _texts(wire.get("names", {})))
         if kind == "exchange":
             return Exchange(_record(wire["record"]))
+        if kind == "exchanges":
+            return Exchanges(tuple(_record_of(row) for row in wire["rows"]))
         return _simple(wire, str(kind))
     except (KeyError, TypeError, AttributeError, SnapshotError):
         raise MessageError(f"a message of type {str(kind)[:32]!r} is malformed") from None
@@ -147,12 +167,23 @@ def _configure(wire: Wire) -> Configure:
         _text(upstream["roots"]),
         _texts(upstream["resolve"]),
         tuple(_text(cidr) for cidr in upstream["allow_cidrs"]),
+        _text(upstream.get("proxy", "")),
+        tuple(_text(pattern) for pattern in upstream.get("no_proxy", ())),
     )
 
 
 def _record(wire: Wire) -> ExchangeRecord:
     values = {name: value for name, value in wire.items() if name in _RECORD_FIELDS}
     return ExchangeRecord(**(values | {"grants": tuple(values.get("grants", ()))}))
+
+
+def _record_of(row: list[Any]) -> ExchangeRecord:
+    """Return the record in a row; what a newer worker appends is ignored."""
+    values = row[: len(_ROW_TYPES)]
+    if tuple(map(type, values)) != _ROW_TYPES or not all(isinstance(grant, str) for grant in values[_GRANTS]):
+        raise TypeError
+    values[_GRANTS] = tuple(values[_GRANTS])
+    return ExchangeRecord(*values)
 
 
 def _simple(wire: Wire, kind: str) -> ToWorker | ToDaemon:

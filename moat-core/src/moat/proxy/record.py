@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from moat.api.http import Authority
 from moat.api.runs import ExchangeRecord
@@ -36,7 +37,7 @@ class Trail:
     request_bytes: int = 0
     response_bytes: int = 0
     started: float = field(default_factory=time.monotonic)
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    at: float = field(default_factory=time.time)
     is_done: bool = False
 
     def aim(self, authority: Authority) -> None:
@@ -68,7 +69,7 @@ class Trail:
         self.emit(
             ExchangeRecord(
                 run_id=self.run_id,
-                at=self.at.isoformat(timespec="milliseconds"),
+                at=_timestamp(self.at),
                 via=self.via,
                 method=self.method,
                 scheme=self.scheme,
@@ -85,6 +86,17 @@ class Trail:
                 allow_line=allow_line,
             )
         )
+
+
+def _timestamp(at: float) -> str:
+    """Return ISO 8601 in UTC, to the millisecond."""
+    second = int(at)
+    return f"{_second(second)}.{int((at - second) * 1000):03d}+00:00"
+
+
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def without_query(target: str) -> str:

@@ -2,7 +2,8 @@
 
 403 policy, address     X-Moat-Blocked, X-Moat-Allow: the line   407 no or wrong token   Proxy-Authenticate: Basic
 400 malformed           421 another host than the connection's  404, 405, 503           the proxy itself
-502, 504 upstream       X-Moat-Error + what went wrong
+502, 504 upstream       X-Moat-Error: dns, refused, unreachable, timeout, certificate, tls-version, tls, closed,
+                        malformed (an answer that is no HTTP), proxy (upstream.proxy)         508 ourselves: loop
 """
 
 from __future__ import annotations
@@ -31,6 +32,14 @@ class Refusal(Exception):
 
     def render(self, method: str = "GET") -> bytes:
         """Return the whole answer; to HEAD without its body."""
+        headers, body = self.answer()
+        if not self.keeps:
+            headers.append(("Connection", "close"))
+        head = render_response(self.status, HTTPStatus(self.status).phrase, headers)
+        return head if method == "HEAD" else head + body
+
+    def answer(self) -> tuple[list[tuple[str, str]], bytes]:
+        """Return the header fields of the answer, of any version of HTTP, and its body."""
         text = f"moat: {self.reason}\n" + (f"to allow it, add: {self.allow_line}\n" if self.allow_line else "")
         body = text.encode("ascii", "backslashreplace")
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
@@ -40,10 +49,7 @@ class Refusal(Exception):
             headers.append(("X-Moat-Allow", self.allow_line))
         if self.status == 407:  # libcurl and git come back with the token only when asked so
             headers.append(("Proxy-Authenticate", 'Basic realm="moat"'))
-        if not self.keeps:
-            headers.append(("Connection", "close"))
-        head = render_response(self.status, HTTPStatus(self.status).phrase, headers)
-        return head if method == "HEAD" else head + body
+        return headers, body
 
 
 def denied(objection: Objection) -> Refusal:
@@ -81,6 +87,11 @@ def closed() -> Refusal:
 def unreachable(reason: str, kind: str = "upstream") -> Refusal:
     """Return the 502 for an upstream that cannot be reached, verified or understood."""
     return Refusal(502, reason, "failed", kind, keeps=True)
+
+
+def looped(reason: str) -> Refusal:
+    """Return the 508 for an upstream that is this proxy: each round would spend a connection and a credential."""
+    return Refusal(508, reason, kind="loop", keeps=True)
 
 
 def late(reason: str) -> Refusal:

@@ -13,6 +13,7 @@ from moat.api.runtimes import Runtime
 from moat.daemon.client import DaemonClient
 from moat.daemon.protocol import SetupRequest, SetupResponse
 from moat.ids import checked_name, new_name, new_run_id
+from moat.net.rules import rule_text
 from moat.paths import Home
 from moat.runs.plan import PASSED_ON, Facts, Found
 from moat.runs.trust import host_roots
@@ -75,5 +76,6 @@ def _setup(spec: RunSpec, name: str, client: DaemonClient) -> SetupResponse:
             command=spec.command,
             network_policy=spec.policy.mode,
             network_allow=spec.policy.allow,
+            network_rules=tuple(rule_text(rule) for rule in spec.policy.rules),
         )
     )

@@ -21,6 +21,7 @@ from moat.api.runs import RunSpec
 from moat.api.runtimes import SandboxSpec
 from moat.config.mounts import checked_target
 from moat.daemon.protocol import RegisterRequest, SetupResponse
+from moat.net.rules import rule_text
 from moat.paths import Home
 from moat.runs.trust import RESERVED, proxy_variables, trust_files, trust_variables
 
@@ -163,6 +164,7 @@ def _registration(spec: RunSpec, facts: Facts) -> RegisterRequest:
         grants=spec.grants,
         network_policy=spec.policy.mode,
         network_allow=spec.policy.allow,
+        network_rules=tuple(rule_text(rule) for rule in spec.policy.rules),
         runtime=facts.runtime,
         workspace=str(facts.paths[spec.workspace].resolved),
         command=spec.command,

@@ -5,15 +5,20 @@ tests have in common. The real process is tested in tests/integration.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from moat.api.runs import ExchangeRecord, RunContext
+from moat.proxy.budget import FailureBudget
+from moat.proxy.limits import Limits
 from moat.proxy.messages import Configure, ListenName
 from moat.proxy.server.house import House
 from moat.proxy.server.stream import PlainStream
+from moat.proxy.server.tls import TlsStream
+from moat.proxy.server.upstream import client_context
 
 from core.proxy.server.pairs import CA
 
@@ -27,19 +32,31 @@ class Guest:
     named: list[tuple[str, str, str]] = field(default_factory=list)
     streams: list[PlainStream] = field(default_factory=list)
 
-    def listen(self, run_id: str, name: ListenName, host: str = "127.0.0.1") -> tuple[str, int]:
+    def listen(self, run_id: str, name: ListenName, host: str = "127.0.0.1", port: int = 0) -> tuple[str, int]:
         """Hand a fresh loopback listener over; return its address."""
         sock = socket.socket()
-        sock.bind((host, 0))
+        sock.bind((host, port))
         sock.listen()
         address: tuple[str, int] = sock.getsockname()
         self.house.listen(run_id, name, sock)
         return address
 
-    async def connect(self, address: tuple[str, int]) -> PlainStream:
+    async def connect(self, address: tuple[str, int], local: str = "127.0.0.1") -> PlainStream:
         """Return a connection to a listener; closed at the end."""
-        _, stream = await asyncio.get_running_loop().create_connection(PlainStream, *address)
+        loop = asyncio.get_running_loop()
+        _, stream = await loop.create_connection(PlainStream, *address, local_addr=(local, 0))
         self.streams.append(stream)
+        return stream
+
+    async def tls_through(self, address: tuple[str, int], host: str, token: str = "") -> TlsStream:
+        """Return a TLS stream to host through a CONNECT at a proxy listener; closed at the end."""
+        plain = await self.connect(address)
+        basic = base64.b64encode(f"x:{token}".encode()).decode()
+        known = f"Proxy-Authorization: Basic {basic}\r\n" if token else ""
+        request = f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n{known}\r\n"
+        await self.ask(plain, request.encode(), b"\r\n\r\n")
+        stream = TlsStream(plain, client_context(CA.certificate_pem), server_hostname=host)
+        await stream.handshake()
         return stream
 
     async def ask(self, stream: PlainStream, request: bytes, until: bytes) -> bytes:
@@ -54,13 +71,28 @@ class Guest:
 
 
 @contextlib.asynccontextmanager
-async def a_house(*runs: RunContext, roots: str = "", resolve: dict[str, str] | None = None) -> AsyncIterator[Guest]:
-    """Run a house with these runs; names may be pinned to loopback servers of the test."""
+async def a_house(
+    *runs: RunContext,
+    roots: str = "",
+    resolve: dict[str, str] | None = None,
+    allow_cidrs: tuple[str, ...] = (),
+    proxy: str = "",
+    no_proxy: tuple[str, ...] = (),
+    limits: Limits | None = None,
+    failures: FailureBudget | None = None,
+) -> AsyncIterator[Guest]:
+    """Run a house with these runs and upstream settings; names may be pinned to loopback servers of the test."""
     async with asyncio.TaskGroup() as group:
         guest: Guest
-        house = House(group, lambda record: guest.records.append(record), lambda *named: guest.named.append(named))
+        house = House(
+            group,
+            lambda record: guest.records.append(record),
+            lambda *named: guest.named.append(named),
+            limits,
+            failures,
+        )
         guest = Guest(house)
-        house.configure(Configure(CA.certificate_pem, CA.key_pem, roots, resolve or {}))
+        house.configure(Configure(CA.certificate_pem, CA.key_pem, roots, resolve or {}, allow_cidrs, proxy, no_proxy))
         for run in runs:
             house.put(run, {})
         try:

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import base64
 
-import pytest
 from moat.api.runs import NetworkPolicy
-from moat.proxy.server import connection as module
+from moat.proxy.limits import Limits
 from support.worker import RUN, TOKEN, a_run
 
 from core.proxy.server.house_of import a_house, scripted
@@ -26,9 +25,8 @@ async def test_a_refused_request_without_body_keeps_the_connection() -> None:
     assert allowed.startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_a_refused_request_with_a_body_closes_after_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LINGER_S", 0.01)
-    async with a_house(a_run(policy=NetworkPolicy("strict"))) as guest:
+async def test_a_refused_request_with_a_body_closes_after_the_answer() -> None:
+    async with a_house(a_run(policy=NetworkPolicy("strict")), limits=Limits(linger_s=0.01)) as guest:
         client = await guest.connect(guest.listen(RUN, "proxy"))
         request = GET.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n")
         answer = await guest.ask(client, request + b"hello" * 1000, b"never")
@@ -60,9 +58,8 @@ async def test_a_tunnel_to_another_port_than_80_carries_only_tls() -> None:
     assert guest.records[0].port == 22
 
 
-async def test_a_tunnel_that_stays_silent_is_recorded_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HANDSHAKE_S", 0.01)
-    async with a_house(a_run()) as guest:
+async def test_a_tunnel_that_stays_silent_is_recorded_and_closed() -> None:
+    async with a_house(a_run(), limits=Limits(handshake_s=0.01)) as guest:
         client = await guest.connect(guest.listen(RUN, "proxy"))
         await guest.ask(client, b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n", b"established\r\n\r\n")
         assert not await client.more()
@@ -70,9 +67,8 @@ async def test_a_tunnel_that_stays_silent_is_recorded_and_closed(monkeypatch: py
     assert guest.records[0].reason == "nothing came through the tunnel"
 
 
-async def test_a_head_that_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEAD_S", 0.01)
-    async with a_house(a_run()) as guest:
+async def test_a_head_that_does_not_end_is_cut() -> None:
+    async with a_house(a_run(), limits=Limits(head_s=0.01)) as guest:
         client = await guest.connect(guest.listen(RUN, "proxy"))
 
         assert await guest.ask(client, b"GET / HTTP/1.1\r\n", b"never") == b""

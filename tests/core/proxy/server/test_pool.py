@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 from moat.api.http import Authority
 from moat.proxy.messages import Configure
@@ -120,6 +122,46 @@ async def test_only_a_few_are_kept_and_none_after_closing(dialler: Dialler) -> N
 
     await until(lambda: all(far.is_over for far in dialler.far))
     close(pool, dialler)
+
+
+async def test_when_the_pool_is_full_the_connection_unused_for_longest_makes_room(
+    dialler: Dialler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_IDLE", 2)
+    now = [0.0]
+    pool = a_pool(now)
+    keys = [KEY._replace(run_id=f"run_{number}") for number in range(3)]
+    for key in keys:
+        now[0] += 1
+        pool.give_back(await pool.lease(key))
+    again = [await pool.lease(key) for key in keys]
+
+    assert [lease.is_reused for lease in again] == [False, True, True]
+    close(pool, dialler, *again)
+
+
+async def test_an_end_that_the_loop_has_not_seen_yet_is_seen_before_use(dialler: Dialler) -> None:
+    now = [0.0]
+    pool = a_pool(now)
+    first = await pool.lease(KEY)
+    pool.give_back(first)
+    with socket.fromfd(dialler.far[0].fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as far:
+        far.shutdown(socket.SHUT_RDWR)  # at once: no turn of the loop until the next lease
+    assert not first.stream.is_over
+    second = await pool.lease(KEY)
+
+    assert not second.is_reused
+    close(pool, dialler, second)
+
+
+async def test_a_quiet_connection_is_used_again(dialler: Dialler) -> None:
+    now = [0.0]
+    pool = a_pool(now)
+    pool.give_back(await pool.lease(KEY))
+    second = await pool.lease(KEY)
+
+    assert second.is_reused
+    close(pool, dialler, second)
 
 
 async def test_dropping_a_run_closes_what_was_kept_for_it_only(dialler: Dialler) -> None:

@@ -1,26 +1,37 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from moat.proxy.server.tunnel import join
 
-from core.proxy.server.pairs import plain_pair
+from core.proxy.server.pairs import plain_pair, until
+
+LONG_S = 5.0
 
 
-async def test_bytes_pass_both_ways_and_are_counted() -> None:
+@dataclass
+class Counted:
+    request_bytes: int = 0
+    response_bytes: int = 0
+
+
+async def test_bytes_pass_both_ways_and_are_counted_while_they_pass() -> None:
     client, door = await plain_pair()
     dialled, upstream = await plain_pair()
+    counted = Counted()
     client.write(b"hello")
     async with asyncio.TaskGroup() as group:
-        joined = group.create_task(join(door, dialled))
+        joined = group.create_task(join(door, dialled, counted, idle_s=LONG_S))
         assert await upstream.more()
         upstream.write(b"good day")
         assert await client.more()
+        assert counted == Counted(5, 8)
         upstream.close()
         assert not await client.more()
 
     assert (bytes(upstream.buffer), bytes(client.buffer)) == (b"hello", b"good day")
-    assert joined.result() == (5, 8)
+    assert joined.result() == ""
     client.close()
     dialled.close()
 
@@ -29,7 +40,38 @@ async def test_the_clients_end_closes_the_upstream() -> None:
     client, door = await plain_pair()
     dialled, upstream = await plain_pair()
     async with asyncio.TaskGroup() as group:
-        group.create_task(join(door, dialled))
+        group.create_task(join(door, dialled, Counted(), idle_s=LONG_S))
         client.close()
         assert not await upstream.more()
     upstream.close()
+
+
+async def test_silence_on_both_sides_ends_it() -> None:
+    client, door = await plain_pair()
+    dialled, upstream = await plain_pair()
+
+    why = await join(door, dialled, Counted(), idle_s=0.01)
+    await until(lambda: client.is_over and upstream.is_over)
+
+    assert why == "nothing was said for 0.01 s"
+    client.close()
+    upstream.close()
+
+
+async def test_a_byte_in_either_direction_is_no_silence() -> None:
+    client, door = await plain_pair()
+    dialled, upstream = await plain_pair()
+    clock = asyncio.get_running_loop().time
+    async with asyncio.TaskGroup() as group:
+        joined = group.create_task(join(door, dialled, Counted(), idle_s=0.5))
+        began = clock()
+        while clock() - began < 0.6:  # longer than the limit; pieces come far more often than that
+            upstream.write(b"x")
+            assert await client.more()
+        assert not joined.done()
+        upstream.close()
+        assert not await client.more()
+
+    assert joined.result() == ""
+    client.close()
+    dialled.close()

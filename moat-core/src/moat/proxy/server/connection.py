@@ -10,29 +10,29 @@ Every way out of a request ends its Trail once. A client that goes away cancels 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 
 from moat.api.http import Authority
 from moat.proxy.admit import Admission, LiveRun
-from moat.proxy.flow import Arrival, Via, judge, judge_connect
+from moat.proxy.budget import FailureBudget
+from moat.proxy.flow import Arrival, Passage, Via, judge_connect
 from moat.proxy.http1 import Malformed, Request, read_request, take_head
+from moat.proxy.limits import Limits
 from moat.proxy.record import Emit, Trail
 from moat.proxy.refusal import Refusal, closed, malformed, unidentified
+from moat.proxy.repeats import Repeats
+from moat.proxy.revoke import revoked
 from moat.proxy.server.exchange import Exchange, Truncated
+from moat.proxy.server.greeting import NoHandshake, greet
+from moat.proxy.server.h2_client import H2Client, H2Services
+from moat.proxy.server.hold import hold
 from moat.proxy.server.leaves import Leaves
 from moat.proxy.server.local import local_answer
 from moat.proxy.server.pool import Pool
-from moat.proxy.server.stream import PlainStream, Stream, StreamBroken
-from moat.proxy.server.tls import TlsStream
-
-IDLE_S = 120.0  # between requests: what nginx and Go give; clients keep theirs shorter
-HEAD_S = 30.0  # from a head's first byte to its last: a slow-loris is cut, a slow line is not
-HANDSHAKE_S = 15.0  # from a tunnel's beginning to its end of handshake; clients that wait for a banner are told then
-LINGER_S = 2.0  # reading on after a refusal, so that a client in the middle of its body can read the answer
-LINGER_BYTES = 1_048_576
+from moat.proxy.server.stream import PlainStream, Stream, StreamBroken, within
 
 _TLS_HANDSHAKE = 0x16  # RFC 8446 §5.1: the first byte of a ClientHello's record
 _CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -45,7 +45,15 @@ class Services:
     admission: Admission
     leaves: Leaves
     pool: Pool
+    h2: H2Services
     emit: Emit
+    limits: Limits = field(default_factory=Limits)
+    failures: FailureBudget = field(default_factory=FailureBudget)
+
+    def close(self) -> None:
+        """Close the upstream connections that are not in use, and the others when they are not any more."""
+        self.pool.close()
+        self.h2.upstreams.close()
 
 
 @dataclass(slots=True)
@@ -54,12 +62,22 @@ class Connection:
 
     run_id: of its door, or of the token its CONNECT came with; "" while every request brings its own token.
     only: the one run whose token counts here; "" for any. serving: whose request it served last.
+    current: the exchange under way, or the last one. ending: why it is cancelled, if it is.
     """
 
     services: Services
     run_id: str
     only: str = ""
     serving: str = ""
+    repeats: Repeats = field(default_factory=Repeats)
+    current: Exchange | None = None
+    ending: str = "the run was stopped"
+
+    def outlived(self, run: LiveRun) -> str:
+        """Return why what is open here may not go on under run, as it is now; "" if it may."""
+        if self.current is None or not self.current.is_tunnel or run.context.run_id not in (self.run_id, self.serving):
+            return ""
+        return revoked(run, self.current.passage)
 
     async def serve_proxy(self, stream: PlainStream) -> None:
         """Serve a client that knows it talks to a proxy."""
@@ -91,12 +109,16 @@ class Connection:
 
     async def serve_tls(self, stream: PlainStream, authority: Authority, via: Via) -> None:
         """Shake hands as authority and serve the requests inside."""
-        inner = TlsStream(stream, self.services.leaves.context(authority.host))
-        problem = await _handshake(inner)
-        if problem:
-            self._trail(via, "CONNECT" if via == "connect" else "", authority).failed(problem)
+        arrival, services = Arrival(via, authority), self.services
+        try:
+            inner = await greet(stream, services.leaves, authority.host, services.limits.handshake_s)
+        except NoHandshake as problem:
+            self._trail(via, "CONNECT" if via == "connect" else "", authority).failed(str(problem))
             return stream.close()
-        return await self.serve_bound(inner, Arrival(via, authority))
+        if inner.protocol == "h2":
+            trail = partial(self._trail, via, "", authority)
+            return await H2Client(inner, arrival, services.h2, self._run, trail, services.limits).serve()
+        return await self.serve_bound(inner, arrival)
 
     async def serve_bound(self, stream: Stream, arrival: Arrival) -> None:
         """Serve the requests of a connection that is for one authority."""
@@ -108,31 +130,29 @@ class Connection:
     async def _next(self, stream: Stream, arrival: Arrival) -> Request | None:
         """Return the next request, or None when there is none: end, silence, or a head that was refused."""
         try:
-            if not stream.buffer:
-                async with asyncio.timeout(IDLE_S):
-                    if not await stream.more():
-                        return None
-            async with asyncio.timeout(HEAD_S):
-                while (text := take_head(stream.buffer)) is None:
-                    if not await stream.more():
-                        return None
+            if not stream.buffer and not await stream.more(within(self.services.limits.idle_s)):
+                return None
+            until = within(self.services.limits.head_s)
+            while (text := take_head(stream.buffer)) is None:
+                if not await stream.more(until):
+                    return None
             return read_request(text)
         except (TimeoutError, StreamBroken):
             return None
         except Malformed as problem:
             refusal = malformed(str(problem))
             self._trail(arrival.via, "", arrival.bound).refused(refusal)
-            await _answer(stream, refusal)
+            await _answer(stream, refusal, self.services.limits)
             return None
 
     async def _connect(self, stream: PlainStream, request: Request) -> Authority | None:
         trail = self._trail("connect")
         try:
-            run = self._identify(request, trail)
+            run = await self._identify(stream, request, trail)
             authority = judge_connect(run, request, trail)
         except Refusal as refusal:
             trail.refused(refusal)
-            await _answer(stream, refusal, request)
+            await _answer(stream, refusal, self.services.limits, request)
             if not _keeps(refusal, request):
                 stream.close()
             return None
@@ -145,20 +165,16 @@ class Connection:
         trail = self._trail(arrival.via, "", arrival.bound)
         trail.ask(request.method, request.target)
         try:
-            run = self._identify(request, trail) if arrival.bound is None else self._run()
+            run = await self._identify(stream, request, trail) if arrival.bound is None else self._run()
             if arrival.bound is None and (answer := local_answer(run, request)):
                 stream.write(answer)
                 return False
-            passage = judge(run, arrival, request, trail)
-            exchange = Exchange(stream, request, passage, trail, self.services.pool)
-            with _cancelled_with(stream, trail):
-                keeps = await exchange.run()
-            if not exchange.is_upload_done:
-                await _linger(stream)
-            return keeps
+            passage = self.repeats.judge(run, arrival, request, trail)
+            request, passage = await hold(stream, request, passage, self.services.limits.body_idle_s)
+            return await self._exchange(stream, request, passage, trail)
         except Refusal as refusal:
             trail.refused(refusal)
-            await _answer(stream, refusal, request)
+            await _answer(stream, refusal, self.services.limits, request)
             return _keeps(refusal, request)
         except (Truncated, StreamBroken) as problem:
             cut = "the upstream broke off" if isinstance(problem, Truncated) else "the client went away"
@@ -166,15 +182,37 @@ class Connection:
             stream.abort()
             return False
 
-    def _identify(self, request: Request, trail: Trail) -> LiveRun:
-        """Return whose request this is. Raises Refusal."""
+    async def _exchange(self, stream: Stream, request: Request, passage: Passage, trail: Trail) -> bool:
+        """Forward a judged request and its answer; return whether the connection goes on."""
+        services = self.services
+        exchange = Exchange(stream, request, passage, trail, services.pool, services.limits, self.repeats)
+        self.current = exchange
+        stream.on_gone(_cancels_this_task())
+        try:
+            keeps = await exchange.run()
+        except asyncio.CancelledError:
+            self._end_cancelled(stream, trail)
+            raise
+        finally:
+            stream.on_gone(None)
+        if not exchange.is_upload_done:
+            await _linger(stream, services.limits)
+        return keeps
+
+    async def _identify(self, stream: Stream, request: Request, trail: Trail) -> LiveRun:
+        """Return whose request this is. Raises Refusal, late for a peer that has shown many wrong tokens."""
         if self.run_id:
             return self._run()
         values = request.fields.get("proxy-authorization", ())
         run = self.services.admission.by_token(values[0]) if len(values) == 1 else None
         if run is None or (self.only and run.context.run_id != self.only):
             trail.ask(request.method, "" if request.method == "CONNECT" else request.target)
-            raise unidentified()
+            refusal = unidentified()
+            if values and self.services.failures.is_spent_by(stream.peer):
+                trail.is_done = True  # what was recorded so far tells enough, and a flood must not fill a disk
+                await asyncio.sleep(self.services.limits.guess_delay_s)
+                refusal.keeps = False
+            raise refusal
         self.serving = trail.run_id = run.context.run_id
         return run
 
@@ -191,57 +229,29 @@ class Connection:
             trail.aim(authority)
         return trail
 
-    async def _first_byte(self, stream: PlainStream) -> int | None:
-        with suppress(TimeoutError, StreamBroken):
-            async with asyncio.timeout(HANDSHAKE_S):
-                if stream.buffer or await stream.more():
-                    return stream.buffer[0]
-        return None
-
-
-async def _handshake(stream: TlsStream) -> str:
-    """Shake hands; return what went wrong, "" for nothing."""
-    try:
-        async with asyncio.timeout(HANDSHAKE_S):
-            await stream.handshake()
-    except TimeoutError:
-        return "the client did not finish the TLS handshake"
-    except StreamBroken:
-        return "the client broke off the TLS handshake"
-    except ssl.SSLError as error:
-        return _tls_problem(error)
-    return ""
-
-
-def _tls_problem(error: ssl.SSLError) -> str:
-    reason = error.reason or ""
-    if "CALLBACK_FAILED" in reason or "CLIENTHELLO_TLSEXT" in reason:
-        return "the client's SNI names another host than its connection"
-    if "ALERT" in reason:  # a pinned certificate, or a trust store without our CA
-        return f"the client rejected our certificate ({reason.lower().replace('_', ' ')})"
-    return f"the client's TLS was not understood ({reason.lower().replace('_', ' ') or 'no reason given'})"
-
-
-@contextmanager
-def _cancelled_with(stream: Stream, trail: Trail) -> Iterator[None]:
-    """Cancel the current task when the client goes away, and end the trail of whatever is cancelled."""
-    task = asyncio.current_task()
-    stream.on_gone(None if task is None else lambda: _cancel(task))
-    try:
-        yield
-    except asyncio.CancelledError:
-        reason = "the client went away" if stream.is_over else "the run was stopped"
+    def _end_cancelled(self, stream: Stream, trail: Trail) -> None:
+        reason = "the client went away" if stream.is_over else self.ending
         if trail.status:
             trail.forwarded(reason)
         else:
             trail.failed(reason)
-        raise
-    finally:
-        stream.on_gone(None)
+
+    async def _first_byte(self, stream: PlainStream) -> int | None:
+        with suppress(TimeoutError, StreamBroken):
+            if stream.buffer or await stream.more(within(self.services.limits.handshake_s)):
+                return stream.buffer[0]
+        return None
 
 
-def _cancel(task: asyncio.Task[object]) -> None:
-    task.cancel()
+def _cancels_this_task() -> Callable[[], None]:
+    """Return what stops what is done for a client, to be called when it is gone."""
+    task = asyncio.current_task()
+
+    def cancel() -> None:
+        if task is not None:
+            task.cancel()
+
+    return cancel
 
 
 def _keeps(refusal: Refusal, request: Request) -> bool:
@@ -249,20 +259,19 @@ def _keeps(refusal: Refusal, request: Request) -> bool:
     return refusal.keeps and request.keeps_alive and request.framing.kind == "none"
 
 
-async def _answer(stream: Stream, refusal: Refusal, request: Request | None = None) -> None:
+async def _answer(stream: Stream, refusal: Refusal, limits: Limits, request: Request | None = None) -> None:
     """Write a refusal."""
     keeps = request is not None and _keeps(refusal, request)
     refusal.keeps = keeps
     stream.write(refusal.render("GET" if request is None else request.method))
     if not keeps and (request is None or request.framing.kind != "none"):
-        await _linger(stream)
+        await _linger(stream, limits)
 
 
-async def _linger(stream: Stream) -> None:
+async def _linger(stream: Stream, limits: Limits) -> None:
     """Read on for a moment: closing on unread bytes resets the connection and loses the answer (RFC 9112 §9.6)."""
     with suppress(TimeoutError, StreamBroken):
-        async with asyncio.timeout(LINGER_S):
-            seen = 0
-            while seen < LINGER_BYTES and await stream.more():
-                seen += len(stream.buffer)
-                stream.buffer.clear()
+        seen, until = 0, within(limits.linger_s)
+        while seen < limits.linger_bytes and await stream.more(until):
+            seen += len(stream.buffer)
+            stream.buffer.clear()

@@ -8,8 +8,9 @@ client ◀═ 1xx, head, body ═ upstream           101 turns both into a tunne
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from moat.net.route import ProxyRoute
 from moat.proxy.bodies import BodyReader, BodyWriter, reader_for, writer_for
 from moat.proxy.flow import Passage
 from moat.proxy.http1 import (
@@ -26,14 +27,15 @@ from moat.proxy.http1 import (
     render_response,
     take_head,
 )
+from moat.proxy.limits import Limits
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, late, malformed, unreachable
+from moat.proxy.repeats import Repeats, Told
+from moat.proxy.server.chain import wrong_credentials
 from moat.proxy.server.pool import Key, Lease, Pool
-from moat.proxy.server.stream import Stream, StreamBroken
+from moat.proxy.server.stream import Stream, StreamBroken, within
 from moat.proxy.server.tunnel import join
 
-FIRST_BYTE_S = 300.0  # models think for minutes before they answer; there is no limit on the whole
-BODY_IDLE_S = 300.0  # a client that stops in the middle of its body for longer is not coming back
 MAX_INTERIM = 16  # 1xx answers before the real one; more is a flood
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))  # RFC 9110 §9.2.2, TRACE aside
 
@@ -47,6 +49,7 @@ class Exchange:
     """One request between a client's stream and a connection of the pool.
 
     is_upload_done: whether the request's body was read to its end, so that the client's stream stands at the next head.
+    is_tunnel: it was upgraded, and goes on until one side ends.
     """
 
     client: Stream
@@ -54,7 +57,10 @@ class Exchange:
     passage: Passage
     trail: Trail
     pool: Pool
+    limits: Limits = field(default_factory=Limits)
+    repeats: Repeats = field(default_factory=Repeats)
     is_upload_done: bool = True
+    is_tunnel: bool = False
     _upload_problem: Refusal | None = None
 
     async def run(self) -> bool:
@@ -63,7 +69,7 @@ class Exchange:
         Raises Refusal before an answer was begun, Truncated after.
         """
         self.trail.grants = self.passage.grants
-        key = Key(self.trail.run_id, self.passage.authority, self.passage.grants)
+        key = Key(self.trail.run_id, self.passage.authority, self.passage.grants, self.passage.upstream)
         lease = await self.pool.lease(key)
         try:
             return await self._on(lease)
@@ -75,7 +81,7 @@ class Exchange:
             self._leave(lease)
 
     async def _on(self, lease: Lease) -> bool:
-        lease.stream.write(self._head())
+        lease.stream.write(self._head(lease.proxy))
         if self.request.framing in (NO_BODY, Framing("length", 0)):
             return await self._answer(lease)
         self.is_upload_done = False
@@ -91,8 +97,13 @@ class Exchange:
             return outcome
         raise self._upload_problem if self._upload_problem and isinstance(outcome, Refusal) else outcome
 
-    def _head(self) -> bytes:
+    def _head(self, proxy: ProxyRoute | None) -> bytes:
+        parts = (self.passage, self.request, proxy)
+        return self.repeats.asked.made_of(*parts) or self.repeats.asked.keep(self._head_up(proxy), *parts)
+
+    def _head_up(self, proxy: ProxyRoute | None) -> bytes:
         head, framing = self.passage.head, self.request.framing
+        target = head.target if proxy is None else f"http://{self.passage.authority}{head.target}"
         headers = [("Host", str(self.passage.authority)), *head.headers.items]
         if framing.kind == "chunked":
             headers.append(("Transfer-Encoding", "chunked"))
@@ -100,7 +111,9 @@ class Exchange:
             headers.append(("Content-Length", str(framing.length)))
         if upgrade := self.request.upgrade:
             headers += [("Connection", "Upgrade"), ("Upgrade", upgrade)]
-        return render_request(head.method, head.target, headers)
+        if proxy is not None:
+            headers += proxy.fields
+        return render_request(head.method, target, headers)
 
     async def _upload(self, upstream: Stream) -> None:
         """Send the client's body; a problem is remembered, and ends the wait for an answer."""
@@ -128,9 +141,8 @@ class Exchange:
 
     async def _more_body(self) -> None:
         try:
-            async with asyncio.timeout(BODY_IDLE_S):
-                if await self.client.more():
-                    return
+            if await self.client.more(within(self.limits.body_idle_s)):
+                return
         except TimeoutError:
             raise Refusal(408, "the request's body did not come", kind="timeout") from None
         raise malformed("the request's body broke off")
@@ -140,14 +152,29 @@ class Exchange:
         self.trail.status = response.head.status
         if response.head.status == 101:
             return await self._tunnel(lease, response)
-        framing = self._framing_down(response)
-        keeps = self.request.keeps_alive and framing is not UNTIL_CLOSE and self.is_upload_done
-        head = self._head_down(response, framing, keeps=keeps)
-        await self._body_down(head, lease.stream, reader_for(response.framing), writer_for(framing))
+        may_keep = self.request.keeps_alive and self.is_upload_done
+        told, reader = self._told(response, may_keep=may_keep)
+        await self._body_down(told.head, lease.stream, reader, writer_for(told.framing))
         self.trail.forwarded()
         if response.keeps_alive and self.is_upload_done:
             self.pool.give_back(lease)
-        return keeps
+        return may_keep and told.framing is not UNTIL_CLOSE
+
+    def _told(self, response: Response, *, may_keep: bool) -> tuple[Told, BodyReader]:
+        """Return how the client is told of the answer, and a reader of its body. Raises Refusal."""
+        reader = reader_for(response.framing)
+        answering = self.passage.answering and self.passage.answering.begun()
+        parts = (response, answering and answering.scrub, self.request.version, may_keep)
+        known = self.repeats.told.made_of(*parts)
+        if known is not None:
+            return known, reader if answering is None or response.framing is NO_BODY else answering.reader(reader)
+        if answering is not None:
+            response, reader = answering.answer(response, reader)
+        framing = self._framing_down(response)
+        told = Told(self._head_down(response, framing, keeps=may_keep and framing is not UNTIL_CLOSE), framing)
+        if answering is None or not answering.is_decoding:
+            self.repeats.told.keep(told, *parts)
+        return told, reader
 
     async def _response(self, lease: Lease) -> Response:
         """Return the final response head (or 101), relaying interim ones."""
@@ -157,19 +184,23 @@ class Exchange:
             except Malformed as problem:
                 raise unreachable(f"{self.passage.authority}: {problem}", "malformed") from None
             status = response.head.status
+            if status == 407 and lease.proxy is not None:
+                raise wrong_credentials(lease.proxy)
             if status == 101 and not self.request.upgrade:
                 raise unreachable(f"{self.passage.authority} changed the protocol unasked", "malformed")
             if status >= 200 or status == 101:
                 return response
             if self.request.version == "1.1":
-                headers = end_to_end(response.head.headers, response.fields)
+                headers = self._scrubbed(end_to_end(response.head.headers, response.fields))
                 self.client.write(render_response(status, response.head.reason, headers))
         raise unreachable(f"{self.passage.authority} sent too many interim answers", "malformed")
 
     async def _response_head(self, lease: Lease) -> str:
         try:
             while (text := take_head(lease.stream.buffer)) is None:
-                if not await self._more_head(lease):
+                if lease.stream.buffer:
+                    return await self._rest_of_head(lease.stream)
+                if not await self._first_bytes(lease.stream):
                     raise StreamBroken("closed")
         except StreamBroken:
             if lease.is_reused and not lease.stream.buffer and self._may_repeat():
@@ -177,15 +208,27 @@ class Exchange:
             raise unreachable(f"{self.passage.authority} closed the connection without an answer", "closed") from None
         return text
 
-    async def _more_head(self, lease: Lease) -> bool:
-        """Wait for bytes of the head; the limit counts from the end of the request."""
+    async def _first_bytes(self, upstream: Stream) -> bool:
+        """Wait for the answer's beginning; the limit counts from the end of the request."""
         while True:
             try:
-                async with asyncio.timeout(FIRST_BYTE_S):
-                    return await lease.stream.more()
+                return await upstream.more(within(self.limits.first_byte_s))
             except TimeoutError:
-                if self.is_upload_done or lease.stream.buffer:
-                    raise late(f"{self.passage.authority} did not answer in {FIRST_BYTE_S:.0f} s") from None
+                if self.is_upload_done:
+                    limit_s = self.limits.first_byte_s
+                    raise late(f"{self.passage.authority} did not answer in {limit_s:g} s") from None
+
+    async def _rest_of_head(self, upstream: Stream) -> str:
+        """Wait for the end of a head that has begun."""
+        try:
+            until = within(self.limits.answer_head_s)
+            while (text := take_head(upstream.buffer)) is None:
+                if not await upstream.more(until):
+                    raise StreamBroken("closed")
+            return text
+        except TimeoutError:
+            limit_s = self.limits.answer_head_s
+            raise late(f"{self.passage.authority} did not end the head of its answer in {limit_s:g} s") from None
 
     def _may_repeat(self) -> bool:
         has_no_body = self.request.framing in (NO_BODY, Framing("length", 0))
@@ -228,20 +271,30 @@ class Exchange:
                     break
         except (StreamBroken, Malformed):
             raise Truncated from None
-        if not reader.may_end_here:
+        self.client.write(unsent + self._end(reader, writer))
+
+    def _end(self, reader: BodyReader, writer: BodyWriter) -> bytes:
+        """Return the last bytes of the body, as framed. Raises Truncated when this is not where it ends."""
+        try:
+            payload = reader.end() if reader.may_end_here else None
+        except Malformed:
+            payload = None
+        if payload is None:
             raise Truncated
-        self.client.write(unsent + writer.finish(reader.trailers))
+        self.trail.response_bytes += len(payload)
+        return (writer.encode(payload) if payload else b"") + writer.finish(reader.trailers)
 
     async def _tunnel(self, lease: Lease, response: Response) -> bool:
-        headers = end_to_end(response.head.headers, response.fields)
+        headers = self._scrubbed(end_to_end(response.head.headers, response.fields))
         headers += [("Connection", "Upgrade"), ("Upgrade", response.fields.get("upgrade", ("",))[0])]
         self.client.write(render_response(101, response.head.reason, headers))
         self.client.on_gone(None)  # the tunnel sees the end itself, after what was sent before it
-        sent, received = await join(self.client, lease.stream)
-        self.trail.request_bytes += sent
-        self.trail.response_bytes += received
-        self.trail.forwarded()
+        self.is_tunnel = True
+        self.trail.forwarded(await join(self.client, lease.stream, self.trail, idle_s=self.limits.upgrade_idle_s))
         return False
+
+    def _scrubbed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        return headers if self.passage.answering is None else self.passage.answering.interim(headers)
 
     def _leave(self, lease: Lease) -> None:
         if not lease.is_kept:

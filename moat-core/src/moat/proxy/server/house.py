@@ -14,17 +14,23 @@ from dataclasses import dataclass, field
 
 from moat.api.http import DEFAULT_PORTS, Authority
 from moat.api.runs import RunContext
-from moat.proxy.admit import Admission
+from moat.proxy.admit import Admission, LiveRun
+from moat.proxy.budget import FailureBudget
 from moat.proxy.ca import load
+from moat.proxy.limits import Limits
 from moat.proxy.messages import Configure, ListenName
 from moat.proxy.record import Emit, Trail
 from moat.proxy.refusal import denied
 from moat.proxy.server.connection import Connection, Services
 from moat.proxy.server.dns import DatagramResolver, serve_stream
+from moat.proxy.server.h2_client import H2Services
+from moat.proxy.server.h2_upstream import Upstreams
+from moat.proxy.server.hairpin import in_our_namespace, leads_to
 from moat.proxy.server.leaves import Leaves
 from moat.proxy.server.listener import Listener
 from moat.proxy.server.names import Names
 from moat.proxy.server.pool import Pool
+from moat.proxy.server.race import Target
 from moat.proxy.server.stream import PlainStream
 from moat.proxy.server.transparent import serve_transparent
 from moat.proxy.server.upstream import DialSettings
@@ -38,7 +44,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Room:
-    """One run's sockets and connections; the one with run_id "" serves runs identified by token."""
+    """One run's sockets and connections; the one with run_id "" serves runs identified by token.
+
+    addresses: where its sockets listen, those that can be reached from here.
+    """
 
     run_id: str
     names: Names
@@ -46,6 +55,7 @@ class Room:
     resolvers: list[DatagramResolver] = field(default_factory=list)
     connections: dict[asyncio.Task[None], Connection] = field(default_factory=dict)
     kept_in: set[str] = field(default_factory=set)
+    addresses: list[Target] = field(default_factory=list)
 
     def close(self) -> None:
         """Close the sockets and cancel the connections."""
@@ -58,12 +68,21 @@ class Room:
 
 
 class House:
-    """The worker's state. on_named: (run_id, host, address) of every address given out."""
+    """The worker's state. on_named: (run_id, host, address) of every address given out. limits: shorter in tests."""
 
-    def __init__(self, group: asyncio.TaskGroup, emit: Emit, on_named: Callable[[str, str, str], None]) -> None:
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        emit: Emit,
+        on_named: Callable[[str, str, str], None],
+        limits: Limits | None = None,
+        failures: FailureBudget | None = None,
+    ) -> None:
         self._group = group
         self._emit = emit
         self._on_named = on_named
+        self._limits = limits or Limits()
+        self._failures = failures or FailureBudget()
         self._admission = Admission()
         self._services: Services | None = None
         self._rooms: dict[str, Room] = {}
@@ -71,16 +90,23 @@ class House:
     def configure(self, message: Configure) -> None:
         """Take the installation's CA and upstream settings; connections that are open keep the old ones."""
         leaves = Leaves(load(message.ca_certificate, message.ca_key))
-        pool = Pool(DialSettings.of(message))
+        settings = DialSettings.of(message, self._is_ours)
+        pool = Pool(settings)
         if self._services is not None:
-            self._services.pool.close()
-        self._services = Services(self._admission, leaves, pool, self._emit)
+            self._services.close()
+        h2 = H2Services(Upstreams(self._group, pool, settings, message.roots))
+        self._services = Services(self._admission, leaves, pool, h2, self._emit, self._limits, self._failures)
 
     def put(self, context: RunContext, names: Mapping[str, str]) -> None:
-        """Add a run or replace it whole; its names are taken at its first coming only."""
+        """Add a run or replace it whole; its names are taken at its first coming only.
+
+        Ends the upgraded connections for which the run has no leave any more; others are judged at their next request.
+        """
         self._admission.put(context)
         if context.run_id not in self._rooms:
             self._rooms[context.run_id] = self._room(context.run_id, names)
+        if (run := self._admission.by_id(context.run_id)) is not None:
+            self._end_outlived(run)
 
     def listen(self, run_id: str, name: ListenName, sock: socket.socket) -> None:
         """Serve a socket. Takes it over. Raises ValueError when its run or the settings are not known."""
@@ -88,6 +114,8 @@ class House:
             sock.close()
             raise ValueError("a socket came before its run or the settings")
         room = self._rooms.setdefault(run_id, self._room(run_id, {}))
+        if in_our_namespace(sock):
+            room.addresses.append(sock.getsockname()[:2])
         if name == "dns-udp":
             room.resolvers.append(DatagramResolver(sock, lambda host: self._address(room, host)))
         else:
@@ -105,13 +133,27 @@ class House:
                 task.cancel()
         if self._services is not None:
             self._services.pool.drop_run(run_id)
+            self._services.h2.upstreams.drop_run(run_id)
 
     def close(self) -> None:
         """Close everything."""
         for room in self._rooms.values():
             room.close()
         if self._services is not None:
-            self._services.pool.close()
+            self._services.close()
+            self._services.h2.upstreams.abort()
+
+    def _end_outlived(self, run: LiveRun) -> None:
+        """Cancel what is open for run and has no leave any more, at its own doors and at the shared one."""
+        rooms = [self._rooms[name] for name in (run.context.run_id, "") if name in self._rooms]
+        for task, connection in [pair for room in rooms for pair in room.connections.items()]:
+            if why := connection.outlived(run):
+                connection.ending = why
+                task.cancel()
+
+    def _is_ours(self, target: Target) -> bool:
+        """Whether target is one of the listeners here: dialling it would lead a request round and round."""
+        return any(leads_to(target, address) for room in self._rooms.values() for address in room.addresses)
 
     def _room(self, run_id: str, names: Mapping[str, str]) -> Room:
         return Room(run_id, Names(names, lambda host, address: self._on_named(run_id, host, address)))

@@ -1,4 +1,4 @@
-"""Server-side TLS contexts, one per intercepted host, minted on demand and kept for a while.
+"""Server-side TLS contexts, one per intercepted host and HTTP version, minted on demand and kept for a while.
 
 Minting and loading cost about a millisecond, so it happens once per host and day, never per connection. A context
 accepts its own host as SNI and nothing else: it was made for the name that the connection is authorised for.
@@ -6,7 +6,6 @@ accepts its own host as SNI and nothing else: it was made for the name that the 
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from moat.net.authority import AuthorityRefused, canonical_host
 from moat.proxy.ca import CertificateAuthority, leaf, private_pem
+from moat.proxy.server.trust import load_pem
 
 MAX_CONTEXTS = 1024  # about 60 KiB each; a flood of names evicts names, not memory
 KEPT = timedelta(days=1)  # far below the leaves' week, so none expires in use
@@ -29,31 +29,31 @@ class Leaves:
         self._now = now
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._key_pem = private_pem(self._key)
-        self._contexts: OrderedDict[str, tuple[datetime, ssl.SSLContext]] = OrderedDict()
+        self._contexts: OrderedDict[tuple[str, bool], tuple[datetime, ssl.SSLContext]] = OrderedDict()
 
-    def context(self, host: str) -> ssl.SSLContext:
-        """Return the server context for a canonical host."""
-        now = self._now()
-        made, context = self._contexts.get(host, (now, None))
+    def context(self, host: str, *, http2: bool = False) -> ssl.SSLContext:
+        """Return the server context for a canonical host. http2: for a client that offers nothing else."""
+        now, key = self._now(), (host, http2)
+        made, context = self._contexts.get(key, (now, None))
         if context is not None and now - made < KEPT:
-            self._contexts.move_to_end(host)
+            self._contexts.move_to_end(key)
             return context
-        context = self._make(host, now)
-        self._contexts[host] = (now, context)
-        self._contexts.move_to_end(host)
+        context = self._make(host, now, "h2" if http2 else "http/1.1")
+        self._contexts[key] = (now, context)
+        self._contexts.move_to_end(key)
         if len(self._contexts) > MAX_CONTEXTS:
             self._contexts.popitem(last=False)
         return context
 
-    def _make(self, host: str, now: datetime) -> ssl.SSLContext:
+    def _make(self, host: str, now: datetime, protocol: str) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.num_tickets = 0  # saves 15 % of a handshake; clients inside seldom resume
         context.options |= ssl.OP_NO_RENEGOTIATION
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols([protocol])
         context.sni_callback = _only(host)
         certificate = leaf(self._ca, host, self._key.public_key(), now)
-        _load(context, certificate.encode() + self._key_pem)
+        load_pem(context, certificate.encode() + self._key_pem)
         return context
 
 
@@ -66,12 +66,3 @@ def _only(host: str) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], in
         return None if agrees else int(ssl.AlertDescription.ALERT_DESCRIPTION_UNRECOGNIZED_NAME)
 
     return check
-
-
-def _load(context: ssl.SSLContext, pem: bytes) -> None:
-    """Load chain and key from memory: load_cert_chain takes only paths, and the key must not touch a disk."""
-    descriptor = os.memfd_create("moat-leaf", os.MFD_CLOEXEC)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")

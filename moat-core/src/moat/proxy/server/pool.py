@@ -1,6 +1,10 @@
 """Upstream connections that are kept for the next request of the same run, authority and credential.
 
-Never shared between runs: what one run's connection has become upstream (a session, a rate limit) is not another's.
+    lease ─▶ kept and quiet? ─▶ used again             give_back ─▶ clean? ─▶ kept, 30 s at most
+                no ─▶ dial, resuming the TLS of an earlier one to that authority
+
+A connection is never shared between runs: what one run's has become upstream (a login, a rate limit) is not another's.
+A TLS session is: it holds keys and whom they were verified for, nothing of a request.
 """
 
 from __future__ import annotations
@@ -12,25 +16,36 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
+from moat.api.endpoints import Upstream
 from moat.api.http import Authority
+from moat.net.route import ProxyRoute
 from moat.proxy.server.stream import Stream
 from moat.proxy.server.tls import TlsStream
+from moat.proxy.server.trust import context_for
 from moat.proxy.server.upstream import DialSettings, dial
 
 IDLE_S = 30.0  # shorter than most servers keep theirs; a shorter one is seen by its FIN
 MAX_IDLE_PER_KEY = 64  # what parallel installers open at once; fewer means a handshake for most of their requests
-MAX_IDLE = 256
+MAX_IDLE = 256  # of all runs; the one unused for longest makes room
 MAX_SESSIONS = 512
+MAX_CONTEXTS = 128  # of endpoints
+
+
+Peer: TypeAlias = tuple[Authority, Upstream | None]
+
+
+_ASKED = select.poll()  # one for all: nothing is awaited while a descriptor is in it
 
 
 class Key(NamedTuple):
-    """Who may share a connection."""
+    """Who may share a connection. upstream: of an endpoint, with the certificates that are its own."""
 
     run_id: str
     authority: Authority
     grants: tuple[str, ...]
+    upstream: Upstream | None = None
 
 
 @dataclass(slots=True)
@@ -38,12 +53,14 @@ class Lease:
     """One connection in use.
 
     is_reused: it has carried a request before, so the upstream may just have closed it. is_kept: given back.
+    proxy: the proxy that sees the request, and wants it in absolute form; None for a connection to the upstream itself.
     """
 
     key: Key
     stream: Stream
     is_reused: bool = False
     is_kept: bool = False
+    proxy: ProxyRoute | None = None
 
 
 class Pool:
@@ -53,27 +70,33 @@ class Pool:
         self._settings = settings
         self._clock = clock
         self._idle: dict[Key, list[tuple[float, Stream]]] = {}
-        self._sessions: OrderedDict[Key, ssl.SSLSession] = OrderedDict()
+        self._sessions: OrderedDict[Peer, ssl.SSLSession] = OrderedDict()  # those of one Peer are of one context
+        self._contexts: OrderedDict[Upstream, ssl.SSLContext] = OrderedDict()
         self._count = 0
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     async def lease(self, key: Key, *, fresh: bool = False) -> Lease:
         """Return a connection for key: an idle one unless fresh, else a new one. Raises Refusal."""
+        proxy = self._settings.proxy_for(key.authority) if key.authority.scheme == "http" else None
         stream = None if fresh else self._pop(key)
         if stream is not None:
-            return Lease(key, stream, is_reused=True)
-        return Lease(key, await dial(self._settings, key.authority, self._sessions.get(key)))
+            return Lease(key, stream, is_reused=True, proxy=proxy)
+        session = self._sessions.get((key.authority, key.upstream))
+        stream = await dial(self._settings, key.authority, session, self._context(key.upstream))
+        return Lease(key, stream, proxy=proxy)
 
     def give_back(self, lease: Lease) -> None:
         """Keep a connection whose last exchange ended cleanly."""
         lease.is_kept = True
         self._remember_session(lease)
         waiting = self._idle.get(lease.key, [])
-        is_full = self._is_closed or len(waiting) >= MAX_IDLE_PER_KEY or self._count >= MAX_IDLE
+        is_full = self._is_closed or len(waiting) >= MAX_IDLE_PER_KEY
         if is_full or lease.stream.has_unread() or lease.stream.is_over:
             lease.stream.close()
             return
+        if self._count >= MAX_IDLE:
+            self._make_room()
         waiting.append((self._clock(), lease.stream))
         self._idle[lease.key] = waiting
         self._count += 1
@@ -84,8 +107,6 @@ class Pool:
         """Close everything kept for a run."""
         for key in [key for key in self._idle if key.run_id == run_id]:
             self._close_all(key)
-        for key in [key for key in self._sessions if key.run_id == run_id]:
-            del self._sessions[key]
 
     def close(self) -> None:
         """Close everything, also what is given back later."""
@@ -101,9 +122,10 @@ class Pool:
         while waiting:
             since, stream = waiting.pop()
             self._count -= 1
+            idle_s = self._clock() - since
             # What came unasked would be taken for the answer to the next request. Asked first: it may find the end.
-            is_usable = not stream.has_unread() and not stream.is_over and self._clock() - since < IDLE_S
-            if is_usable and not _has_news(stream):  # the loop may not have looked yet
+            is_usable = not stream.has_unread() and not stream.is_over and idle_s < IDLE_S
+            if is_usable and not _has_news(stream):  # every time: the loop may not have looked yet
                 return stream
             stream.close()
         return None
@@ -113,10 +135,27 @@ class Pool:
         if not isinstance(stream, TlsStream) or lease.is_reused or stream.was_resumed:
             return  # reading a session costs as much as it saves later, so once per full handshake
         if (session := stream.session) is not None:
-            self._sessions[lease.key] = session
-            self._sessions.move_to_end(lease.key)
+            peer = (lease.key.authority, lease.key.upstream)
+            self._sessions[peer] = session
+            self._sessions.move_to_end(peer)
             if len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
+
+    def _context(self, upstream: Upstream | None) -> ssl.SSLContext | None:
+        """Return an endpoint's own context; None where the installation's will do. Raises Refusal."""
+        if upstream is None or not (upstream.ca or upstream.client_certificate):
+            return None
+        if (context := self._contexts.get(upstream)) is None:
+            context = self._contexts[upstream] = context_for(upstream, self._settings.roots)
+            if len(self._contexts) > MAX_CONTEXTS:
+                self._contexts.popitem(last=False)
+        return context
+
+    def _make_room(self) -> None:
+        """Close the connection that has waited longest, whoever's it is."""
+        key = min((key for key, waiting in self._idle.items() if waiting), key=lambda key: self._idle[key][0][0])
+        self._idle[key].pop(0)[1].close()
+        self._count -= 1
 
     def _sweep_out(self) -> None:
         self._sweep = None
@@ -145,6 +184,8 @@ def _has_news(stream: Stream) -> bool:
     descriptor = stream.fileno()
     if descriptor < 0:
         return True
-    asked = select.poll()
-    asked.register(descriptor, select.POLLIN | select.POLLRDHUP)
-    return bool(asked.poll(0))
+    _ASKED.register(descriptor, select.POLLIN | select.POLLRDHUP)
+    try:
+        return bool(_ASKED.poll(0))
+    finally:
+        _ASKED.unregister(descriptor)

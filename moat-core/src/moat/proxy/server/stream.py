@@ -3,17 +3,23 @@
     while (head := take_head(stream.buffer)) is None:
         if not await stream.more(): …the peer is done
 
-`more` waits for bytes beyond those already there. Reading stops at HIGH_BYTES until the next `more`; `drain` waits
-while the peer does not take what was written. One task reads a stream and one writes. `TlsStream` looks the same.
+`more` waits for bytes beyond those already there, until a moment of the loop's clock if need be (`within`:
+asyncio.timeout makes and cancels a timer each time, which costs more than the rest of a small request). Reading stops
+at HIGH_BYTES until the next `more`; `drain` waits while the peer does not take what was written. One task reads a
+stream and one writes. `TlsStream` looks the same.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Protocol, cast
 
 HIGH_BYTES = 262_144  # less starves bulk transfers, more costs memory per slow reader (measured)
+
+
+FOREVER = math.inf
 
 
 class StreamBroken(ConnectionError):
@@ -30,6 +36,11 @@ class Stream(Protocol):
         """Whether the peer closed or reset the connection."""
         ...
 
+    @property
+    def peer(self) -> str:
+        """The address of the peer, "" where there is none."""
+        ...
+
     def has_unread(self) -> bool:
         """Whether the peer has sent bytes that nobody took, as far as they have come."""
         ...
@@ -42,8 +53,8 @@ class Stream(Protocol):
         """Have callback called once when the peer closes or resets, also while nobody reads."""
         ...
 
-    async def more(self) -> bool:
-        """Wait for more bytes in buffer; False when the peer has closed. Raises StreamBroken."""
+    async def more(self, until: float = FOREVER) -> bool:
+        """Wait for more bytes in buffer; False when the peer has closed. Raises StreamBroken, TimeoutError at until."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -63,19 +74,29 @@ class Stream(Protocol):
         ...
 
 
+def within(seconds: float) -> float:
+    """Return the moment that is so far from now, on the running loop's clock."""
+    return asyncio.get_running_loop().time() + seconds
+
+
 class PlainStream(asyncio.Protocol):
     """A stream without TLS."""
 
     def __init__(self) -> None:
         self.buffer = bytearray()
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reader: asyncio.Future[None] | None = None
+        self._until = FOREVER
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings = FOREVER
         self._writer: asyncio.Future[None] | None = None
         self._gone: Callable[[], None] | None = None
         self._is_paused = False
         self._must_wait = False
         self._has_ended = False
         self._is_lost = False
+        self._descriptor = -1
         self._error: Exception | None = None
 
     @property
@@ -90,14 +111,23 @@ class PlainStream(asyncio.Protocol):
             raise StreamBroken("not connected")
         return self._transport
 
+    @property
+    def peer(self) -> str:
+        """The address of the peer, "" where there is none."""
+        name = None if self._transport is None else self._transport.get_extra_info("peername")
+        return str(name[0]) if name else ""
+
     def has_unread(self) -> bool:
         """Whether the peer has sent bytes that nobody took, as far as they have come."""
         return bool(self.buffer)
 
     def fileno(self) -> int:
         """Return the socket's descriptor, -1 once it is closed. To ask the kernel about, never to read from."""
-        sock = None if self._transport is None or self._is_lost else self._transport.get_extra_info("socket")
-        return -1 if sock is None else int(sock.fileno())
+        if self._transport is None or self._is_lost:
+            return -1
+        if self._descriptor < 0:
+            self._descriptor = int(self._transport.get_extra_info("socket").fileno())
+        return self._descriptor
 
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Have callback called once when the peer closes or resets, also while nobody reads."""
@@ -105,8 +135,8 @@ class PlainStream(asyncio.Protocol):
         if callback is not None and self.is_over:
             self._tell_gone()
 
-    async def more(self) -> bool:
-        """Wait for more bytes in buffer; False when the peer has closed. Raises StreamBroken."""
+    async def more(self, until: float = FOREVER) -> bool:
+        """Wait for more bytes in buffer; False when the peer has closed. Raises StreamBroken, TimeoutError at until."""
         if self._is_paused:
             self._is_paused = False
             self.transport.resume_reading()
@@ -115,7 +145,10 @@ class PlainStream(asyncio.Protocol):
         if self.is_over:
             return False
         before = len(self.buffer)
-        self._reader = asyncio.get_running_loop().create_future()
+        self._reader = self._loop.create_future()
+        self._until = until
+        if until < self._rings:
+            self._set_timer()
         await self._reader
         if len(self.buffer) == before and self._error is not None:
             raise StreamBroken("the connection was reset") from self._error
@@ -129,7 +162,7 @@ class PlainStream(asyncio.Protocol):
     async def drain(self) -> None:
         """Wait while more than HIGH_BYTES are queued. Raises StreamBroken when nobody will ever take them."""
         if self._must_wait and not self._is_lost:
-            self._writer = asyncio.get_running_loop().create_future()
+            self._writer = self._loop.create_future()
             await self._writer
         if self._is_lost:
             raise StreamBroken("the connection was closed")
@@ -169,6 +202,8 @@ class PlainStream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
         self._is_lost, self._error = True, exc
+        if self._timer is not None:
+            self._timer.cancel()
         _wake(self._reader)
         _wake(self._writer)
         self._tell_gone()
@@ -181,6 +216,22 @@ class PlainStream(asyncio.Protocol):
         """Called by the loop."""
         self._must_wait = False
         _wake(self._writer)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings = self._until
+        self._timer = self._loop.call_at(self._until, self._at_time)
+
+    def _at_time(self) -> None:
+        """End the wait, if it is still the one that the timer was set for: later ones leave it alone till it rings."""
+        self._timer, self._rings = None, FOREVER
+        if self._reader is None or self._reader.done() or self._until == FOREVER:
+            return
+        if self._loop.time() < self._until:
+            self._set_timer()
+        else:
+            self._reader.set_exception(TimeoutError())
 
     def _tell_gone(self) -> None:
         callback, self._gone = self._gone, None

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-from moat.proxy.server.stream import PlainStream, StreamBroken
+from moat.proxy.server.stream import FOREVER, PlainStream, StreamBroken
 
 _RECORD_BYTES = (
     16_384  # CPython allocates what is asked for before it reads; a TLS record holds no more (RFC 8446 §5.1)
@@ -40,6 +40,11 @@ class TlsStream:
         return self._has_ended or self._below.is_over
 
     @property
+    def protocol(self) -> str:
+        """What was agreed on by ALPN, "" for nothing; after the handshake."""
+        return self._tls.selected_alpn_protocol() or ""
+
+    @property
     def session(self) -> ssl.SSLSession | None:
         """What a later connection may resume; useful once some bytes were read (TLS 1.3 tickets come late)."""
         return self._tls.session
@@ -64,6 +69,11 @@ class TlsStream:
                 self._has_ended = True
         return bool(self.buffer)
 
+    @property
+    def peer(self) -> str:
+        """The address of the peer, "" where there is none."""
+        return self._below.peer
+
     def fileno(self) -> int:
         """Return the socket's descriptor, -1 once it is closed. To ask the kernel about, never to read from."""
         return self._below.fileno()
@@ -72,8 +82,8 @@ class TlsStream:
         """Have callback called once when the peer closes or resets, also while nobody reads."""
         self._below.on_gone(callback)
 
-    async def handshake(self) -> None:
-        """Shake hands. Raises ssl.SSLError (with verify_message for a bad certificate) or StreamBroken."""
+    async def handshake(self, until: float = FOREVER) -> None:
+        """Shake hands. Raises ssl.SSLError (with verify_message for a bad certificate), StreamBroken, TimeoutError."""
         seen = 0
         while True:
             seen += self._feed()
@@ -89,26 +99,25 @@ class TlsStream:
                 return
             if seen > MAX_HANDSHAKE_BYTES:
                 raise StreamBroken("the TLS handshake is too long")
-            if not await self._below.more():
+            if not await self._below.more(until):
                 raise StreamBroken("the connection ended in the TLS handshake")
 
-    async def more(self) -> bool:
-        """Wait for more bytes in buffer; False when the peer has closed. Raises StreamBroken."""
+    async def more(self, until: float = FOREVER) -> bool:
+        """Wait for more bytes in buffer; False when the peer has closed. Raises StreamBroken, TimeoutError at until."""
         while not self._has_ended:
-            self._feed()
-            if self._decrypt():
+            if (self._feed() or self._incoming.pending) and self._decrypt():  # a handshake may leave some there
                 return True
-            if self._has_ended or not await self._below.more():
+            if self._has_ended or not await self._below.more(until):
                 break
         self._has_ended = True
         return False
 
     def write(self, data: bytes) -> None:
         """Queue data; a broken connection swallows it."""
-        view = memoryview(data)
         try:
-            while view:
-                view = view[self._tls.write(view) :]
+            sent = self._tls.write(data) if data else 0
+            while sent < len(data):
+                sent += self._tls.write(memoryview(data)[sent:])
         except ssl.SSLError:  # closed below or by the peer; the reader is told
             self._has_ended = True
             return
@@ -142,7 +151,10 @@ class TlsStream:
         try:
             while (count := cast("int", self._tls.read(_RECORD_BYTES, _SCRATCH))) > 0:  # with a buffer: how many
                 self.buffer += _VIEW[:count]
-            self._has_ended = True
+                if not self._incoming.pending and not self._tls.pending():
+                    break  # asking again would raise, which costs
+            else:
+                self._has_ended = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:

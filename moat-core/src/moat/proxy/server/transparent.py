@@ -14,7 +14,7 @@ from moat.api.http import DEFAULT_PORTS, Authority
 from moat.proxy.flow import Arrival
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal
-from moat.proxy.server.connection import HANDSHAKE_S, Connection
+from moat.proxy.server.connection import Connection
 from moat.proxy.server.names import Names
 from moat.proxy.server.stream import PlainStream, StreamBroken
 
@@ -29,7 +29,7 @@ async def serve_transparent(connection: Connection, stream: PlainStream, names: 
     if scheme == "http":
         return await connection.serve_bound(stream, Arrival("transparent", authority))
     with suppress(TimeoutError, StreamBroken):
-        async with asyncio.timeout(HANDSHAKE_S):
+        async with asyncio.timeout(connection.services.limits.handshake_s):
             if not stream.buffer and not await stream.more():
                 return stream.close()
     return await connection.serve_tls(stream, authority, "transparent")

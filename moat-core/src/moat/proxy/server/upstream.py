@@ -1,9 +1,10 @@
 """Dialling: a name becomes checked addresses, one of them a connection, and that a verified TLS stream.
 
-    pin or getaddrinfo ─▶ every address judged ─▶ TCP to a judged address ─▶ TLS ≥ 1.2, the name verified
+    pin or getaddrinfo ─▶ every address judged ─▶ TCP to a judged address (race) ─┬─▶ TLS ≥ 1.2, the name verified
+    upstream.proxy ─▶ literal addresses judged ─▶ TCP to the proxy ─▶ CONNECT ────┘   (secure)
 
 The address that was judged is the one dialled; nothing is looked up twice. A pin (`upstream.resolve`) is permission for
-its name, except that metadata services are never dialled.
+its name, except that metadata services are never dialled. Through a proxy, names are the proxy's to resolve and judge.
 """
 
 from __future__ import annotations
@@ -13,62 +14,97 @@ import contextlib
 import ipaddress
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moat.api.http import Authority
 from moat.net.addresses import IPNetwork, is_metadata, refusal
 from moat.net.authority import AuthorityRefused, canonical_host, is_address
+from moat.net.route import ProxyRoute
 from moat.proxy.messages import Configure
-from moat.proxy.refusal import Refusal, late, undialable, unreachable
-from moat.proxy.server.stream import PlainStream, Stream, StreamBroken
-from moat.proxy.server.tls import TlsStream
+from moat.proxy.refusal import late, looped, undialable, unreachable
+from moat.proxy.server.chain import open_tunnel
+from moat.proxy.server.hairpin import is_here
+from moat.proxy.server.race import Target, first_connected, interleaved
+from moat.proxy.server.secure import secure
+from moat.proxy.server.stream import PlainStream, Stream
 
 RESOLVE_S = 10.0  # resolvers give up after 5 s twice (resolv.conf(5))
 CONNECT_S = 10.0  # per address: three SYNs are sent within 7 s
-HANDSHAKE_S = 10.0  # what browsers and Go's client give it
 KEEPALIVE_IDLE_S = 60  # finds peers that vanished under a silent stream
-
-Target = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class DialSettings:
-    """The `upstream` settings, parsed once. pins: canonical host → address and port (0: the request's)."""
+    """The `upstream` settings, parsed once. pins: canonical host → address and port (0: the request's).
+
+    is_ours: whether something of this worker listens there, so that dialling it would be a loop.
+    """
 
     tls: ssl.SSLContext
     pins: Mapping[str, Target] = field(default_factory=dict)
     ranges: tuple[IPNetwork, ...] = ()
+    proxy: ProxyRoute | None = None
+    roots: str = field(default="", repr=False)
+    is_ours: Callable[[Target], bool] = lambda _: False
 
     @classmethod
-    def of(cls, message: Configure) -> DialSettings:
+    def of(cls, message: Configure, is_ours: Callable[[Target], bool] = lambda _: False) -> DialSettings:
         """Return settings from the daemon's message. Raises ValueError or ssl.SSLError for what cannot be used."""
         pins = {canonical_host(host): _pin(value) for host, value in message.resolve.items()}
         ranges = tuple(ipaddress.ip_network(cidr, strict=False) for cidr in message.allow_cidrs)
-        return cls(client_context(message.roots), pins, ranges)
+        proxy = ProxyRoute.parse(message.proxy, message.no_proxy) if message.proxy else None
+        return cls(client_context(message.roots), pins, ranges, proxy, message.roots, is_ours)
+
+    def proxy_for(self, authority: Authority) -> ProxyRoute | None:
+        """Return the proxy that authority is reached through; None for a pinned host: its address is settled."""
+        is_direct = self.proxy is None or authority.host in self.pins or not self.proxy.is_for(authority)
+        return None if is_direct else self.proxy
 
 
-def client_context(roots: str) -> ssl.SSLContext:
-    """Return the one client context of the worker: system roots and these. Costs 20 ms, so it is made once."""
+def client_context(roots: str, protocols: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
+    """Return a client context with the system's roots and these. Costs 20 ms, so it is made once per protocols."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(list(protocols))
     if roots:
         context.load_verify_locations(cadata=roots)
     return context
 
 
-async def dial(settings: DialSettings, authority: Authority, session: ssl.SSLSession | None = None) -> Stream:
-    """Return a stream to authority, verified if it is https. Raises Refusal."""
-    targets = await resolve(settings, authority)
-    plain = await _connect(authority, targets)
+async def dial(
+    settings: DialSettings,
+    authority: Authority,
+    session: ssl.SSLSession | None = None,
+    context: ssl.SSLContext | None = None,
+) -> Stream:
+    """Return a stream to authority, verified if it is https. context: another than the settings'. Raises Refusal.
+
+    Plain http through a proxy: a stream to the proxy, which wants the target in absolute form.
+    """
+    plain = await _reach(settings, authority)
     if authority.scheme == "http":
         return plain
     try:
-        return await _secure(settings.tls, plain, authority, session)
+        if (route := settings.proxy_for(authority)) is not None:
+            await open_tunnel(plain, route, authority)
+        return await secure(context or settings.tls, plain, authority, session)
     except BaseException:
         plain.abort()
         raise
+
+
+async def _reach(settings: DialSettings, authority: Authority) -> PlainStream:
+    """Connect to authority, or to the proxy on the way there."""
+    route = settings.proxy_for(authority)
+    if route is None:
+        targets, name = await resolve(settings, authority), str(authority)
+    else:
+        _judge_unresolved(settings, authority)
+        targets, name = await _resolve_proxy(settings, route), f"the proxy {route}"
+    if any(settings.is_ours(target) for target in targets):
+        raise looped(f"{name} leads back to this proxy")
+    return await first_connected(interleaved(targets), lambda target: _connect(name, target))
 
 
 async def resolve(settings: DialSettings, authority: Authority) -> list[Target]:
@@ -80,13 +116,38 @@ async def resolve(settings: DialSettings, authority: Authority) -> list[Target]:
             raise undialable(host, address, f"{address} is a metadata service")
         return [(address, port or authority.port)]
     addresses = [host] if is_address(host) else await _look_up(host)
-    verdicts = {address: refusal(address, settings.ranges) or _own(address, settings.ranges) for address in addresses}
+    verdicts = {address: _judged(address, settings.ranges) for address in addresses}
     allowed = [(address, authority.port) for address, why in verdicts.items() if why is None]
     if allowed:
         return allowed
     for address, why in verdicts.items():
         raise undialable(host, address, why or "")
     raise unreachable(f"the name {host} has no address", "dns")
+
+
+def _judge_unresolved(settings: DialSettings, authority: Authority) -> None:
+    """Raise for what may not be asked of a proxy. Names are judged by the proxy, which alone sees their addresses."""
+    host = authority.host
+    if is_address(host) and (why := _judged(host, settings.ranges)) is not None:
+        raise undialable(host, host, why)
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 §6.3: the proxy's own, if it does not know better
+        raise undialable(host, "127.0.0.1", f"{host} is the proxy's own machine")
+
+
+async def _resolve_proxy(settings: DialSettings, route: ProxyRoute) -> list[Target]:
+    """Return the proxy's addresses. It may be anywhere: whoever wrote config.yaml named it."""
+    pinned = settings.pins.get(route.host)
+    if pinned is not None:
+        return [(pinned[0], pinned[1] or route.port)]
+    addresses = [route.host] if is_address(route.host) else await _look_up(route.host)
+    if allowed := [(address, route.port) for address in addresses if not is_metadata(address)]:
+        return allowed
+    raise unreachable(f"the proxy {route} has no address that may be dialled", "dns")
+
+
+def _judged(address: str, ranges: tuple[IPNetwork, ...]) -> str | None:
+    """Return why an address may not be dialled, or None."""
+    return refusal(address, ranges) or _own(address, ranges)
 
 
 async def _look_up(host: str) -> list[str]:
@@ -98,61 +159,32 @@ async def _look_up(host: str) -> list[str]:
         raise late(f"the name {host} was not resolved in {RESOLVE_S:.0f} s") from None
     except (OSError, UnicodeError):
         raise unreachable(f"the name {host} cannot be resolved", "dns") from None
-    return [str(entry[4][0]) for entry in found]
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 def _own(address: str, ranges: tuple[IPNetwork, ...]) -> str | None:
     """Return why an address of this machine may not be dialled: what listens on it is often for the machine only.
 
-    A public address is no less the host's, and a firewall that shuts it to the world does not shut it to us. The kernel
-    knows: to an address of its own it talks from that same address (RFC 6724 §5, rule 1). Nothing is sent.
+    A public address is no less the host's, and a firewall that shuts it to the world does not shut it to us.
     """
     parsed = ipaddress.ip_address(address)
-    if any(parsed in each for each in ranges):
-        return None
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect((address, 9))
-        except OSError:
-            return None  # no way there at all: the dial will say so
-        own = ipaddress.ip_address(sock.getsockname()[0]) == parsed
-    return f"{address} is an address of this machine" if own else None
+    is_opened = any(parsed in each for each in ranges)
+    return f"{address} is an address of this machine" if not is_opened and is_here(parsed) else None
 
 
-async def _connect(authority: Authority, targets: list[Target]) -> PlainStream:
-    """Connect to the first target that answers. Raises Refusal, for the last one's reason."""
-    failure: Refusal = unreachable(f"{authority} has no address")
-    loop = asyncio.get_running_loop()
-    for address, port in targets:
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                _, stream = await loop.create_connection(PlainStream, address, port)
-        except TimeoutError:
-            failure = late(f"{authority} did not answer in {CONNECT_S:.0f} s")
-        except OSError as error:
-            failure = unreachable(f"{authority} cannot be reached: {error.strerror or 'connection failed'}", "connect")
-        else:
-            _tune(stream)
-            return stream
-    raise failure
-
-
-async def _secure(
-    context: ssl.SSLContext, plain: PlainStream, authority: Authority, session: ssl.SSLSession | None
-) -> TlsStream:
-    stream = TlsStream(plain, context, server_hostname=authority.host)
-    if session is not None:
-        stream.resume(session)
+async def _connect(name: str, target: Target) -> PlainStream:
+    """Connect to one target. name: whom the refusal speaks of. Raises Refusal."""
     try:
-        async with asyncio.timeout(HANDSHAKE_S):
-            await stream.handshake()
+        async with asyncio.timeout(CONNECT_S):
+            _, stream = await asyncio.get_running_loop().create_connection(PlainStream, *target)
     except TimeoutError:
-        raise late(f"{authority} did not finish the TLS handshake in {HANDSHAKE_S:.0f} s") from None
-    except ssl.SSLCertVerificationError as error:
-        reason = f"{authority}: its certificate is not trusted ({error.verify_message})"
-        raise unreachable(reason, "certificate") from None
-    except (ssl.SSLError, StreamBroken):
-        raise unreachable(f"{authority} broke off the TLS handshake", "tls") from None
+        raise late(f"{name} did not answer in {CONNECT_S:.0f} s") from None
+    except ConnectionRefusedError:
+        raise unreachable(f"{name} cannot be reached: connection refused", "refused") from None
+    except OSError as error:
+        reason = f"{name} cannot be reached: {(error.strerror or 'connection failed').lower()}"
+        raise unreachable(reason, "unreachable") from None
+    _tune(stream)
     return stream
 
 

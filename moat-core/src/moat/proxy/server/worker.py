@@ -23,10 +23,10 @@ from moat.api.errors import MoatError
 from moat.frames import FrameChannel, FrameError
 from moat.log import Redactor, log_to_file
 from moat.net.authority import AuthorityRefused
+from moat.net.route import proxy_secrets
 from moat.proxy.messages import (
     Configure,
     Drop,
-    Exchange,
     Listen,
     MessageError,
     Named,
@@ -35,12 +35,11 @@ from moat.proxy.messages import (
     Ready,
     SetRun,
     Stop,
-    ToDaemon,
     decode,
-    encode,
 )
 from moat.proxy.server.confine import confine, harden, readable_paths, tune_malloc
 from moat.proxy.server.house import House
+from moat.proxy.server.reports import Reports
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +47,19 @@ log = logging.getLogger(__name__)
 async def serve(channel: FrameChannel, redactor: Redactor) -> None:
     """Serve until the daemon says stop or is gone."""
 
-    def send(message: ToDaemon) -> None:
-        channel.send(encode(message))
-
+    reports = Reports(channel)
     async with asyncio.TaskGroup() as group:
-        house = House(group, lambda record: send(Exchange(record)), lambda *named: send(Named(*named)))
-        send(Ready())
+        house = House(group, reports.exchange, lambda *named: reports.send(Named(*named)))
+        reports.send(Ready())
         try:
-            await _follow(channel, house, redactor)
+            await _follow(channel, reports, house, redactor)
         finally:
             house.close()
+    reports.flush()
     channel.close()
 
 
-async def _follow(channel: FrameChannel, house: House, redactor: Redactor) -> None:
+async def _follow(channel: FrameChannel, reports: Reports, house: House, redactor: Redactor) -> None:
     while (received := await channel.receive()) is not None:
         wire, descriptors = received
         try:
@@ -70,7 +68,7 @@ async def _follow(channel: FrameChannel, house: House, redactor: Redactor) -> No
                 return
             _obey(message, descriptors, house, redactor)
             if isinstance(message, Ping):
-                channel.send(encode(Pong(message.id)))
+                reports.send(Pong(message.id))
         except (MessageError, AuthorityRefused, MoatError, OSError, ValueError) as problem:
             # ssl's and cryptography's errors are ValueErrors or OSErrors. The text of none quotes a secret.
             log.error("a message was not obeyed", extra={"type": str(wire.get("type"))[:32], "problem": str(problem)})
@@ -83,6 +81,8 @@ def _obey(message: object, descriptors: list[int], house: House, redactor: Redac
     """Put one message in force. Descriptors that are taken leave the list."""
     match message:
         case Configure():
+            for secret in proxy_secrets(message.proxy):
+                redactor.learn(secret)
             house.configure(message)
         case SetRun(context, names):
             for rule in context.rules:

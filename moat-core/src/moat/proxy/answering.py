@@ -1,0 +1,153 @@
+"""What is done to an answer before the client gets it: decoded where it must be, and scrubbed of the run's credentials.
+
+None of it where no credential was spent (`answering` returns None), so that most exchanges pay nothing. No I/O.
+
+    h1   answer = passage.answering.answer(response, reader)      a response and a BodyReader like any other
+    h2   head(…), then feed(data) and, while has_more, feed(b""); finish(); trailers(…)
+
+A body that stays encoded could hide a credential: what cannot be decoded is not delivered after one was sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from moat.api.http import Headers, RequestHead, ResponseHead
+from moat.proxy.bodies import BodyReader
+from moat.proxy.decode import Decoder, decoder_for
+from moat.proxy.http1 import NO_BODY, UNTIL_CLOSE, Response
+from moat.proxy.refusal import Refusal
+from moat.proxy.scrub import Scrub, ScrubbedStream
+
+_PARTIAL = 206
+
+
+def plain_wanted(head: RequestHead) -> RequestHead:
+    """Return head asking for an answer without content coding, so that it can be read as it comes."""
+    return head.with_headers(head.headers.with_set("Accept-Encoding", "identity"))
+
+
+@dataclass(slots=True)
+class Answering:
+    """One answer on its way. must_read: a credential went out with the request, so nothing unreadable may come back."""
+
+    scrub: Scrub
+    must_read: bool
+    _stream: ScrubbedStream | None = None
+    _decoder: Decoder | None = None
+
+    def begun(self) -> Answering:
+        """Return one for the next answer; a passage serves requests that come again (`repeats`)."""
+        return Answering(self.scrub, self.must_read)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether feeding nothing brings more."""
+        return self._decoder is not None and self._decoder.has_more
+
+    def head(self, head: ResponseHead, *, has_body: bool = True) -> ResponseHead:
+        """Return the head as the client gets it. Raises Refusal for a body that cannot be read.
+
+        When the body is decoded, Content-Length and Content-Encoding are gone, and its end must be told otherwise.
+        """
+        headers = self.scrub.headers(list(head.headers.items))
+        if has_body:
+            headers = self._decoded(head, headers)
+        return replace(head, headers=Headers(tuple(headers)), reason=self.scrub.text(head.reason))
+
+    def interim(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the fields of a 1xx head, or trailers, without secrets."""
+        return self.scrub.headers(headers)
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what may leave now. Raises Malformed when a coding is broken."""
+        if self._decoder is not None:
+            data = self._decoder.feed(data)
+        if self._stream is None:
+            self._stream = self.scrub.stream()
+        return self._stream.feed(data) if data else b""
+
+    def finish(self) -> bytes:
+        """Return what was held back, at the body's end. Raises Malformed when the coding had not ended."""
+        if self._decoder is not None:
+            self._decoder.finish()
+        return self._stream.finish() if self._stream is not None else b""
+
+    def answer(self, response: Response, reader: BodyReader) -> tuple[Response, BodyReader]:
+        """Return response as the client gets it, and a reader of its body. Raises Refusal."""
+        if response.framing == NO_BODY:
+            return replace(response, head=self.head(response.head, has_body=False)), reader
+        head = self.head(response.head)
+        framing = response.framing if self._decoder is None else UNTIL_CLOSE
+        return replace(response, head=head, framing=framing), _Reader(self, reader)
+
+    def reader(self, inner: BodyReader) -> BodyReader:
+        """Return a reader of the body without secrets, after its head went through `answer` or one just like it."""
+        return _Reader(self, inner)
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the body loses a content coding."""
+        return self._decoder is not None
+
+    def _decoded(self, head: ResponseHead, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Find a decoder, if one is needed; return headers without what it makes untrue."""
+        coding = _coding(head.headers)
+        if not coding:
+            return headers
+        self._decoder = None if head.status == _PARTIAL else decoder_for(coding)
+        if self._decoder is None:
+            if self.must_read:
+                raise _unreadable(coding, head.status)
+            return headers
+        return [pair for pair in headers if pair[0].lower() not in ("content-encoding", "content-length")]
+
+
+class _Reader:
+    """A BodyReader whose payload is decoded and scrubbed."""
+
+    def __init__(self, answering: Answering, inner: BodyReader) -> None:
+        self._answering = answering
+        self._inner = inner
+        self.is_done = inner.is_done
+        self.may_end_here = inner.may_end_here
+        self.trailers: list[tuple[str, str]] = []
+
+    def take(self, buffer: bytearray) -> bytes:
+        """Return the payload that is there now, b"" when more is needed. Raises Malformed."""
+        payload = self._fed(b"")
+        if not payload and not self._inner.is_done and buffer:
+            payload = self._fed(self._inner.take(buffer))
+        self.may_end_here = self._inner.may_end_here
+        if self._inner.is_done and not self._answering.has_more and not self.is_done:
+            self.is_done = True
+            self.trailers = self._answering.interim(self._inner.trailers)
+            payload += self._answering.finish()
+        return payload
+
+    def _fed(self, taken: bytes) -> bytes:
+        payload = self._answering.feed(taken) if taken else b""
+        while not payload and self._answering.has_more:
+            payload = self._answering.feed(b"")
+        return payload
+
+    def end(self) -> bytes:
+        """Return what was held back of a body that ends with its connection. Raises Malformed."""
+        return b"" if self.is_done else self._answering.finish()
+
+
+def _coding(headers: Headers) -> str:
+    """Return what must be undone, "" for nothing; several codings are one that nobody knows."""
+    listed = [part.strip().lower() for part in ",".join(headers.get_all("content-encoding")).split(",")]
+    return ", ".join(part for part in listed if part not in ("", "identity"))
+
+
+def _unreadable(coding: str, status: int) -> Refusal:
+    part = "part of " if status == _PARTIAL else ""
+    return Refusal(
+        502,
+        f"the answer to a request with a credential came as {part}{coding[:40]!r}, which cannot be searched for it",
+        "failed",
+        "coding",
+        keeps=True,
+    )

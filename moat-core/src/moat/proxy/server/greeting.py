@@ -1,0 +1,59 @@
+"""A client's TLS handshake: its hello is read first and decides between two contexts of the host, one per HTTP version.
+
+    ClientHello ─▶ offers http/1.1, alone or with h2, or nothing ─▶ HTTP/1.1, the fast path
+                   offers only h2 ───────────────────────────────▶ HTTP/2
+
+Python's ssl has no callback that would choose while OpenSSL shakes hands; what OpenSSL agreed on counts in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from moat.proxy.hello import HelloReader
+from moat.proxy.http1 import Malformed
+from moat.proxy.server.leaves import Leaves
+from moat.proxy.server.stream import PlainStream, StreamBroken
+from moat.proxy.server.tls import TlsStream
+
+_DECODE_ERROR = b"\x15\x03\x03\x00\x02\x02\x32"  # RFC 8446 §6: a fatal alert, which tells the client whose fault it is
+
+
+class NoHandshake(Exception):
+    """There is no TLS with this client; the text says why."""
+
+
+async def greet(stream: PlainStream, leaves: Leaves, host: str, limit_s: float) -> TlsStream:
+    """Shake hands as host; return the stream inside. Raises NoHandshake; stream is then the caller's to close."""
+    try:
+        async with asyncio.timeout(limit_s):
+            inner = TlsStream(stream, leaves.context(host, http2=await _is_only_for_http2(stream)))
+            await inner.handshake()
+    except TimeoutError:
+        raise NoHandshake("the client did not finish the TLS handshake") from None
+    except StreamBroken:
+        raise NoHandshake("the client broke off the TLS handshake") from None
+    except Malformed as problem:
+        stream.write(_DECODE_ERROR)
+        raise NoHandshake(f"the client's TLS was not understood ({problem})") from None
+    except ssl.SSLError as error:
+        raise NoHandshake(_problem(error)) from None
+    return inner
+
+
+async def _is_only_for_http2(stream: PlainStream) -> bool:
+    reader = HelloReader()
+    while (hello := reader.read(stream.buffer)) is None:
+        if not await stream.more():
+            raise StreamBroken("the connection ended in the ClientHello")
+    return hello.is_only_for_http2
+
+
+def _problem(error: ssl.SSLError) -> str:
+    reason = error.reason or ""
+    if "CALLBACK_FAILED" in reason or "CLIENTHELLO_TLSEXT" in reason:
+        return "the client's SNI names another host than its connection"
+    if "ALERT" in reason:  # a pinned certificate, or a trust store without our CA
+        return f"the client rejected our certificate ({reason.lower().replace('_', ' ')})"
+    return f"the client's TLS was not understood ({reason.lower().replace('_', ' ') or 'no reason given'})"

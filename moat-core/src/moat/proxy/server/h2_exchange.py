@@ -1,0 +1,215 @@
+"""One judged request of an HTTP/2 client on its way, over whatever version the upstream speaks. Mirrors `exchange`.
+
+client lane ═ head ═▶ far           sent once more where the upstream certainly did nothing with it
+client lane ─ body ─▶ far  (task)   an answer may come before the body is over, which is then told to stop
+client lane ◀═ 1xx, head, body, trailers ═ far
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from moat.proxy.bodies import BodyReader
+from moat.proxy.flow import Passage
+from moat.proxy.http1 import NO_BODY, Malformed, Request, Response, end_to_end
+from moat.proxy.http2 import INTERNAL_ERROR
+from moat.proxy.http2_heads import response_fields
+from moat.proxy.limits import Limits
+from moat.proxy.record import Trail
+from moat.proxy.refusal import Refusal, late, unreachable
+from moat.proxy.server.exchange import MAX_INTERIM
+from moat.proxy.server.h2_far import Far, Unsent
+from moat.proxy.server.h2_hold import hold
+from moat.proxy.server.h2_link import Lane, LaneBroken
+from moat.proxy.server.h2_upstream import Upstreams
+from moat.proxy.server.pool import Key
+from moat.proxy.server.stream import StreamBroken
+
+_PIECE_BYTES = 65_536  # taken of an answer at once: the rest waits in the upstream's buffer, which is bounded
+
+
+class CutShort(Exception):
+    """The answer broke off after its head was sent: the client's stream must be reset. code: why."""
+
+    def __init__(self, code: int | None = None) -> None:
+        super().__init__("the upstream broke off")
+        self.code = INTERNAL_ERROR if code is None else code
+
+
+@dataclass(slots=True)
+class H2Exchange:
+    """One request between a client's lane and an upstream. is_upload_done: whether its body was read to the end."""
+
+    lane: Lane
+    request: Request
+    passage: Passage
+    trail: Trail
+    upstreams: Upstreams
+    limits: Limits = field(default_factory=Limits)
+    is_upload_done: bool = True
+    _begun: bytes = b""  # the beginning of the request's body, where it was held
+    _upload_problem: Refusal | None = None
+    _left_over: bytearray = field(default_factory=bytearray)  # of the answer, cut off its buffer and not read yet
+
+    async def run(self) -> None:
+        """Forward the request and its answer. Raises Refusal before an answer was begun, CutShort after.
+
+        Raises LaneBroken when the client is gone.
+        """
+        held = await hold(self.lane, self.request, self.passage, self.limits.body_idle_s)
+        self.request, self.passage, self._begun = held.request, held.passage, held.begun
+        self.trail.grants = self.passage.grants
+        key = Key(self.trail.run_id, self.passage.authority, self.passage.grants)
+        try:
+            return await self._over(await self.upstreams.reach(key))
+        except Unsent as unsent:
+            if self.trail.request_bytes:  # its body is gone
+                raise unreachable(f"{self.passage.authority} gave the request back", "closed") from None
+            if unsent.is_http1_wanted:
+                self.upstreams.remember_without(self.passage.authority)
+        try:
+            return await self._over(await self.upstreams.reach(key, fresh=True))
+        except Unsent:
+            raise unreachable(f"{self.passage.authority} gave the request back twice", "closed") from None
+
+    async def _over(self, far: Far) -> None:
+        try:
+            try:
+                far.begin(self.request, self.passage)
+            except (StreamBroken, LaneBroken):
+                raise Unsent from None
+            if self.request.framing is NO_BODY:
+                return await self._answer(far)
+            return await self._both_ways(far)
+        finally:
+            far.leave()
+
+    async def _both_ways(self, far: Far) -> None:
+        self.is_upload_done = False
+        outcome: Exception | None = None
+        async with asyncio.TaskGroup() as group:
+            upload = group.create_task(self._upload(far))
+            try:
+                await self._answer(far)
+            except (Refusal, CutShort, LaneBroken, Unsent) as problem:  # kept out of the group, which would wrap it
+                outcome = problem
+            upload.cancel()
+        if outcome is not None:
+            raise self._upload_problem if self._upload_problem and isinstance(outcome, Refusal) else outcome
+
+    async def _upload(self, far: Far) -> None:
+        """Send the client's body; a problem is remembered, and ends the wait for an answer."""
+        reader = self.lane.body
+        try:
+            if self._begun:
+                self.trail.request_bytes += len(self._begun)
+                await far.send(self._begun)
+            while not reader.is_done:
+                if payload := reader.take(self.lane.buffer):
+                    self.trail.request_bytes += len(payload)
+                    await far.send(payload)
+                elif not reader.is_done:
+                    await self._more_body()
+            self.is_upload_done = True
+            far.finish(reader.trailers)
+        except (StreamBroken, LaneBroken):
+            return  # the upstream stopped reading, and its answer may still be on the way; or the client is gone
+        except Refusal as problem:
+            self._upload_problem = problem
+            far.leave()
+
+    async def _more_body(self) -> None:
+        """Wait for more of the client's body: for ever once there is an answer, as calls that stream both ways do."""
+        while True:
+            try:
+                async with asyncio.timeout(self.limits.body_idle_s):
+                    await self.lane.more()
+                    return
+            except TimeoutError:
+                if not self.trail.status:
+                    raise Refusal(408, "the request's body did not come", kind="timeout") from None
+
+    async def _answer(self, far: Far) -> None:
+        response = await self._response(far)
+        self.trail.status = response.head.status
+        told, reader = self._read_by(far, response)
+        headers = end_to_end(told.head.headers, told.fields, "alt-svc")
+        self.lane.head(response_fields(told.head.status, headers), is_over=reader.is_done)
+        if not self.lane.has_finished:
+            await self._body_down(far, reader)
+        self.trail.forwarded()
+        if self.is_upload_done and not self._left_over:
+            far.keep(response)
+
+    def _read_by(self, far: Far, response: Response) -> tuple[Response, BodyReader]:
+        """Return the response as the client gets it, and the reader of its body. Raises Refusal."""
+        try:
+            reader = far.reader(response)
+        except Malformed as problem:
+            raise unreachable(f"{self.passage.authority}: {problem}", "malformed") from None
+        if self.passage.answering is None:
+            return response, reader
+        return self.passage.answering.answer(response, reader)
+
+    async def _response(self, far: Far) -> Response:
+        """Return the final response head, relaying interim ones."""
+        authority = self.passage.authority
+        try:
+            for _ in range(MAX_INTERIM):
+                response = await self._next_head(far)
+                status = response.head.status
+                if status == 101:
+                    raise unreachable(f"{authority} changed the protocol unasked", "malformed")
+                if status >= 200:
+                    return response
+                headers = end_to_end(response.head.headers, response.fields)
+                self.lane.head(response_fields(status, self._scrubbed(headers)))
+        except Malformed as problem:
+            raise unreachable(f"{authority}: {problem}", "malformed") from None
+        raise unreachable(f"{authority} sent too many interim answers", "malformed")
+
+    async def _next_head(self, far: Far) -> Response:
+        """Wait for a head; the limit counts from the end of the request."""
+        authority = self.passage.authority
+        while True:
+            try:
+                async with asyncio.timeout(self.limits.first_byte_s):
+                    return await far.head()
+            except TimeoutError:
+                if self.is_upload_done:
+                    raise late(f"{authority} did not answer in {self.limits.first_byte_s:g} s") from None
+            except (StreamBroken, LaneBroken) as broken:
+                did = "reset the request" if isinstance(broken, LaneBroken) and broken.code is not None else "left it"
+                raise unreachable(f"{authority} {did} without an answer", "closed") from None
+
+    async def _body_down(self, far: Far, reader: BodyReader) -> None:
+        """Pump the answer's body as the client takes it, and its trailers."""
+        while not reader.is_done:
+            payload, is_over = await self._next_payload(far, reader)
+            if payload:
+                self.trail.response_bytes += len(payload)
+                await self.lane.send(payload)
+            if is_over:
+                break
+        self.lane.finish(reader.trailers)
+
+    async def _next_payload(self, far: Far, reader: BodyReader) -> tuple[bytes, bool]:
+        """Return some of the body, and whether it ends with it though the reader cannot know. Raises CutShort."""
+        try:
+            piece = bytes(memoryview(far.buffer)[:_PIECE_BYTES])
+            del far.buffer[: len(piece)]
+            self._left_over += piece
+            payload = reader.take(self._left_over)
+            if payload or reader.is_done or far.buffer or await far.more():
+                return payload, False
+            if reader.may_end_here:
+                return reader.end(), True
+        except (StreamBroken, Malformed):
+            raise CutShort from None
+        except LaneBroken as broken:
+            raise CutShort(broken.code) from None
+        raise CutShort
+
+    def _scrubbed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        return headers if self.passage.answering is None else self.passage.answering.interim(headers)

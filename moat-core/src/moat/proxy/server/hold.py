@@ -1,0 +1,85 @@
+"""Holds a request's body until it is whole, for the rules that must see all of it before any of it leaves.
+
+    client ─ body ─▶ held, at most the rules' limit ─▶ placeholders replaced ─▶ back in front of the client's stream
+
+What is then there is a request like any other, with another length, for the exchange to send. A body that is too large
+is put back as it came: nothing of it is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from moat.proxy.bodies import ChunkedWriter, reader_for
+from moat.proxy.flow import Passage
+from moat.proxy.http1 import Framing, Malformed, Request
+from moat.proxy.refusal import Refusal, malformed
+from moat.proxy.server.stream import Stream
+from moat.proxy.substitute import BodyTask
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def hold(client: Stream, request: Request, passage: Passage, idle_s: float) -> tuple[Request, Passage]:
+    """Return request and passage with the body replaced. idle_s: how long the client may pause. Raises Refusal."""
+    task = passage.body
+    if task is None:
+        return request, passage
+    framing = request.framing
+    if task.limit_bytes == 0 or (framing.kind == "length" and framing.length > task.limit_bytes):
+        task.give_up()
+        return request, passage
+    passage = _without_expect(client, request, passage)
+    held = await _held(client, request, task, idle_s)
+    if held is None:
+        task.give_up()
+        return request, passage
+    body, trailers = held
+    body, grants = task.apply(body)
+    if framing.kind == "chunked":
+        writer = ChunkedWriter()
+        client.buffer[:0] = (writer.encode(body) if body else b"") + writer.finish(trailers)
+    else:
+        client.buffer[:0] = body
+        request = replace(request, framing=Framing("length", len(body)))
+    return request, replace(passage, grants=tuple(dict.fromkeys((*passage.grants, *grants))))
+
+
+async def _held(
+    client: Stream, request: Request, task: BodyTask, idle_s: float
+) -> tuple[bytes, list[tuple[str, str]]] | None:
+    """Return the whole body and its trailers; None when it is too large, and then the stream is as it was."""
+    reader = reader_for(request.framing)
+    raw, body = bytearray(), bytearray()
+    while True:
+        before = bytes(client.buffer)
+        try:
+            body += reader.take(client.buffer)
+        except Malformed as problem:
+            raise malformed(str(problem)) from None
+        raw += before[: len(before) - len(client.buffer)]
+        if len(body) > task.limit_bytes:
+            client.buffer[:0] = raw
+            return None
+        if reader.is_done:
+            return bytes(body), reader.trailers
+        if not await _more(client, idle_s):
+            raise malformed("the request's body broke off")
+
+
+async def _more(client: Stream, idle_s: float) -> bool:
+    try:
+        async with asyncio.timeout(idle_s):
+            return await client.more()
+    except TimeoutError:
+        raise Refusal(408, "the request's body did not come", kind="timeout") from None
+
+
+def _without_expect(client: Stream, request: Request, passage: Passage) -> Passage:
+    """Ask for the body ourselves: upstream hears of the request only when it is whole (RFC 9110 §10.1.1)."""
+    if "expect" not in request.fields:
+        return passage
+    if request.version == "1.1" and not client.buffer:
+        client.write(_CONTINUE)
+    return replace(passage, head=passage.head.with_headers(passage.head.headers.without("expect")))

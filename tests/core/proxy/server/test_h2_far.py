@@ -1,0 +1,181 @@
+"""HTTP/2 clients over upstreams that speak only HTTP/1.1; over HTTP/2 see test_h2_exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from moat.proxy.http2 import INTERNAL_ERROR, NO_ERROR
+
+from core.proxy.server.h2_peers import SECRET, h2_client, h2_house, server_context
+from core.proxy.server.pairs import until
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Http1:
+    """A TLS server that speaks only HTTP/1.1: reads until what is given, then answers, again and again."""
+
+    def __init__(self, *turns: tuple[bytes, bytes]) -> None:
+        self.turns = list(turns)
+        self.read: list[bytes] = []
+        self.connections = 0
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while self.turns:
+                until, answer = self.turns[0]
+                got = await reader.readuntil(until)
+                self.turns.pop(0)
+                self.read.append(got)
+                writer.write(answer.removeprefix(b"!"))
+                if answer.startswith(b"!"):
+                    break
+            else:
+                await reader.read()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def http1(*turns: tuple[bytes, bytes]) -> AsyncIterator[Http1]:
+    server = Http1(*turns)
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=server_context("http/1.1"))
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listening.close()
+
+
+END = b"\r\n\r\n"
+
+
+async def test_requests_go_out_as_http_1_and_the_connection_is_kept() -> None:
+    async with http1((END, OK), (END, OK)) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        for path in ("/1", "/2"):
+            stream = client.ask(path, ("x", "y"), ("cookie", "a=1"), ("cookie", "b=2"))
+            answer = await client.answered(stream)
+
+    assert (answer[":status"], client.body(stream)) == ("200", b"ok")
+    assert server.connections == 1
+    head = server.read[0].decode().split("\r\n")
+    assert head[:2] == ["GET /1 HTTP/1.1", "Host: a.example"]
+    assert {"x: y", "cookie: a=1; b=2", f"Authorization: {SECRET}"} <= set(head)
+
+
+async def test_a_body_of_unknown_length_goes_out_in_chunks_with_its_trailers() -> None:
+    async with http1((b"0\r\nx-sum: 3\r\n\r\n", OK)) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        stream = client.ask(method="POST", end=False)
+        client.send(stream, data=b"one")
+        client.send(stream, data=b"two")
+        client.send(stream, ("x-sum", "3"), end=True)
+        await client.answered(stream)
+
+    assert b"Transfer-Encoding: chunked\r\n" in server.read[0]
+    assert server.read[0].partition(END)[2] in (b"3\r\none\r\n3\r\ntwo\r\n0\r\nx-sum: 3\r\n\r\n",
+                                                b"6\r\nonetwo\r\n0\r\nx-sum: 3\r\n\r\n")  # fmt: skip
+
+
+async def test_a_body_of_known_length_keeps_it() -> None:
+    async with http1((b"four", OK)) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        stream = client.ask("/", ("content-length", "4"), method="POST", end=False)
+        client.send(stream, data=b"four", end=True)
+        await client.answered(stream)
+
+    assert b"Content-Length: 4\r\n" in server.read[0]
+    assert b"chunked" not in server.read[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "body", "field"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\ngrpc-status: 0\r\n\r\n", b"ok",
+         ("grpc-status", "0")),
+        (b"!HTTP/1.1 200 OK\r\nX-A: b\r\n\r\nuntil the end", b"until the end", ("x-a", "b")),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK, b"ok", ("link", "x")),
+        (b"HTTP/1.1 204 No Content\r\nKeep-Alive: 5\r\n\r\n", b"", (":status", "204")),
+    ],
+    ids=["chunked with trailers", "until close", "interim", "no body"],
+)  # fmt: skip
+async def test_answers_arrive_whole(answer: bytes, body: bytes, field: tuple[str, str]) -> None:
+    async with http1((END, answer)) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        stream = client.ask()
+        fields = await client.answered(stream)
+
+    assert client.body(stream) == body
+    assert field in fields.items()
+    assert not {"transfer-encoding", "connection", "keep-alive"} & fields.keys()
+
+
+async def test_an_answer_that_breaks_off_is_a_reset() -> None:
+    cut = b"!HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"
+    async with http1((END, cut)) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        stream = client.ask()
+        await client.answered(stream)
+        await until(lambda: bool(guest.records))
+
+    assert client.reset_code(stream) == INTERNAL_ERROR
+    assert guest.records[0].reason == "the upstream broke off"
+
+
+@pytest.mark.parametrize("answer", [b"!", b"!nonsense\r\n\r\n", b"!HTTP/1.1 101 x\r\nUpgrade: y\r\n\r\n"])
+async def test_an_upstream_that_makes_no_sense_is_a_502(answer: bytes) -> None:
+    async with http1((END, answer)) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+
+        assert (await client.answered(client.ask()))[":status"] == "502"
+
+
+async def test_a_kept_connection_that_was_closed_is_replaced_without_the_client_noticing() -> None:
+    async with http1((END, OK), (END, b"!"), (END, OK)) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        await client.answered(client.ask("/1"))
+        again = await client.answered(client.ask("/2"))
+
+    assert again[":status"] == "200"
+    assert len(server.read) == 3
+
+
+async def test_an_early_answer_stops_the_body_and_the_connection_is_not_used_again() -> None:
+    async with http1((END, OK), (END, OK)) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        stream = client.ask(method="POST", end=False)
+        await client.answered(stream)
+        await client.until(lambda: client.reset_code(stream) is not None)
+        await client.answered(client.ask())
+
+    assert client.reset_code(stream) == NO_ERROR
+    assert server.connections == 2
+
+
+async def test_cancelling_closes_the_upstream_connection() -> None:
+    async with (
+        http1((END, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegin")) as server,
+        h2_house(server.port) as guest,
+    ):
+        client = await h2_client(guest)
+        stream = client.ask()
+        await client.until(lambda: client.body(stream) == b"begin")
+        client.reset(stream)
+        await until(lambda: bool(guest.records))
+
+    assert guest.records[0].reason == "the client went away"
+
+
+async def test_streams_at_once_have_a_connection_each() -> None:
+    async with http1(*[(END, OK)] * 4) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        streams = [client.ask(f"/{number}") for number in range(4)]
+        answers = [await client.answered(stream) for stream in streams]
+
+    assert {answer[":status"] for answer in answers} == {"200"}
+    assert 1 <= server.connections <= 4

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import gzip
+
+import pytest
+from moat.api.http import Authority, Headers, RequestHead, ResponseHead
+from moat.proxy.answering import Answering, plain_wanted
+from moat.proxy.bodies import reader_for
+from moat.proxy.http1 import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, Malformed, Response
+from moat.proxy.refusal import Refusal
+from moat.proxy.scrub import Scrub, mask
+
+SECRET = "s3cr3t-of-the-answer"
+MASK = mask(len(SECRET)).decode()
+PACKED = gzip.compress(f"token: {SECRET}.".encode())
+
+
+def an_answering(*, must_read: bool = True) -> Answering:
+    return Answering(Scrub([SECRET]), must_read)
+
+
+def a_response(*headers: tuple[str, str], status: int = 200, framing: Framing = CHUNKED) -> Response:
+    fields = {name.lower(): (value,) for name, value in headers}
+    return Response(ResponseHead(status, Headers(headers), "OK"), framing, fields)
+
+
+def test_a_request_asks_for_an_answer_that_can_be_read() -> None:
+    head = RequestHead("GET", Authority("https", "a.example", 443), "/", Headers((("accept-encoding", "gzip, br"),)))
+
+    assert plain_wanted(head).headers.items == (("Accept-Encoding", "identity"),)
+
+
+def test_fields_reason_and_body_lose_the_secret_and_nothing_else() -> None:
+    told, reader = an_answering().answer(
+        Response(ResponseHead(200, Headers((("X-Echo", SECRET), ("ETag", '"1"'))), f"not {SECRET}"), CHUNKED, {}),
+        reader_for(CHUNKED),
+    )
+    buffer = bytearray(f"19\r\ntoken: {SECRET[:18]}\r\n".encode())
+    first = reader.take(buffer)
+    buffer += f"3\r\n{SECRET[18:]}.\r\n0\r\nX-Sum: {SECRET}\r\n\r\nnext".encode()
+    second = reader.take(buffer)
+
+    assert told.head.headers.items == (("X-Echo", MASK), ("ETag", '"1"'))
+    assert told.head.reason == f"not {MASK}"
+    assert told.framing is CHUNKED
+    assert (first, second) == (b"token: ", f"{MASK}.".encode())
+    assert reader.is_done
+    assert reader.may_end_here
+    assert reader.trailers == [("X-Sum", MASK)]
+    assert buffer == b"next"
+
+
+def test_a_known_length_stays_true() -> None:
+    body = f"ends like {SECRET[:5]}".encode()
+    framing = Framing("length", len(body))
+    told, reader = an_answering().answer(a_response(("Content-Length", "15"), framing=framing), reader_for(framing))
+
+    assert told.framing == framing
+    assert told.head.headers.items == (("Content-Length", "15"),)
+    assert reader.take(bytearray(body)) == body
+    assert reader.is_done
+
+
+def test_what_waits_comes_when_the_connection_ends_the_body() -> None:
+    _, reader = an_answering().answer(a_response(framing=UNTIL_CLOSE), reader_for(UNTIL_CLOSE))
+
+    assert reader.take(bytearray(b"a s3cr3t")) == b"a "
+    assert not reader.is_done
+    assert reader.end() == b"s3cr3t"
+
+
+def test_an_encoded_body_is_decoded_and_its_length_forgotten() -> None:
+    framing = Framing("length", len(PACKED))
+    told, reader = an_answering().answer(
+        a_response(("Content-Encoding", "gzip"), ("Content-Length", str(len(PACKED))), ("Vary", "*"), framing=framing),
+        reader_for(framing),
+    )
+    out, buffer = b"", bytearray()
+    for byte in PACKED:
+        buffer.append(byte)
+        out += reader.take(buffer)
+
+    assert told.head.headers.items == (("Vary", "*"),)
+    assert told.framing is UNTIL_CLOSE
+    assert out == f"token: {MASK}.".encode()
+    assert reader.is_done
+
+
+def test_a_large_decoded_body_comes_in_pieces_until_it_is_done() -> None:
+    packed = gzip.compress(b"x" * 2_000_000)
+    framing = Framing("length", len(packed))
+    _, reader = an_answering().answer(a_response(("Content-Encoding", "gzip"), framing=framing), reader_for(framing))
+    sizes, buffer = [], bytearray(packed)
+    while not reader.is_done:
+        sizes.append(len(reader.take(buffer)))
+
+    assert sum(sizes) == 2_000_000
+    assert len(sizes) > 4
+
+
+def test_an_encoded_body_that_breaks_off_is_malformed() -> None:
+    framing = Framing("length", 20)
+    _, reader = an_answering().answer(a_response(("Content-Encoding", "gzip"), framing=framing), reader_for(framing))
+
+    with pytest.raises(Malformed):
+        reader.take(bytearray(PACKED[:20]))
+
+
+@pytest.mark.parametrize(("status", "coding"), [(200, "dcb"), (200, "gzip, br"), (206, "gzip")])
+def test_what_cannot_be_read_is_not_delivered_after_a_credential_went_out(status: int, coding: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        an_answering().head(a_response(("Content-Encoding", coding), status=status).head)
+
+    assert (refused.value.status, refused.value.outcome) == (502, "failed")
+    assert coding in refused.value.reason
+
+
+def test_what_cannot_be_read_passes_when_none_went_out() -> None:
+    head = a_response(("Content-Encoding", "dcb"), ("Content-Length", "7")).head
+
+    assert an_answering(must_read=False).head(head) == head
+
+
+def test_a_part_of_a_plain_body_is_scrubbed_like_any() -> None:
+    answering = an_answering()
+    head = a_response(("Content-Range", "bytes 0-9/99"), status=206).head
+
+    assert answering.head(head) == head
+    assert answering.feed(SECRET.encode()) == MASK.encode()
+
+
+@pytest.mark.parametrize("status", [200, 204, 304])
+def test_a_head_without_a_body_keeps_its_coding_and_length(status: int) -> None:
+    response = a_response(
+        ("Content-Encoding", "dcb"), ("Content-Length", "99"), ("X", SECRET), status=status, framing=NO_BODY
+    )
+    told, reader = an_answering().answer(response, reader_for(NO_BODY))
+
+    assert told.head.headers.items == (("Content-Encoding", "dcb"), ("Content-Length", "99"), ("X", MASK))
+    assert reader.is_done
+
+
+def test_early_fields_are_scrubbed() -> None:
+    assert an_answering().interim([("Link", f"<{SECRET}>")]) == [("Link", f"<{MASK}>")]

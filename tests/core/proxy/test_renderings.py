@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import base64
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moat.proxy.renderings import MIN_SECRET_BYTES, needles, secrets_in
+
+SECRET = 's3cr3t/with+every="sort"&of<sign>'
+
+
+def forms(secret: str) -> set[bytes]:
+    return {form for needle in needles(secret) for form in needle.forms}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(SECRET, id="as it is"),
+        pytest.param(quote(SECRET, safe=""), id="percent, upper case"),
+        pytest.param(quote(SECRET, safe="").replace("%2F", "%2f").replace("%2B", "%2b").replace("%3D", "%3d")
+                     .replace("%3C", "%3c").replace("%3E", "%3e"), id="percent, lower case"),
+        pytest.param(quote(SECRET), id="percent, slash kept"),
+        pytest.param(quote_plus(SECRET), id="form"),
+        pytest.param(json.dumps(SECRET)[1:-1], id="JSON"),
+        pytest.param(json.dumps(SECRET)[1:-1].replace("/", "\\/"), id="JSON as PHP writes it"),
+        pytest.param(json.dumps(SECRET)[1:-1].replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
+                     id="JSON as Go writes it"),
+    ],
+)  # fmt: skip
+def test_a_secret_is_known_in_every_usual_writing(text: str) -> None:
+    assert text.encode() in forms(SECRET)
+
+
+@given(st.binary(max_size=7), st.text("abcXYZ019_-/+.", min_size=MIN_SECRET_BYTES, max_size=60), st.binary(max_size=7))
+def test_base64_of_whatever_holds_the_secret_is_known(before: bytes, secret: str, after: bytes) -> None:
+    whole = before + secret.encode() + after
+
+    for encoded in (base64.b64encode(whole), base64.urlsafe_b64encode(whole)):
+        found = max((form for form in forms(secret) if form in encoded), key=len, default=b"")
+        assert len(found) >= len(secret) * 8 // 6 - 3
+
+
+def test_every_form_holds_its_anchor() -> None:
+    assert all(needle.anchor in form for needle in needles(SECRET) for form in needle.forms)
+    assert all(needle.anchor in form for needle in needles("a-b-c-d-e-f") for form in needle.forms)
+
+
+def test_short_secrets_have_no_forms() -> None:
+    assert needles("1234567") == ()
+    assert secrets_in("Bearer 1234567") == ()
+
+
+def test_the_token_and_not_its_scheme_is_the_secret() -> None:
+    assert secrets_in("Bearer s3cr3t-token") == ("s3cr3t-token",)
+    assert secrets_in("s3cr3t-token") == ("s3cr3t-token",)
+
+
+def test_the_password_of_basic_is_a_secret_besides_the_pair() -> None:
+    pair = base64.b64encode(b"x-access-token:s3cr3t-token").decode()
+
+    assert secrets_in(f"Basic {pair}") == (pair, "s3cr3t-token")
+
+
+def test_a_basic_value_that_is_none_is_taken_as_it_is() -> None:
+    assert secrets_in("Basic s3cr3t!!") == ("s3cr3t!!",)
+
+
+def test_nothing_shows_a_secret() -> None:
+    assert "s3cr3t" not in repr(needles(SECRET))

@@ -1,0 +1,178 @@
+"""Whoever sends slowly, floods or guesses is cut at every stage, by shortened limits; others are served meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from core.proxy.server.house_of import Guest, a_house, scripted
+from core.proxy.server.pairs import until
+from moat.proxy.budget import FailureBudget
+from moat.proxy.limits import Limits
+from moat.proxy.server.stream import PlainStream
+from support.worker import RUN, TOKEN, a_run
+
+SHORT_S, LONG_S = 0.05, 60.0
+PATIENT = Limits(idle_s=LONG_S, head_s=LONG_S, handshake_s=LONG_S, body_idle_s=LONG_S, linger_s=0.01)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+GET = b"GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n"
+CONNECT = b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n"
+
+
+def changed(**limits: float) -> Limits:
+    """Return limits of which only these are short."""
+    values = {name: getattr(PATIENT, name) for name in ("idle_s", "head_s", "handshake_s", "body_idle_s", "linger_s")}
+    return Limits(**(values | limits))
+
+
+@contextlib.asynccontextmanager
+async def a_place(*answers: bytes, limits: Limits, pin: str = "") -> AsyncIterator[Guest]:
+    async with (
+        scripted(*answers) as (scripted_pin, _),
+        a_house(a_run(), resolve={"a.example": pin or scripted_pin}, limits=limits) as guest,
+    ):
+        yield guest
+
+
+async def until_cut(stream: PlainStream) -> bytes:
+    """Read to the end; return what came."""
+    with contextlib.suppress(ConnectionError):
+        while await stream.more():
+            pass
+    return bytes(stream.buffer)
+
+
+@pytest.mark.parametrize(
+    ("sent", "limits", "answer"),
+    [
+        (b"", changed(idle_s=SHORT_S), b""),
+        (b"CONNECT a.exam", changed(head_s=SHORT_S), b""),
+        (b"GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\nX: ", changed(head_s=SHORT_S), b""),
+        (GET.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\nhe"),
+         changed(body_idle_s=SHORT_S), b"HTTP/1.1 408 Request Timeout"),
+    ],
+    ids=["nothing", "CONNECT", "header", "body"],
+)  # fmt: skip
+async def test_a_client_that_stops_sending_is_cut(sent: bytes, limits: Limits, answer: bytes) -> None:
+    async with a_place(b"", b"", limits=limits) as guest:  # an upstream that waits for the rest
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        client.write(sent)
+
+        assert (await until_cut(client)).startswith(answer)
+
+
+@pytest.mark.parametrize("hello", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"], ids=["none", "one", "some"])
+async def test_a_client_that_stops_in_its_client_hello_is_cut_and_recorded(hello: bytes) -> None:
+    async with a_place(limits=changed(handshake_s=SHORT_S)) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        client.write(CONNECT + hello)
+
+        assert (await until_cut(client)).startswith(b"HTTP/1.1 200 ")
+        await until(lambda: [record.outcome for record in guest.records] == ["failed"])
+
+
+async def test_a_client_hello_without_end_is_cut_before_it_fills_memory() -> None:
+    record = b"\x16\x03\x01\x40\x00" + b"\x01\xff\xff\xff" + bytes(16_380)  # a hello of 16 MiB, in records of 16 KiB
+    more = b"\x16\x03\x01\x40\x00" + bytes(16_384)
+    async with a_place(limits=PATIENT) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        client.write(CONNECT + record)
+        for _ in range(64):
+            client.write(more)
+
+        await until_cut(client)
+        await until(lambda: bool(guest.records))
+    assert guest.records[0].outcome == "failed"
+
+
+async def test_one_slow_client_does_not_hold_up_the_next() -> None:
+    async with a_place(OK, limits=PATIENT) as guest:
+        door = guest.listen(RUN, "proxy")
+        for beginning in (b"", b"GET ht", CONNECT, CONNECT + b"\x16\x03"):
+            (await guest.connect(door)).write(beginning)
+
+        assert (await guest.ask(await guest.connect(door), GET, b"\r\n\r\nok")).endswith(b"ok")
+
+
+@pytest.mark.parametrize(
+    ("answer", "limits", "reason"),
+    [
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n", changed(first_byte_s=SHORT_S), "did not answer in"),
+        (b"HTTP/1.1 200 OK\r\nX: ", changed(answer_head_s=SHORT_S), "did not end the head"),
+    ],
+    ids=["no answer", "half a head"],
+)
+async def test_an_upstream_that_stops_before_its_answer_is_a_504(answer: bytes, limits: Limits, reason: str) -> None:
+    async with a_place(answer, b"", limits=limits) as guest:
+        got = await guest.ask(await guest.connect(guest.listen(RUN, "proxy")), GET, b"moat: ")
+
+        assert b"HTTP/1.1 504 Gateway Timeout" in got
+        assert reason in guest.records[0].reason
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [b"HTTP/1.1 102 Processing\r\n\r\n" * 100_000, b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1_000_000,
+     b"HTTP/1.1 200 OK\r\nX: " + b"y" * 10_000_000],
+    ids=["interim answers", "headers", "one header"],
+)  # fmt: skip
+async def test_a_flood_from_upstream_is_a_502_and_the_rest_is_not_read(flood: bytes) -> None:
+    async def pour(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(flood)
+            await writer.drain()
+        poured.set()
+        writer.close()
+
+    poured = asyncio.Event()
+    server = await asyncio.start_server(pour, "127.0.0.1", 0)
+    pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with a_place(limits=PATIENT, pin=pin) as guest:
+        got = await guest.ask(await guest.connect(guest.listen(RUN, "proxy")), GET, b"moat: ")
+        await poured.wait()
+
+    server.close()
+    assert b"HTTP/1.1 502 Bad Gateway" in got
+    assert len(got) < 4_096
+
+
+def with_token(token: str) -> bytes:
+    basic = base64.b64encode(f"x:{token}".encode())
+    return GET.replace(b"\r\n\r\n", b"\r\nProxy-Authorization: Basic " + basic + b"\r\n\r\n")
+
+
+async def test_guesses_of_a_token_are_slowed_down_and_the_right_one_never() -> None:
+    limits, failures = Limits(guess_delay_s=LONG_S), FailureBudget(allowance=2, refill_s=LONG_S * 1000)
+    async with (
+        scripted(*[OK] * 9) as (pin, _),
+        a_house(a_run(), resolve={"a.example": pin}, limits=limits, failures=failures) as guest,
+    ):
+        door = guest.listen("", "token")
+        guesser = await guest.connect(door)
+        first, second = [await guest.ask(guesser, with_token("s3cr3t-guess"), b"live run\n") for _ in range(2)]
+        guesser.write(with_token("s3cr3t-guess"))
+        known = await guest.connect(door)
+        answers = [await guest.ask(known, with_token(TOKEN), b"\r\n\r\nok") for _ in range(5)]
+        unasked = await guest.ask(await guest.connect(door), GET, b"live run\n")
+        elsewhere = await guest.connect(door, local="127.0.0.2")
+        other = await guest.ask(elsewhere, with_token("s3cr3t-guess"), b"live run\n")
+
+        assert guesser.buffer == b""
+    assert all(answer.startswith(b"HTTP/1.1 407 ") for answer in (first, second, unasked, other))
+    assert all(answer.endswith(b"ok") for answer in answers)
+
+
+async def test_a_late_answer_to_a_guess_is_the_last_on_its_connection_and_not_recorded() -> None:
+    limits, failures = Limits(guess_delay_s=0.01), FailureBudget(allowance=1, refill_s=LONG_S * 1000)
+    async with a_house(a_run(), limits=limits, failures=failures) as guest:
+        client = await guest.connect(guest.listen("", "token"))
+        await guest.ask(client, with_token("s3cr3t-guess"), b"live run\n")
+        client.write(with_token("s3cr3t-guess"))
+        late = await until_cut(client)
+
+        assert late.startswith(b"HTTP/1.1 407 ")
+        assert b"Connection: close" in late
+        assert [record.status for record in guest.records] == [407]
