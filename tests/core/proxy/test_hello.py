@@ -5,7 +5,7 @@ import ssl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moat.proxy.hello import MAX_HELLO_BYTES, Hello, HelloReader
+from moat.proxy.hello import MAX_HELLO_BYTES, Hello, HelloReader, is_without_http2
 from moat.proxy.http1 import Malformed
 
 
@@ -64,6 +64,17 @@ def test_only_who_offers_nothing_but_http2_is_served_http2(protocols: tuple[str,
 
     assert hello == Hello("api.example.com", protocols)
     assert hello.is_only_for_http2 is is_only_for_http2
+
+
+@pytest.mark.parametrize(
+    ("data", "is_without"),
+    [(a_hello("a.example"), True), (a_hello("a.example", "http/1.1"), True), (HELLO, False),
+     (a_hello("a.example")[:-1], False), (in_records(HELLO, 60), False), (in_records(a_hello("a.example"), 60), False),
+     (b"", False), (b"GET / HTTP/1.1", False)],
+    ids=["no ALPN", "http/1.1", "h2", "not all there", "in two records", "the same without h2", "nothing", "no TLS"],
+)  # fmt: skip
+def test_a_hello_that_never_says_h2_is_seen_at_a_glance(data: bytes, is_without: bool) -> None:
+    assert is_without_http2(bytearray(data)) is is_without
 
 
 def test_a_client_may_name_nobody() -> None:
@@ -137,11 +148,13 @@ def test_what_could_be_read_in_two_ways_is_no_hello(data: bytes) -> None:
 
 def test_an_endless_hello_is_given_up() -> None:
     reader, buffer = HelloReader(), bytearray(b"\x16\x03\x01\x00\x04\x01\x00\xff\xff")
+    while len(buffer) < MAX_HELLO_BYTES - 6:
+        buffer += b"\x16\x03\x01\x00\x01\x00"
+        assert reader.read(buffer) is None
+    buffer += b"\x16\x03\x01\x00\x01\x00" * 2
 
-    with pytest.raises(Malformed, match="too long"):  # noqa: PT012 # somewhere on the way to the limit
-        while len(buffer) <= MAX_HELLO_BYTES:
-            buffer += b"\x16\x03\x01\x00\x01\x00"
-            assert reader.read(buffer) is None
+    with pytest.raises(Malformed, match="too long"):
+        reader.read(buffer)
 
 
 @given(st.binary(max_size=400))

@@ -10,10 +10,7 @@ from hypothesis import strategies as st
 from moat.proxy.http1 import Malformed
 from moat.proxy.http2 import (
     CALM,
-    FLOOD_BURST,
-    FLOOD_PER_S,
     NO_ERROR,
-    PREFACE,
     WINDOW_BYTES,
     Event,
     Farewell,
@@ -23,6 +20,7 @@ from moat.proxy.http2 import (
     Opened,
     Payload,
 )
+from moat.proxy.http2_frames import FLOOD_BURST, FLOOD_PER_S, PREFACE
 
 REQUEST = ((":method", "POST"), (":scheme", "https"), (":authority", "a.example"), (":path", "/"))
 DATA, HEADERS, PRIORITY, RESET, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)

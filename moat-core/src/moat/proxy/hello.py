@@ -34,6 +34,16 @@ class Hello:
         return "h2" in self.protocols and "http/1.1" not in self.protocols
 
 
+def is_without_http2(buffer: bytearray) -> bool:
+    """Whether buffer plainly holds a whole hello that never says `h2`: most do, and need not be read at all."""
+    start = _RECORD_HEADER + _MESSAGE_HEADER
+    if len(buffer) < start or buffer[0] != _HANDSHAKE:
+        return False
+    record, message = int.from_bytes(buffer[3:_RECORD_HEADER]), int.from_bytes(buffer[_RECORD_HEADER + 1 : start])
+    is_whole = record == message + _MESSAGE_HEADER and len(buffer) >= _RECORD_HEADER + record
+    return is_whole and b"\x02h2" not in buffer
+
+
 class HelloReader:
     """Reads one ClientHello as its bytes come in; none of them is looked at twice."""
 
@@ -46,7 +56,7 @@ class HelloReader:
         while self._take_record(buffer):
             if (hello := self._whole()) is not None:
                 return hello
-        if self._at + len(self._message) > MAX_HELLO_BYTES or len(buffer) > MAX_HELLO_BYTES:
+        if len(buffer) > MAX_HELLO_BYTES:
             raise Malformed("the ClientHello is too long")
         return None
 

@@ -2,9 +2,9 @@
 
     link.receive(bytes) ─▶ Head · Payload · Gone · Opened · Farewell           link.outgoing() ─▶ bytes
 
-What `h2` is not trusted with stands here: frames are cut and bounded before it sees them, floods are counted, GOAWAY is
-graceful (`h2` would close at once), field sections are left to `http2_heads`, so that a malformed one costs its own
-stream only, and flow control gives a stream room when its reader has taken, not when bytes have come.
+Not everything is left to `h2`: frames are cut and bounded before it sees them (`http2_frames`), GOAWAY is graceful (it
+would close at once), field sections are read by `http2_heads`, so that a malformed one costs its own stream only, and
+a stream gets room when its reader has taken, not when bytes have come.
 """
 
 from __future__ import annotations
@@ -23,25 +23,16 @@ from h2.settings import SettingCodes, Settings
 from hpack.struct import HeaderTuple
 
 from moat.proxy.http1 import MAX_HEAD_BYTES, Malformed
+from moat.proxy.http2_frames import FRAME_BYTES, PREFACE, Broken, Cutter, Flood, Frame, Kind
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW_BYTES = 262_144  # what one stream may have on its way to us: bulk at 20 ms and 10 MB/s, or a slow reader's share
 MAX_STREAMS = 100  # RFC 9113 §6.5.2: no fewer
-MAX_CONTINUATIONS = 8
-FLOOD_BURST = 1_000  # frames that ask for work and bring nothing: a browser or gRPC sends tens
-FLOOD_PER_S = 50.0
 
-_FRAME_BYTES = 16_384  # RFC 9113 §4.2: the default, and what is fair between streams
 _CONNECTION_BYTES = 16 * 1024 * 1024  # given back as bytes come: what bounds memory is the stream's window
 _TABLE_BYTES = 4_096
 _H2_STREAMS = 2_000  # h2 ends the connection beyond its limit; a client may open more before it has seen ours
-_HEADER = 9
-_DATA, _HEADERS, _PRIORITY, _RESET, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW, _CONTINUATION = range(10)
-_ACK = _END_STREAM = 1
-_END_HEADERS = 4
-_PADDED = 8
 
-Kind: TypeAlias = Literal["request", "response", "interim", "trailers"]
+Section: TypeAlias = Literal["request", "response", "interim", "trailers"]
 
 PROTOCOL_ERROR, INTERNAL_ERROR = int(ErrorCodes.PROTOCOL_ERROR), int(ErrorCodes.INTERNAL_ERROR)
 NO_ERROR, CANCEL = int(ErrorCodes.NO_ERROR), int(ErrorCodes.CANCEL)
@@ -54,7 +45,7 @@ class Head:
     """A field section of a stream. is_over: the stream ends with it."""
 
     stream: int
-    kind: Kind
+    kind: Section
     pairs: tuple[tuple[bytes, bytes], ...] = field(repr=False)
     is_over: bool
 
@@ -100,7 +91,7 @@ _Section: TypeAlias = (
     | h2_events.InformationalResponseReceived
     | h2_events.TrailersReceived
 )
-_KINDS: dict[type[_Section], Kind] = {
+_KINDS: dict[type[_Section], Section] = {
     h2_events.RequestReceived: "request",
     h2_events.ResponseReceived: "response",
     h2_events.InformationalResponseReceived: "interim",
@@ -115,23 +106,20 @@ class Http2:
         self._is_client = is_client
         self._h2 = _connection(is_client)
         self._raw = bytearray()
-        self._buffer = bytearray()
         self._taken: dict[int, int] = {}  # taken by the reader of a stream, and not given back yet
         self._unreturned = 0  # the same of the connection
-        self._needs_preface = not is_client
-        self._has_settings = False
-        self._block_bytes = 0
-        self._continuations = 0
-        self._flood = _Bucket(clock)
+        self._cutter = Cutter(has_preface=not is_client)
+        self._flood = Flood(clock)
 
     def receive(self, data: bytes) -> list[Event]:
         """Take bytes of the peer's in. Raises Malformed when the connection is beyond use; flush and close it then."""
-        self._buffer += data
         found: list[Event] = []
-        if not self._has_preface():
-            return found
-        while (frame := self._next_frame()) is not None:
-            found += self._received(frame)
+        try:
+            for frame in self._cutter.feed(data):
+                found += self._received(frame)
+        except Broken as broken:
+            self.goodbye(broken.code)
+            raise
         return found
 
     def outgoing(self) -> bytes:
@@ -148,9 +136,12 @@ class Http2:
         return self._h2.open_outbound_streams < self._h2.remote_settings.max_concurrent_streams
 
     def open(self, fields: Iterable[HeaderTuple], *, is_over: bool) -> int:
-        """Send a request; return its stream."""
-        number = self._h2.get_next_available_stream_id()
-        self._h2.send_headers(number, fields, end_stream=is_over)
+        """Send a request; return its stream. Raises Malformed when the peer allows no more of them."""
+        try:
+            number = self._h2.get_next_available_stream_id()
+            self._h2.send_headers(number, fields, end_stream=is_over)
+        except H2Error:
+            raise Malformed("no further stream can be opened") from None
         return number
 
     def head(self, stream: int, fields: Iterable[HeaderTuple], *, is_over: bool = False) -> None:
@@ -159,13 +150,13 @@ class Http2:
 
     def room(self, stream: int) -> int:
         """Return how many bytes may be sent on stream now."""
-        return max(0, min(self._h2.local_flow_control_window(stream), 4 * _FRAME_BYTES))
+        return max(0, min(self._h2.local_flow_control_window(stream), 4 * FRAME_BYTES))
 
     def data(self, stream: int, payload: bytes | memoryview, *, is_over: bool = False) -> None:
         """Send payload, at most `room` of it, in frames."""
-        for start in range(0, len(payload) or 1, _FRAME_BYTES):
-            piece = payload[start : start + _FRAME_BYTES]
-            self._h2.send_data(stream, bytes(piece), end_stream=is_over and start + _FRAME_BYTES >= len(payload))
+        for start in range(0, len(payload) or 1, FRAME_BYTES):
+            piece = payload[start : start + FRAME_BYTES]
+            self._h2.send_data(stream, bytes(piece), end_stream=is_over and start + FRAME_BYTES >= len(payload))
 
     def took(self, stream: int, count: int) -> None:
         """Give room back: the reader has taken count bytes of stream. Half a window at once, to save frames."""
@@ -190,85 +181,37 @@ class Http2:
     def refuse(self, stream: int) -> None:
         """Reset a stream that was not looked at: its sender may try again. Raises Malformed for a flood of them."""
         self.reset(stream, REFUSED_STREAM)
-        self._charge()
+        try:
+            self._flood.count()
+        except Broken as broken:
+            self.goodbye(broken.code)
+            raise
 
     def goodbye(self, code: int = NO_ERROR) -> None:
         """Say that no further streams are taken. Those that are open go on."""
         last = self._h2.highest_inbound_stream_id
-        self._raw += b"\0\0\x08" + bytes((_GOAWAY, 0)) + bytes(4) + last.to_bytes(4) + code.to_bytes(4)
+        self._raw += b"\0\0\x08" + bytes((Kind.GOAWAY, 0)) + bytes(4) + last.to_bytes(4) + code.to_bytes(4)
 
-    def _has_preface(self) -> bool:
-        if not self._needs_preface:
-            return True
-        if not PREFACE.startswith(self._buffer[: len(PREFACE)]):
-            raise Malformed("the connection does not begin as HTTP/2 does")
-        if len(self._buffer) < len(PREFACE):
-            return False
-        del self._buffer[: len(PREFACE)]
-        self._needs_preface = False
-        self._h2.receive_data(PREFACE)
-        return True
-
-    def _next_frame(self) -> bytes | None:
-        """Cut a whole frame off the buffer's front, None while there is none. Raises Malformed."""
-        if len(self._buffer) < _HEADER:
-            return None
-        length = int.from_bytes(self._buffer[:3])
-        if length > _FRAME_BYTES:
-            raise self._ended("a frame is longer than 16 KiB", ErrorCodes.FRAME_SIZE_ERROR)
-        if len(self._buffer) < _HEADER + length:
-            return None
-        frame = bytes(memoryview(self._buffer)[: _HEADER + length])
-        del self._buffer[: _HEADER + length]
-        return frame
-
-    def _received(self, frame: bytes) -> Iterator[Event]:
-        kind, flags, length = frame[3], frame[4], len(frame) - _HEADER
-        self._check_order(kind, flags)
-        self._check_block(kind, flags, length)
-        if _is_idle(kind, flags, length) or self._is_stale(kind, int.from_bytes(frame[5:_HEADER])):
-            self._charge()
-        if kind == _GOAWAY and length >= 8 and not any(frame[5:_HEADER]):
-            yield Farewell(int.from_bytes(frame[9:13]) & 0x7FFFFFFF, int.from_bytes(frame[13:17]))
+    def _received(self, frame: Frame) -> Iterator[Event]:
+        if frame.is_idle or self._is_stale(frame):
+            self._flood.count()
+        if frame.kind == Kind.GOAWAY and not frame.stream and len(payload := frame.payload) >= 8:
+            yield Farewell(int.from_bytes(payload[:4]) & 0x7FFFFFFF, int.from_bytes(payload[4:8]))
             return
         try:
-            events = self._h2.receive_data(frame)
+            events = self._h2.receive_data(frame.raw)
         except H2Error:
             raise Malformed("the peer broke the rules of HTTP/2") from None  # h2's own words may quote a header
         for event in events:
             yield from self._translated(event)
 
-    def _is_stale(self, kind: int, stream: int) -> bool:
+    def _is_stale(self, frame: Frame) -> bool:
         """Whether a frame is for a stream that is over: h2 answers each with a reset, whether or not that is read."""
-        if kind not in (_DATA, _HEADERS) or (stream > self._h2.highest_inbound_stream_id and not self._is_client):
+        is_new = frame.stream > self._h2.highest_inbound_stream_id and not self._is_client
+        if is_new or frame.kind not in (Kind.DATA, Kind.HEADERS):
             return False
-        known = self._h2.streams.get(stream)
+        known = self._h2.streams.get(frame.stream)
         return known is None or known.closed
-
-    def _charge(self) -> None:
-        if not self._flood.spend():
-            raise self._ended("a flood of frames that bring nothing", CALM)
-
-    def _check_order(self, kind: int, flags: int) -> None:
-        if not self._has_settings and (kind != _SETTINGS or flags & _ACK):  # RFC 9113 §3.4
-            raise self._ended("the connection does not begin with SETTINGS", PROTOCOL_ERROR)
-        self._has_settings = True
-        if kind == _PUSH:
-            raise self._ended("a push, which nobody allowed", PROTOCOL_ERROR)
-
-    def _check_block(self, kind: int, flags: int, length: int) -> None:
-        """Bound a field section that comes in several frames, before it is put together."""
-        if kind == _HEADERS:
-            self._block_bytes, self._continuations = length, 0
-        elif kind == _CONTINUATION:
-            self._block_bytes += length
-            self._continuations += 1
-            if self._block_bytes > MAX_HEAD_BYTES or self._continuations > MAX_CONTINUATIONS:
-                raise self._ended("a field section is too long", CALM)
-
-    def _ended(self, reason: str, code: int) -> Malformed:
-        self.goodbye(code)
-        return Malformed(reason)
 
     def _translated(self, event: h2_events.Event) -> Iterator[Event]:
         match event:
@@ -306,32 +249,6 @@ class Http2:
         yield Payload(event.stream_id, event.data, event.stream_ended is not None)
 
 
-class _Bucket:
-    """Counts what may come in bursts but not for ever."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._left = float(FLOOD_BURST)
-        self._since = clock()
-
-    def spend(self) -> bool:
-        now = self._clock()
-        self._left = min(float(FLOOD_BURST), self._left + (now - self._since) * FLOOD_PER_S) - 1
-        self._since = now
-        return self._left >= 0
-
-
-def _is_idle(kind: int, flags: int, length: int) -> bool:
-    """Whether a frame asks for work and brings nothing: those that floods are made of (CVE-2019-9511 and its kin)."""
-    if kind == _DATA:
-        return not flags & _END_STREAM and length <= (256 if flags & _PADDED else 0)
-    if kind == _HEADERS:
-        return False
-    if kind in (_WINDOW, _GOAWAY):
-        return False
-    return not (kind == _CONTINUATION and length)
-
-
 class _Connection(H2Connection):
     MAX_CLOSED_STREAMS = 4_096  # remembered for frames that come late; h2's own limit would be 6 MiB a connection
 
@@ -357,4 +274,6 @@ def _connection(is_client: bool) -> H2Connection:
     connection.increment_flow_control_window(_CONNECTION_BYTES)
     kept = {**told, SettingCodes.MAX_CONCURRENT_STREAMS: _H2_STREAMS}
     connection.local_settings = Settings(client=is_client, initial_values=kept)
+    if not is_client:
+        connection.receive_data(PREFACE)  # which the cutter has taken off
     return connection

@@ -6,7 +6,8 @@ from moat.api.runs import NetworkPolicy
 from moat.proxy.admit import LiveRun
 from moat.proxy.flow import Arrival, Passage, judge
 from moat.proxy.http1 import Request
-from moat.proxy.http2 import CALM, FLOOD_BURST, MAX_STREAMS, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
+from moat.proxy.http2 import CALM, MAX_STREAMS, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
+from moat.proxy.http2_frames import FLOOD_BURST
 from moat.proxy.limits import Limits
 from moat.proxy.record import Trail
 from moat.proxy.server import h2_client as module

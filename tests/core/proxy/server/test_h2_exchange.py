@@ -259,6 +259,25 @@ async def test_a_client_that_reads_nothing_stops_the_upstream_within_two_windows
     assert 65_535 < sent[0] <= 65_535 + WINDOW_BYTES + WINDOW_BYTES // 2
 
 
+async def test_a_credential_that_comes_back_is_removed_from_head_body_and_trailers() -> None:
+    def parrot(peer: Peer, event: events.Event) -> None:
+        if isinstance(event, events.RequestReceived):
+            said = peer.fields(event.stream_id)["authorization"].removeprefix("Bearer ")
+            peer.send(event.stream_id, (":status", "200"), ("x-you-said", said), data=f"you said {said[:9]}".encode())
+            peer.send(event.stream_id, data=f"{said[9:]}, did you?".encode())
+            peer.send(event.stream_id, ("grpc-message", said), end=True)
+
+    async with h2_server(parrot) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        stream = client.ask()
+        answer = await client.answered(stream)
+
+    assert "s3cr3t" not in repr(answer)
+    assert client.body(stream).startswith(b"you said [moat:redacted")
+    assert client.body(stream).endswith(b", did you?")
+    assert b"s3cr3t" not in client.body(stream)
+
+
 async def test_an_answer_in_single_bytes_is_the_same_answer() -> None:
     def drip(peer: Peer, event: events.Event) -> None:
         if isinstance(event, events.RequestReceived):

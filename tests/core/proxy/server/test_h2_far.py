@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+from moat.proxy.bodies import ChunkedReader
 from moat.proxy.http2 import INTERNAL_ERROR, NO_ERROR
 
 from core.proxy.server.h2_peers import SECRET, h2_client, h2_house, server_context
@@ -41,9 +42,9 @@ class Http1:
 
 
 @contextlib.asynccontextmanager
-async def http1(*turns: tuple[bytes, bytes]) -> AsyncIterator[Http1]:
+async def http1(*turns: tuple[bytes, bytes], limit: int = 2**16) -> AsyncIterator[Http1]:
     server = Http1(*turns)
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=server_context("http/1.1"))
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=server_context("http/1.1"), limit=limit)
     server.port = listening.sockets[0].getsockname()[1]
     try:
         yield server
@@ -80,6 +81,24 @@ async def test_a_body_of_unknown_length_goes_out_in_chunks_with_its_trailers() -
     assert b"Transfer-Encoding: chunked\r\n" in server.read[0]
     assert server.read[0].partition(END)[2] in (b"3\r\none\r\n3\r\ntwo\r\n0\r\nx-sum: 3\r\n\r\n",
                                                 b"6\r\nonetwo\r\n0\r\nx-sum: 3\r\n\r\n")  # fmt: skip
+
+
+async def test_three_megabytes_of_unknown_length_arrive_whole() -> None:
+    body = b"".join(number.to_bytes(4) for number in range(750_000))
+    async with http1((b"\r\n0\r\n\r\n", OK), limit=2**23) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        stream, at = client.ask(method="POST", end=False), 0
+        while at < len(body):
+            await client.until(lambda: client.h2.local_flow_control_window(stream) > 0)
+            room = min(client.h2.local_flow_control_window(stream), 16_384)
+            client.send(stream, data=body[at : at + room])
+            at += room
+        client.h2.end_stream(stream)
+        client.flush()
+        await client.answered(stream)
+
+    chunked = bytearray(server.read[0].partition(END)[2])
+    assert ChunkedReader().take(chunked) == body
 
 
 async def test_a_body_of_known_length_keeps_it() -> None:

@@ -26,7 +26,7 @@ async def exchanged(rule: ReplaceToken, *pieces: bytes, fields: tuple[tuple[str,
     dict[str, str], Peer | None, tuple[str, ...]
 ]:  # fmt: skip
     """Post pieces; return the answer's fields, the upstream's side and the grants that were recorded."""
-    async with h2_server(after_the_body) as server, h2_house(server.port, limits=Limits(body_idle_s=0.1)) as guest:
+    async with h2_server(after_the_body) as server, h2_house(server.port, limits=Limits(body_idle_s=5.0)) as guest:
         guest.house.put(a_run(rules=(rule,)), {})
         client = await h2_client(guest)
         stream = client.ask("/", *fields, method="POST", end=False)

@@ -21,6 +21,14 @@ def test_a_host_keeps_its_context_for_a_day() -> None:
     assert made.context("a.example") is not first
 
 
+def test_a_host_has_a_context_of_its_own_for_each_version() -> None:
+    made = Leaves(CA)
+    first, second = made.context("a.example"), made.context("a.example", http2=True)
+
+    assert first is not second
+    assert (made.context("a.example"), made.context("a.example", http2=True)) == (first, second)
+
+
 def test_a_flood_of_names_evicts_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaves, "MAX_CONTEXTS", 2)
     made = Leaves(CA)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from moat.proxy.hello import HelloReader
+from moat.proxy.hello import HelloReader, is_without_http2
 from moat.proxy.http1 import Malformed
 from moat.proxy.server.leaves import Leaves
 from moat.proxy.server.stream import PlainStream, StreamBroken
@@ -43,6 +43,8 @@ async def greet(stream: PlainStream, leaves: Leaves, host: str, limit_s: float) 
 
 
 async def _is_only_for_http2(stream: PlainStream) -> bool:
+    if is_without_http2(stream.buffer):
+        return False
     reader = HelloReader()
     while (hello := reader.read(stream.buffer)) is None:
         if not await stream.more():

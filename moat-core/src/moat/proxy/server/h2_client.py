@@ -24,7 +24,8 @@ from moat.proxy.limits import Limits
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, malformed
 from moat.proxy.server.h2_exchange import CutShort, H2Exchange
-from moat.proxy.server.h2_link import Lane, LaneBroken, Link
+from moat.proxy.server.h2_lane import Lane, LaneBroken
+from moat.proxy.server.h2_link import Link
 from moat.proxy.server.h2_upstream import Upstreams
 from moat.proxy.server.stream import Stream
 

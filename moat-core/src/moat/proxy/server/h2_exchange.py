@@ -21,7 +21,7 @@ from moat.proxy.refusal import Refusal, late, unreachable
 from moat.proxy.server.exchange import MAX_INTERIM
 from moat.proxy.server.h2_far import Far, Unsent
 from moat.proxy.server.h2_hold import hold
-from moat.proxy.server.h2_link import Lane, LaneBroken
+from moat.proxy.server.h2_lane import Lane, LaneBroken
 from moat.proxy.server.h2_upstream import Upstreams
 from moat.proxy.server.pool import Key
 from moat.proxy.server.stream import StreamBroken
@@ -77,7 +77,7 @@ class H2Exchange:
         try:
             try:
                 far.begin(self.request, self.passage)
-            except (StreamBroken, LaneBroken):
+            except (StreamBroken, LaneBroken, Malformed):
                 raise Unsent from None
             if self.request.framing is NO_BODY:
                 return await self._answer(far)

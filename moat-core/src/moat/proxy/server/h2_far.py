@@ -25,7 +25,8 @@ from moat.proxy.http1 import (
 from moat.proxy.http2 import CANCEL, HTTP_1_1_REQUIRED, NO_ERROR
 from moat.proxy.http2_heads import read_response as read_h2_response
 from moat.proxy.http2_heads import request_fields
-from moat.proxy.server.h2_link import Lane, LaneBroken, Link
+from moat.proxy.server.h2_lane import Lane, LaneBroken
+from moat.proxy.server.h2_link import Link
 from moat.proxy.server.pool import Lease, Pool
 from moat.proxy.server.stream import StreamBroken
 
@@ -46,7 +47,7 @@ class Far(Protocol):
     buffer: bytearray
 
     def begin(self, request: Request, passage: Passage) -> None:
-        """Send the request's head. Raises StreamBroken or LaneBroken."""
+        """Send the request's head. Raises StreamBroken, LaneBroken, or Malformed when the connection takes no more."""
         ...
 
     async def send(self, payload: bytes) -> None:

@@ -14,7 +14,7 @@ from moat.proxy.flow import Passage
 from moat.proxy.http1 import NO_BODY, Framing, Request
 from moat.proxy.http2_heads import response_fields
 from moat.proxy.refusal import Refusal
-from moat.proxy.server.h2_link import Lane
+from moat.proxy.server.h2_lane import Lane
 
 
 @dataclass(frozen=True, slots=True)
