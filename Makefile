@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTEST_ARGS ?=
 
-.PHONY: help demo setup setup-dev check test wheels clean
+.PHONY: help demo setup setup-dev check test bench wheels clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -25,8 +25,11 @@ check: setup-dev ## lint, types, layers
 test: setup-dev check ## set up, check, then run all tests
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
+bench: setup ## measure the proxy against nginx, haproxy, squid and mitmproxy (QUICK=1: under a minute)
+	@.venv/bin/python -m bench $(if $(QUICK),--quick)
+
 wheels: setup-dev ## build every distribution into dist/
 	@for project in moat-*/; do .venv/bin/python -m build --no-isolation --wheel --outdir dist "$$project" || exit 1; done
 
 clean: ## remove what was built here
-	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,91 @@
+"""Run the bench: python -m bench [--quick] [--only moat,nginx] [--write FILE]
+
+Peers are measured in turns, in another order each round, so that what else the machine does meets all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench import far, growth
+from bench.ground import Ground
+from bench.peers import ALL, Peer
+from bench.scenarios import FULL, QUICK, LoadFailed, Scenario, Size, scenarios
+from bench.table import Results, figures, medians, ratios
+from bench.tools import Missing, prepare, say
+
+
+def main() -> int:
+    """Measure, print, and return 0 unless something could not be measured at all."""
+    parser = argparse.ArgumentParser(prog="bench")
+    parser.add_argument("--quick", action="store_true", help="one short round, under a minute")
+    parser.add_argument("--only", default="", help="names of peers, by comma")
+    parser.add_argument("--write", type=Path, help="also write the tables here")
+    options = parser.parse_args()
+    size = QUICK if options.quick else FULL
+    folder = Path(tempfile.mkdtemp(prefix="moat-bench-"))
+    ground = Ground(folder)
+    try:
+        prepare()
+        ground.start()
+        wanted = [start for start in ALL if not options.only or start.__name__ in options.only.split(",")]
+        peers = [peer for start in wanted if (peer := start(ground)) is not None]
+        results = {**measure(peers, ground, size), **growth.measure(ground, size), **far.measure(size)}
+    except Missing as problem:
+        say(f"error: {problem}")
+        return 1
+    finally:
+        ground.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    text = report(results, size)
+    print(text)
+    if options.write:
+        options.write.write_text(text)
+    return 0
+
+
+def measure(peers: list[Peer], ground: Ground, size: Size) -> Results:
+    """Return every figure of every peer, one value a round."""
+    results: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for number in range(size.rounds):
+        for name, scenario in scenarios(size).items():
+            if name == "memory" and number:
+                continue  # only while the peers are fresh
+            turn = number % len(peers)
+            for peer in peers[turn:] + peers[:turn]:
+                say(f"round {number + 1}: {name}, {peer.name}")
+                if size is QUICK and peer.is_slow and name in ("memory", "events 1000"):
+                    continue
+                for figure, value in _attempt(scenario, peer, ground).items():
+                    results[name, figure, peer.name].append(value)
+                time.sleep(size.settle_s)
+    return results
+
+
+def _attempt(scenario: Scenario, peer: Peer, ground: Ground) -> Mapping[str, float]:
+    try:
+        return scenario(peer, ground)
+    except LoadFailed as problem:
+        say(f"  no figures: {problem}")
+        return {}
+
+
+def report(results: Results, size: Size) -> str:
+    """Return what is printed."""
+    peers = list(dict.fromkeys(peer for _, _, peer in results))
+    machine = f"{os.cpu_count()} CPUs, Python {platform.python_version()}, kernel {platform.release()}"
+    head = f"{size.name}: {size.rounds} rounds of {size.load_s:g} s; {machine}"
+    return f"{head}\n\n{figures(results, peers)}\n\n{ratios(medians(results))}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
