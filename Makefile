@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTEST_ARGS ?=
 
-.PHONY: help demo setup setup-dev check test bench wheels clean
+.PHONY: help demo setup setup-dev check test bench faults soak wheels clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +27,12 @@ test: setup-dev check ## set up, check, then run all tests
 
 bench: setup ## measure the proxy against nginx, haproxy, squid and mitmproxy (QUICK=1: under a minute)
 	@.venv/bin/python -m bench $(if $(QUICK),--quick)
+
+faults: setup-dev ## kill, fill, remove and lock what moat stands on, twenty times each
+	MOAT_FAULTS=20 .venv/bin/python -m pytest tests/faults $(PYTEST_ARGS)
+
+soak: setup-dev ## a thousand runs, a hundred behind real doors, busy until there were a million requests (as root)
+	MOAT_SOAK=long .venv/bin/python -m pytest -s tests/faults/test_soak.py $(PYTEST_ARGS)
 
 wheels: setup-dev ## build every distribution into dist/
 	@for project in moat-*/; do .venv/bin/python -m build --no-isolation --wheel --outdir dist "$$project" || exit 1; done

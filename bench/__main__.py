@@ -82,9 +82,14 @@ def _attempt(scenario: Scenario, peer: Peer, ground: Ground) -> Mapping[str, flo
 def report(results: Results, size: Size) -> str:
     """Return what is printed."""
     peers = list(dict.fromkeys(peer for _, _, peer in results))
-    machine = f"{os.cpu_count()} CPUs, Python {platform.python_version()}, kernel {platform.release()}"
+    machine = f"{os.cpu_count()} CPUs, {_python()}, kernel {platform.release()}"
     head = f"{size.name}: {size.rounds} rounds of {size.load_s:g} s; {machine}"
     return f"{head}\n\n{figures(results, peers)}\n\n{ratios(medians(results))}\n"
+
+
+def _python() -> str:
+    """Name the interpreter. Distributions build theirs with a profile, others seldom, and it decides a third of the cost."""
+    return f"Python {platform.python_version()} {'of' if sys.base_prefix == '/usr' else 'not of'} the distribution"
 
 
 if __name__ == "__main__":

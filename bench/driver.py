@@ -15,10 +15,10 @@ import socket
 from pathlib import Path
 
 from moat.api.rules import Match, Rule, SetHeader
-from moat.api.runs import ExchangeRecord, NetworkPolicy, RunContext
+from moat.api.runs import NetworkPolicy, RunContext
 from moat.daemon.worker import COMMAND, Worker
 from moat.proxy.ca import load
-from moat.proxy.messages import Configure
+from moat.proxy.messages import Configure, Exchanges
 from moat.trace.network import FLUSH_EVERY_S, NetworkLog
 
 from bench.ground import HOST, OPEN_HOST, SECRET
@@ -34,9 +34,9 @@ class Trace:
         self.log = NetworkLog(limit_bytes=1 << 40)  # a full trace would be a cheaper one
         self._folder = folder
 
-    def exchange(self, record: ExchangeRecord) -> None:
-        """Take one finished exchange."""
-        self.log.append(self._folder / record.run_id / "network.jsonl", record)
+    def exchanges(self, report: Exchanges) -> None:
+        """Take finished exchanges of one run."""
+        self.log.append(self._folder / report.run_id / "network.jsonl", report.lines)
 
     def named(self, run_id: str, name: str, address: str) -> None:
         """Take a name; none are given out here."""

@@ -1,6 +1,6 @@
 /* The load: many TLS connections from one thread, straight to a server or through CONNECT. Built by build.py.
  *
- *     load MODE PROXY|- TARGET_PORT NAME PATH CONNECTIONS MILLISECONDS|COUNT [TOKEN] [BODY_BYTES]
+ *     load MODE PROXY|-[ADDRESS] TARGET_PORT NAME PATH CONNECTIONS MILLISECONDS|COUNT [TOKEN] [BODY_BYTES]
  *
  *     keepalive  each connection asks again as soon as it was answered        for MILLISECONDS after a warm-up
  *     cold       a connection for each request                                for MILLISECONDS after a warm-up
@@ -279,7 +279,7 @@ static void set_up(char **argv, int argc) {
     target_port = atoi(argv[3]), name = argv[4], path = argv[5], width = atoi(argv[6]), amount = atoll(argv[7]);
     token = argc > 8 ? argv[8] : "";
     body_bytes = argc > 9 ? atoll(argv[9]) : 0;
-    proxy_host = "127.0.0.1", proxy_port = target_port;
+    proxy_host = argv[2][1] && !colon ? argv[2] + 1 : "127.0.0.1", proxy_port = target_port;
     if (colon) {
         *colon = 0;
         proxy_host = argv[2], proxy_port = atoi(colon + 1);

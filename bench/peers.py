@@ -21,7 +21,7 @@ TOKEN = "s3cr3t-run-token"  # noqa: S105 - of a run that lives as long as the be
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One way to the origin. proxy: `host:port` to CONNECT through, or "-". process: None for none.
+    """One way to the origin. proxy: `host:port` to CONNECT through, or "-" and an address. process: None for none.
 
     is_slow: too slow for some of QUICK.
     """
@@ -40,7 +40,7 @@ Start = Callable[[Ground], Peer | None]
 
 def direct(ground: Ground) -> Peer:
     """Nothing in between: what the load generator and the origin can do by themselves."""
-    return Peer("direct", "-", ground.open_port, open_port=ground.open_port)
+    return Peer("direct", f"-{ground.address}", ground.open_port, open_port=ground.open_port)
 
 
 def nginx(ground: Ground) -> Peer:
@@ -98,7 +98,7 @@ def moat(ground: Ground, *, name: str = "moat", runs: int = 1, rules: int = 1) -
     command = [sys.executable, "-m", "bench.driver", "--folder", str(ground.folder), "--listen", str(port),
                "--address", ground.address, "--origin", str(ground.port), "--open-origin", str(ground.open_port),
                "--runs", str(runs), "--rules", str(rules)]  # fmt: skip
-    process = ground.run(["env", f"PYTHONPATH={ROOT}", *command], port)
+    process = ground.run(["env", f"PYTHONPATH={ROOT}:{ROOT}/moat-core/src", *command], port)
     token = base64.b64encode(f"moat:{TOKEN}".encode()).decode()
     return Peer(name, f"127.0.0.1:{port}", ground.port, process, token, ground.open_port)
 

@@ -25,7 +25,7 @@ async def ends() -> AsyncIterator[Ends]:
 
 
 async def received(channel: FrameChannel) -> tuple[Message, list[int]] | None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await channel.receive()
 
 

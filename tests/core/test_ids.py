@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from moat.api.errors import UsageError
-from moat.ids import NAME, checked_name, checked_run_id, new_name, new_run_id, new_token
+from moat.ids import NAME, checked_name, checked_profile, checked_run_id, new_name, new_run_id, new_token
 
 
 def test_what_is_made_passes_its_own_check() -> None:
@@ -39,3 +39,9 @@ def test_names_that_could_be_paths_or_options_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="cannot name a profile"):
         checked_name(text, "profile")
     assert NAME.fullmatch(text) is None
+
+
+def test_a_profile_is_a_name_and_the_default_has_none() -> None:
+    assert [checked_profile(text) for text in ("", "default", "work")] == ["", "", "work"]
+    with pytest.raises(UsageError, match="cannot name a profile"):
+        checked_profile("../work")

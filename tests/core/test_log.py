@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
+import logging.handlers
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,3 +92,30 @@ def test_a_log_file_is_readable_by_its_owner_only_and_appended(tmp_path: Path, r
     before, after = path.read_text().splitlines()
     assert before == "before"
     assert json.loads(after)["message"] == "started"
+
+
+def test_a_long_log_is_put_aside_and_another_process_follows(tmp_path: Path, root_logger: logging.Logger) -> None:
+    path, seen = tmp_path / "daemon.log", io.StringIO()
+    follower = logging.handlers.WatchedFileHandler(path)
+    log_to_file(path, Redactor(), limit_bytes=400, also=seen)
+
+    for number in range(20):
+        root_logger.info("event %d", number)
+        follower.emit(logging.makeLogRecord({"msg": f"worker {number}"}))
+    follower.close()
+
+    kept = [path.with_name(f"daemon.log.{number}") for number in range(1, 4)]
+    assert all(each.stat().st_size < 1_000 for each in (path, *kept))
+    assert not path.with_name("daemon.log.4").exists()
+    assert "worker 19" in path.read_text() + kept[0].read_text()
+    assert len(seen.getvalue().splitlines()) == 20
+
+
+def test_a_log_that_others_put_aside_is_begun_anew(tmp_path: Path, root_logger: logging.Logger) -> None:
+    path = tmp_path / "daemon.log"
+    log_to_file(path, Redactor())
+    path.rename(tmp_path / "daemon.log.1")
+
+    root_logger.info("here")
+
+    assert json.loads(path.read_text())["message"] == "here"

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 from moat.api.errors import UsageError
-from moat.paths import MAX_SOCKET_PATH, Home, bind_by_folder, find_home, private_folder, socket_address, write_private
+from moat.paths import (
+    MAX_SOCKET_PATH,
+    Home,
+    bind_by_folder,
+    find_home,
+    private_folder,
+    set_aside,
+    socket_address,
+    write_private,
+)
 
 
 def mode(path: Path) -> int:
@@ -134,3 +143,16 @@ def test_a_socket_is_bound_at_a_long_path_without_showing_it(tmp_path: Path) -> 
 
         assert (folder / "door.sock").is_socket()
         assert "deep" not in sock.getsockname()
+
+
+def test_what_stands_in_the_way_is_put_aside_and_earlier_ones_stay(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    for number in range(3):
+        file.write_text(str(number))
+        set_aside(file)
+    file.mkdir()
+
+    assert set_aside(file).name == "x.broken-4"
+    assert (tmp_path / "x.broken").read_text() == "0"
+    assert (tmp_path / "x.broken-3").read_text() == "2"
+    assert not file.exists()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -56,12 +56,14 @@ def place(request: pytest.FixtureRequest, services: Services, inside: Path) -> I
 
 
 @contextlib.contextmanager
-def make_place(runtime: str, user: str, services: Services, inside: Path) -> Iterator[Place]:
-    """Make an installation with a grant whose secret the services know."""
+def make_place(
+    runtime: str, user: str, services: Services, inside: Path, resolve: Mapping[str, str] | None = None
+) -> Iterator[Place]:
+    """Make an installation with a grant whose secret the services know. resolve: hosts that lead elsewhere."""
     secret = f"{SECRET}-{runtime}-{user or 'root'}"
     with installation(user) as made:
         services.seen.clear()  # another place asked with another credential
-        made.configure({"upstream": services.settings(made.home)})
+        made.configure({"upstream": services.settings(made.home, resolve or {})})
         made.grant("github", secret)
         services.secrets.add(secret)
         yield Place(made, runtime, secret, services, inside)

@@ -110,14 +110,13 @@ def test_pip_installs_from_an_index_that_wants_a_credential(place: Place) -> Non
 
 
 def test_npm_views_and_installs_from_a_registry_that_wants_a_credential(place: Place) -> None:
-    skip_without("node", place)
     skip_without(f"{INSIDE}/npm", place)
-    npm = f"node {INSIDE}/npm/bin/npm-cli.js --registry={API}/npm/ --no-audit --no-fund --no-update-notifier"
+    npm = f"{INSIDE}/node {INSIDE}/npm/bin/npm-cli.js --registry={API}/npm/ --no-audit --no-fund --no-update-notifier"
 
     output = run_script(
         place,
         f"cd /tmp && {npm} view moat-sample version && {npm} install --prefix /tmp/new moat-sample"
-        """ && node -p "require('/tmp/new/node_modules/moat-sample')" """,
+        f""" && {INSIDE}/node -p "require('/tmp/new/node_modules/moat-sample')" """,
     )
 
     assert "1.0.0" in output

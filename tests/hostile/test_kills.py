@@ -128,16 +128,21 @@ def test_when_the_worker_is_killed_the_run_goes_on_with_another(place: Place, wo
         busy.next_run_works()
 
 
-def test_when_the_daemon_is_killed_the_run_is_cut_off(place: Place, world: World) -> None:
+def test_when_the_daemon_is_killed_the_run_is_cut_off_until_another_has_taken_it_over(
+    place: Place, world: World
+) -> None:
     with a_busy_run(place, world) as busy:
         health = _health(busy.made)
+        busy.run.process.send_signal(signal.SIGSTOP)  # who would start the next daemon
 
         kill(health["pid"])
 
         eventually("the worker ends", lambda: not Path(f"/proc/{health['worker_pid']}").exists())
         before = busy.beat()
+        busy.run.process.send_signal(signal.SIGCONT)
+        eventually("the run goes on", lambda: busy.beat()["good"] > before["good"] + 1, 60)
+        assert _health(busy.made)["pid"] != health["pid"]
         busy.next_run_works()
-        assert busy.beat()["good"] <= before["good"] + 1
         busy.run.process.send_signal(signal.SIGTERM)
         ends(busy.run.process)
         busy.leaves_nothing()
@@ -146,10 +151,12 @@ def test_when_the_daemon_is_killed_the_run_is_cut_off(place: Place, world: World
 @pytest.mark.bubblewrap
 def test_a_run_whose_daemon_never_comes_back_ends_by_itself(world: World) -> None:
     with a_busy_run(BUBBLEWRAP, world) as busy:
+        busy.run.process.send_signal(signal.SIGSTOP)  # who would start the next daemon
         kill(_health(busy.made)["pid"])
 
+        eventually("the command is gone", lambda: not processes_in(busy.parts.namespace), 60)
+        busy.run.process.send_signal(signal.SIGCONT)
         assert ends(busy.run.process, 60) == 1
-        eventually("the command is gone", lambda: not processes_in(busy.parts.namespace))
         busy.got_nothing_out()
         busy.next_run_works()
         busy.leaves_nothing()

@@ -19,6 +19,7 @@ from hostile.remains import Parts, descendants, parts_of, processes_in
 from hostile.sandbox import Live, Place, live_run, statuses
 
 SECRET, QUERY = "s3cr3t-seen-by-nobody", "s3cr3t-in-a-query"
+HASH = re.compile(rb'"(?:token|nonce)_sha256": "[0-9a-f]{64}"')  # in runs.json: known again by it, spent by nobody
 TOKEN = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 PLACEHOLDER = b"s3cr3t"
 
@@ -106,7 +107,7 @@ def test_no_file_of_moats_holds_the_secret_a_token_or_a_query_value(scene: Scene
     assert [path for path, data in texts.items() if key in data and path.name != "ca.key"] == []
     container = json.loads(texts[moat / "runs" / scene.parts.run_id / "run.json"])["container_id"].encode() or b"-"
     others = {path: data.replace(container, b"") for path, data in texts.items() if path.parent.name != "credentials"}
-    assert [path for path, data in others.items() if TOKEN.search(data)] == []
+    assert [path for path, data in others.items() if TOKEN.search(HASH.sub(b"", data))] == []
     assert any(b"/user" in data for path, data in texts.items() if path.name == "network.jsonl")
 
 

@@ -92,7 +92,7 @@ class Place:
 
     async def curl(self, path: str, *arguments: str) -> bytes:
         """Ask as a tool inside does, which knows no proxy; return status and body."""
-        argv = ["curl", "-sS", "--max-time", "8", "--noproxy", "*", "-w", " %{http_code}", *arguments]
+        argv = ["curl", "-sS", "--max-time", "30", "--noproxy", "*", "-w", " %{http_code}", *arguments]
         return (await run(*argv, f"{self.origin}{path}")).stdout
 
 
@@ -151,7 +151,7 @@ async def test_what_belongs_to_the_endpoint_is_not_spent_on_the_way_through_the_
     async with a_place(tmp_path, registered(None, "cluster")) as place:
         await place.curl("/_moat/cluster/api")
         arguments = ["--cacert", str(place.worker.ca_file), "-x", place.origin, f"https://{HOST}:6443/"]
-        through = await run("curl", "-sS", "--max-time", "8", "-w", " %{http_code}", *arguments)
+        through = await run("curl", "-sS", "--max-time", "30", "-w", " %{http_code}", *arguments)
 
     assert through.stdout.endswith(b" 502")  # its authority is trusted at the endpoint only
     assert place.server.data.count(SECRET.encode()) == 1

@@ -74,14 +74,34 @@ def test_the_worker_killed_is_replaced_and_the_run_goes_on(moat: Installation, l
     _works(moat)
 
 
-def test_the_daemon_killed_is_replaced_by_the_next_command(moat: Installation, live: subprocess.Popen[bytes]) -> None:
+def test_the_daemon_killed_is_replaced_and_the_run_goes_on(moat: Installation, live: subprocess.Popen[bytes]) -> None:
     sleeper = _sleeper()
-    os.kill(moat.daemon_pid(), signal.SIGKILL)
+    for _ in range(2):
+        killed = moat.daemon_pid()
+        os.kill(killed, signal.SIGKILL)
 
+        eventually("its CLI has started another", lambda killed=killed: _pid(moat) not in (None, killed), 30)
+        assert [(run["name"], run["state"]) for run in _live(moat)] == [("victim", "running")]
     _works(moat)
+    assert _lives(sleeper)
+    assert live.poll() is None
 
-    end(live)
-    eventually("the command of the old daemon's run is gone", lambda: not _lives(sleeper))
+    live.send_signal(signal.SIGTERM)
+    live.send_signal(signal.SIGINT)
+    _, err = live.communicate(timeout=30)
+    assert live.returncode >= 128
+    assert b"victim" in err, err  # the next daemon knew the run, and what it did
+
+
+def test_the_daemon_stopped_on_purpose_stops_the_run_and_stays_away(
+    moat: Installation, live: subprocess.Popen[bytes]
+) -> None:
+    moat.ok("proxy", "stop")
+
+    live.communicate(timeout=60)
+
+    assert live.returncode != 0
+    assert _status(moat) == {"running": False}
 
 
 def test_sigterm_to_the_cli_kills_what_does_not_listen(moat: Installation, live: subprocess.Popen[bytes]) -> None:
@@ -104,6 +124,14 @@ def _works(moat: Installation) -> None:
 
 def _status(moat: Installation) -> dict[str, object]:
     return dict(json.loads(moat.run("proxy", "status", "--json").stdout or b"{}"))
+
+
+def _pid(moat: Installation) -> object:
+    return _status(moat).get("pid")
+
+
+def _live(moat: Installation) -> list[dict[str, str]]:
+    return list(json.loads(moat.ok("list", "--json")))
 
 
 def _gate_of(cli: int) -> int:

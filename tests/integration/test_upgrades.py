@@ -21,8 +21,8 @@ from support.upstream import make_test_ca
 from support.worker import OTHER_RUN, RUN, TOKEN, a_run
 
 HOST = "api.example.com"
-UPGRADE = f"GET /socket HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".encode()
-SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+UPGRADE = f"GET /socket HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\n\r\n".encode()
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\n\r\n"
 CA = make_test_ca()
 
 
@@ -160,7 +160,7 @@ async def test_an_upgrade_where_the_policy_says_no_never_leaves() -> None:
 
 async def test_an_ordinary_tunnel_loses_a_revoked_grant_with_its_next_request(tmp_path: Path) -> None:
     async with proxied(tmp_path, RULE, authorization=None) as p:
-        argv = ["curl", "-sSN", "--max-time", "8", "--cacert", str(p.worker.ca_file), "-x", p.proxy]
+        argv = ["curl", "-sSN", "--max-time", "30", "--cacert", str(p.worker.ca_file), "-x", p.proxy]
         process = await asyncio.create_subprocess_exec(*argv, f"https://{HOST}/sse", f"https://{HOST}/after", stdout=-1)
         assert process.stdout is not None
         await process.stdout.readline()

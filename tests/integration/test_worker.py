@@ -206,7 +206,7 @@ async def test_a_replaced_rule_holds_for_the_next_request_of_an_open_tunnel(tmp_
 
 
 async def _curl(p: Proxied, *paths: str) -> asyncio.subprocess.Process:
-    argv = ["curl", "-sSN", "--max-time", "8", "--cacert", str(p.worker.ca_file), "-x", p.proxy]
+    argv = ["curl", "-sSN", "--max-time", "30", "--cacert", str(p.worker.ca_file), "-x", p.proxy]
     return await asyncio.create_subprocess_exec(*argv, *(f"https://{HOST}{path}" for path in paths), stdout=-1)
 
 

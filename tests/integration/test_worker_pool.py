@@ -29,14 +29,14 @@ class Cold:
             await self.worker.put(a_run(run_id, (RULE,), token=f"s3cr3t-{run_id}"))
             address, port = await self.worker.listen(run_id, "proxy")
             self.doors[run_id] = f"http://{address}:{port}"
-        argv = ["curl", "-sS", "--max-time", "8", "--cacert", str(self.worker.ca_file), "-x", self.doors[run_id]]
+        argv = ["curl", "-sS", "--max-time", "30", "--cacert", str(self.worker.ca_file), "-x", self.doors[run_id]]
         return (await run(*argv, *arguments, f"https://{host}/")).stdout
 
     async def gone(self) -> None:
         """Have the server hang up, and wait until it has."""
         before = list(self.server.open)
         self.server.hang_up()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while any(sock.fileno() >= 0 for sock in before):  # noqa: ASYNC110 - threads of the server, without an event
                 await asyncio.sleep(0.001)
 
@@ -90,7 +90,7 @@ async def test_what_was_kept_for_a_run_is_closed_with_it(cold: Cold) -> None:
     await cold.curl()
     cold.worker.send(Drop(RUN))
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while any(sock.fileno() >= 0 for sock in cold.server.open):  # noqa: ASYNC110 - threads, without an event
             await asyncio.sleep(0.001)
 

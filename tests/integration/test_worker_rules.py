@@ -79,7 +79,7 @@ async def test_pieces_that_end_in_no_secret_are_not_held_up(tmp_path: Path) -> N
         yield b"%x\r\n%b\r\n0\r\nX-Trail: %b\r\n\r\n" % (len(second), second, TOKEN.encode())
 
     async with talking(tmp_path, events, RULE) as talk:
-        argv = ["curl", "-sSN", "--max-time", "8", "--cacert", str(talk.worker.ca_file), "-x", talk.proxy, URL]
+        argv = ["curl", "-sSN", "--max-time", "30", "--cacert", str(talk.worker.ca_file), "-x", talk.proxy, URL]
         process = await asyncio.create_subprocess_exec(*argv, stdout=-1)
         assert process.stdout is not None
         first = await process.stdout.readexactly(13)
@@ -191,7 +191,7 @@ async def test_new_rules_hold_for_the_next_request_of_an_open_tunnel(tmp_path: P
             yield answer(b"second")
 
     async with talking(tmp_path, script, RULE) as talk:
-        argv = ["curl", "-sSN", "--max-time", "8", "--cacert", str(talk.worker.ca_file), "-x", talk.proxy]
+        argv = ["curl", "-sSN", "--max-time", "30", "--cacert", str(talk.worker.ca_file), "-x", talk.proxy]
         process = await asyncio.create_subprocess_exec(*argv, f"{URL}first", f"{URL}second", stdout=-1)
         assert process.stdout is not None
         await process.stdout.readexactly(3)

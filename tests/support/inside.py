@@ -1,7 +1,7 @@
 """What the end-to-end tests bring into a run by `--mount`: small client programs, and the libraries that they use.
 
-/e2e/programs/   one file a client        /e2e/npm/   npm, where the host has it
-/e2e/lib/        for PYTHONPATH           /e2e/aws/   awscli for PYTHONPATH, where the host has it
+/e2e/programs/   one file a client        /e2e/node  /e2e/npm/   where scripts/clients.sh brought them
+/e2e/lib/        for PYTHONPATH           /e2e/aws/   awscli for PYTHONPATH, likewise
 /e2e/get         the Go program, where the host has Go     /e2e/cargo   where the host has it
 """
 
@@ -15,6 +15,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
+BROUGHT = ROOT / ".build" / "clients"  # made by scripts/clients.sh
 PLACE = "/e2e"
 LIBRARIES = ("requests", "aiohttp")
 
@@ -74,18 +76,19 @@ def make_inside(folder: Path) -> None:
         program = folder / "programs" / name
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text(text.lstrip())
+    shutil.copyfile(Path(__file__).with_name("grpc_program.py"), folder / "programs" / "grpc_program.py")
+    shutil.copytree(Path(__file__).with_name("clients") / "programs", folder / "programs", dirs_exist_ok=True)
     for name in LIBRARIES:
         copy_distribution(name, folder / "lib", set())
-    _copy_aws(folder / "aws")
+    _copy_brought(folder)
     _copy_pip(folder / "lib")
     _build_go(folder)
     _copy_cargo(folder / "cargo")
-    _copy_npm(folder / "npm")
     subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
 
 
 def copy_distribution(name: str, target: Path | str, done: set[str]) -> None:
-    """Copy an installed distribution, and what it needs, to target. Standard library only: other Pythons run it too."""
+    """Copy an installed distribution, and what it needs, to target."""
     if name in done:
         return
     done.add(name)
@@ -104,15 +107,14 @@ def copy_distribution(name: str, target: Path | str, done: set[str]) -> None:
             copy_distribution(needed, target, done)
 
 
-def _copy_aws(target: Path) -> None:
-    """Copy awscli with the Python that has it, which need not be ours."""
-    program = "import sys; from support.inside import copy_distribution as copy; copy('awscli', sys.argv[1], set())"
-    for python in (shutil.which("python3"), "/usr/bin/python3"):
-        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[1])}
-        argv = [python or "python3", "-c", program, str(target)]
-        if subprocess.run(argv, env=environment, capture_output=True, check=False).returncode == 0:
-            return
-    shutil.rmtree(target, ignore_errors=True)
+def _copy_brought(folder: Path) -> None:
+    """Copy what scripts/clients.sh brought for tests that run as an ordinary user too, who may not read this folder."""
+    unused = shutil.ignore_patterns("examples", "topics", "__pycache__")
+    for name, source in {"aws": "aws", "npm": "node/lib/node_modules/npm"}.items():
+        if (BROUGHT / source).is_dir():
+            shutil.copytree(BROUGHT / source, folder / name, ignore=unused)
+    if (program := BROUGHT / "node/bin/node").exists():
+        shutil.copy(program, folder / "node")
 
 
 def _is_installed(name: str) -> bool:
@@ -149,11 +151,3 @@ def _copy_cargo(target: Path) -> None:
     found = [*sorted(Path.home().glob(".rustup/toolchains/stable*/bin/cargo")), Path("/usr/bin/cargo")]
     if program := next((each for each in found if each.exists()), None):
         shutil.copy(program, target)
-
-
-def _copy_npm(target: Path) -> None:
-    """Copy npm where it comes with what it needs, as from Node's own packages; Debian's is spread over /usr."""
-    program = shutil.which("npm")
-    folder = Path(program).resolve().parents[1] if program else Path("/nowhere")
-    if (folder / "node_modules" / "semver").is_dir():
-        shutil.copytree(folder, target)

@@ -72,7 +72,7 @@ class Place:
         done = self.run(*command, flags=flags, input=input, workspace=workspace)
         log = self.installation.logs()
         assert done.returncode == 0, f"{done.stdout.decode()}\n{done.stderr.decode()}\n{log}"
-        return done.stdout.decode()
+        return done.stdout.decode(errors="replace")
 
     def start(
         self, *command: str, flags: tuple[str, ...] = (), stdin: int | IO[bytes] = subprocess.DEVNULL

@@ -30,7 +30,7 @@ class Proxied:
 
     async def curl(self, *arguments: str, proxy: str = "", stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run curl through the proxy door, trusting the CA."""
-        argv = ["curl", "-sS", "--max-time", "8", "--cacert", str(self.worker.ca_file), "-x", proxy or self.proxy]
+        argv = ["curl", "-sS", "--max-time", "30", "--cacert", str(self.worker.ca_file), "-x", proxy or self.proxy]
         return await run(*argv, *arguments, stdin=stdin)
 
 

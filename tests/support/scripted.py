@@ -77,7 +77,7 @@ class Talk:
 
     async def curl(self, *arguments: str, stdin: bytes = b"") -> bytes:
         """Return what curl prints."""
-        argv = ["curl", "-sS", "--max-time", "8", "--cacert", str(self.worker.ca_file), "-x", self.proxy]
+        argv = ["curl", "-sS", "--max-time", "30", "--cacert", str(self.worker.ca_file), "-x", self.proxy]
         done = await run(*argv, *arguments, stdin=stdin)
         return done.stdout + done.stderr
 

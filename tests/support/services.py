@@ -3,7 +3,7 @@
     api.github.com   /client/…      {"ok": true}, for clients that only fetch      /simple/ /files/   a Python index
                      /blob?n=…      n bytes that look random                       /npm/              an npm registry
                      /upload        what came, as size and digest                  /cargo/            a crate registry
-                     /sse           one event, waits for go_on(), a second one
+                     /sse           one event, waits for go_on(), a second one     /v2/                an image registry
     github.com       git's own http-backend over the folder `projects`
 
 The names are real ones because the GitHub provider spends its token there; `upstream.resolve` leads them here.
@@ -17,16 +17,18 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
 
 from support import git_server, registries
+from support.image_registry import ImageRegistry
 from support.upstream import MadeCa, Seen, make_test_ca
 
 HOSTS = ("api.github.com", "uploads.github.com", "github.com", "open.example.com", "other.example.org")
+NOTHING: Mapping[str, str] = {}
 PIECE = hashlib.shake_128(b"moat").digest(1 << 20)
 
 
@@ -39,15 +41,19 @@ class Services:
     ca: MadeCa = field(default_factory=make_test_ca)
     port: int = 0
     seen: list[Seen] = field(default_factory=list)
+    images: ImageRegistry = field(default_factory=ImageRegistry)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _second_event: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def settings(self, folder: Path) -> dict[str, object]:
-        """Return the `upstream` settings of an installation that takes this for the internet; the CA goes to folder."""
+    def settings(self, folder: Path, resolve: Mapping[str, str] = NOTHING) -> dict[str, object]:
+        """Return the `upstream` settings of an installation that takes this for the internet; the CA goes to folder.
+
+        resolve: hosts that lead elsewhere.
+        """
         bundle = folder / "internet.pem"
         bundle.write_text(self.ca.pem)
         bundle.chmod(0o644)
-        return {"ca_bundle": str(bundle), "resolve": {host: f"127.0.0.1:{self.port}" for host in HOSTS}}
+        return {"ca_bundle": str(bundle), "resolve": dict.fromkeys(HOSTS, f"127.0.0.1:{self.port}") | dict(resolve)}
 
     def asked(self, path: str) -> list[Seen]:
         """Return the requests whose path begins like this."""
@@ -83,6 +89,8 @@ class Services:
                 return await self._events(request)
             case "simple" | "files" | "npm" | "cargo":
                 return registries.answer(request)
+            case "v2":
+                return await self.images.answer(request)
         if request.headers.get("X-Amz-Target", "").startswith("DynamoDB"):
             return web.json_response({"TableNames": ["listed-by-aws"]})
         return web.json_response({"ok": True, "path": request.path})

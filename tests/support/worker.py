@@ -26,6 +26,7 @@ from moat.api.runs import ExchangeRecord, NetworkPolicy, RunContext
 from moat.frames import FrameChannel
 from moat.proxy.ca import CertificateAuthority, make
 from moat.proxy.messages import (
+    Captured,
     Configure,
     Exchanges,
     Listen,
@@ -38,11 +39,12 @@ from moat.proxy.messages import (
     decode,
     encode,
 )
+from moat.proxy.record import record_of
 
 RUN = "run_00000000000a"
 OTHER_RUN = "run_00000000000b"
 TOKEN = "s3cr3t-run-token"
-PATIENCE_S = 8.0  # an external process: polled, bounded
+PATIENCE_S = 30.0  # an external process: polled, bounded
 
 
 def a_run(
@@ -70,6 +72,7 @@ class RunningWorker:
     log: Path
     seen: list[ExchangeRecord] = field(default_factory=list)
     named: list[Named] = field(default_factory=list)
+    captured: list[Captured] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     held: dict[tuple[str, str], socket.socket] = field(default_factory=dict)
     is_ready: bool = False
@@ -117,16 +120,23 @@ class RunningWorker:
         """Take in what the worker reports."""
         while (received := await self.channel.receive()) is not None:
             match decode(received[0]):
-                case Exchanges(records):
-                    self.seen += records
+                case Exchanges(lines=lines):
+                    self.seen += map(record_of, lines.splitlines())
                 case Pong(number):
                     self.pongs.add(number)
                 case Named() as named:
                     self.named.append(named)
+                case Captured() as captured:
+                    self.captured.append(captured)
                 case _:
                     self.is_ready = True
             async with self.changed:
                 self.changed.notify_all()
+
+    async def captures(self, count: int) -> list[Captured]:
+        """Return the tokens that were captured so far, once there are count of them."""
+        await self._until(lambda: len(self.captured) >= count)
+        return self.captured
 
     async def ready(self) -> None:
         await self._until(lambda: self.is_ready)

@@ -1,6 +1,7 @@
 """Framed messages over a unix stream socket: length, JSON object, and open descriptors beside it.
 
-    4 bytes, big endian: length of the body │ 1 byte: count of descriptors │ body: one JSON object, UTF-8
+    4 bytes, big endian: length of the body │ 1 byte: count of descriptors │ body: one JSON object, UTF-8, on one line
+                                                                             │ and, after a line feed, bytes as they are
 
 Descriptors travel with the frame's first byte (SCM_RIGHTS, unix(7)). The count says which frame they belong to, since
 one read may begin with an earlier frame that has none.
@@ -22,6 +23,7 @@ from typing import Any, TypeAlias
 Message: TypeAlias = dict[str, Any]  # JSON objects: each reader checks what it takes out
 
 HEADER = struct.Struct("!IB")
+TAIL = "tail"  # under which a message carries bytes that follow its JSON; JSON itself has none
 LIMIT_BYTES = 16 * 1024 * 1024  # a snapshot with thousands of rules stays far below
 MAX_DESCRIPTORS = 16
 _READ_BYTES = 65_536
@@ -32,8 +34,13 @@ class FrameError(Exception):
 
 
 def encode(message: Message, descriptor_count: int = 0) -> bytes:
-    """Return message as one frame."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    """Return message as one frame. Bytes under TAIL go as they are: escaping them costs more than all the rest."""
+    tail = message.get(TAIL)
+    if tail is None:
+        body = json.dumps(message, separators=(",", ":")).encode()
+    else:
+        rest = {name: value for name, value in message.items() if name != TAIL}
+        body = json.dumps(rest, separators=(",", ":")).encode() + b"\n" + tail
     return HEADER.pack(len(body), descriptor_count) + body
 
 
@@ -135,12 +142,15 @@ class FrameChannel:
         return self._wake()
 
     def _take(self, body: bytes, count: int) -> None:
+        head, has_tail, tail = body.partition(b"\n")
         try:
-            message = json.loads(body)
+            message = json.loads(head)
         except (ValueError, RecursionError):  # the second for what is nested deeper than Python's stack
             raise FrameError("a frame is not JSON") from None
         if not isinstance(message, dict):
             raise FrameError("a frame is not a JSON object")
+        if has_tail:
+            message[TAIL] = tail
         if count > len(self._descriptors):
             raise FrameError("a frame announced descriptors that did not come")
         self._inbox.append((message, self._descriptors[:count]))

@@ -45,3 +45,8 @@ def checked_name(text: str, what: str) -> str:
             f"{text!r} cannot name a {what}", hint="use lower-case letters, digits, - and _, at most 63 characters"
         )
     return text
+
+
+def checked_profile(text: str) -> str:
+    """Return the profile that text names, "" for the default one; raise UsageError when it cannot be a name."""
+    return "" if text in ("", "default") else checked_name(text, "profile")

@@ -9,9 +9,12 @@ import json
 import logging
 import threading
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler, WatchedFileHandler
 from pathlib import Path
+from typing import TextIO
 
 REDACTED = "[redacted]"
+KEPT_FILES = 3  # path.1 to path.3
 MIN_SECRET_CHARS = 8  # blotting out shorter strings would garble ordinary text
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -60,11 +63,23 @@ class JsonLines(logging.Formatter):
         return self._redactor.clean(json.dumps(entry, default=str))
 
 
-def log_to_file(path: Path, redactor: Redactor) -> None:
-    """Send this process's log to path, appended, readable by the owner only. For the daemon and the worker."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+def log_to_file(path: Path, redactor: Redactor, *, limit_bytes: int = 0, also: TextIO | None = None) -> None:
+    """Send this process's log to path, appended, readable by the owner only. For the daemon and the worker.
+
+    limit_bytes: a longer file is put aside as path.1, and older ones after it; only one process may do that, and the
+    others, which say 0, follow. also: where the lines go besides.
+    """
+    file: logging.FileHandler
+    if limit_bytes:
+        file = RotatingFileHandler(path, maxBytes=limit_bytes, backupCount=KEPT_FILES, encoding="utf-8")
+    else:
+        file = WatchedFileHandler(path, encoding="utf-8")
     path.chmod(0o600)
-    handler.setFormatter(JsonLines(redactor))
+    handlers: list[logging.Handler] = [file]
+    if also is not None:
+        handlers.append(logging.StreamHandler(also))
+    for handler in handlers:
+        handler.setFormatter(JsonLines(redactor))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = handlers
     root.setLevel(logging.INFO)

@@ -3,8 +3,9 @@
 config.yaml              settings: upstream, image
 store.json, key          where the store's key lives; the key itself when there is no keyring
 credentials/<name>.json  encrypted
+profiles/<name>/         the credentials of another profile
 ca/ca.pem, ca/ca.key     the installation's certificate authority
-daemon/                  daemon.sock daemon.lock daemon.json daemon.log
+daemon/                  daemon.sock daemon.lock daemon.json daemon.log runs.json routes.json
 doors/<run>/door.sock    one folder a run, nothing else in it
 inside/<run>/            files of ours that a run sees, none secret
 runs/<run>/              run.json network.jsonl names.json
@@ -37,6 +38,10 @@ class Home:
     def credentials(self) -> Path:
         """Encrypted credentials, one file each."""
         return self.root / "credentials"
+
+    def credentials_of(self, profile: str) -> Path:
+        """Return the folder of one profile's credentials; "" is the default profile."""
+        return self.root / "profiles" / profile if profile else self.credentials
 
     @property
     def ca(self) -> Path:
@@ -92,6 +97,16 @@ def private_folder(path: Path) -> Path:
     if status.st_mode & 0o022:
         raise UsageError(f"{path} can be written by others", hint=f"run: chmod 700 {path}")
     return path
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what stands in the way, a file or anything else, so that somebody can look at it; return its new path."""
+    for number in range(1, 100):
+        aside = path.with_name(f"{path.name}.broken" if number == 1 else f"{path.name}.broken-{number}")
+        if not os.path.lexists(aside) or number == 99:
+            break
+    path.replace(aside)
+    return aside
 
 
 def write_private(path: Path, data: bytes) -> None:

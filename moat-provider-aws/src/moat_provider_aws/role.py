@@ -9,13 +9,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moat.api import GrantFailed
+from moat.api import Credential, GrantFailed
 
 PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
 DEFAULT_REGION = "us-east-1"
 SHORTEST_S, LONGEST_S = 15 * 60, 12 * 60 * 60  # what AssumeRole accepts for DurationSeconds
 HINT = "run: moat grant aws --role arn:aws:iam::ACCOUNT:role/NAME"
 
+_UNSAVED = "; nothing was saved"
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}")
 _PATH = re.compile(r"(?:[\x21-\x2e\x30-\x7e]+/)*")
@@ -69,6 +70,21 @@ def parse_role(arn: str, options: Mapping[str, str], default_profile: str = "") 
     )
 
 
+def role_of(credential: Credential) -> Role:
+    """Return the role that a credential stands for, stored or brought by a registration. Raises GrantFailed."""
+    facts = credential.metadata
+    typed = {
+        "region": facts.get("region", DEFAULT_REGION),
+        "session-duration": facts.get("session_duration_s", str(SHORTEST_S)),
+        "external-id": facts.get("external_id", ""),
+        "aws-profile": facts.get("profile", ""),
+    }
+    try:
+        return parse_role(credential.secret, typed)
+    except GrantFailed as wrong:
+        raise GrantFailed(wrong.problem.removesuffix(_UNSAVED), hint=wrong.hint) from None
+
+
 def _checked_arn(arn: str) -> str:
     _demand(arn, "no role was named")
     parts = arn.split(":")
@@ -100,4 +116,4 @@ def _duration(text: str) -> int:
 
 def _demand(holds: object, problem: str, hint: str = HINT) -> None:
     if not holds:
-        raise GrantFailed(f"{problem}; nothing was saved", hint=hint)
+        raise GrantFailed(f"{problem}{_UNSAVED}", hint=hint)

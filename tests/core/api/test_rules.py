@@ -2,7 +2,18 @@ from __future__ import annotations
 
 import pytest
 from moat.api.errors import MoatError
-from moat.api.rules import AddHeader, Match, RemoveHeader, ReplaceToken, SetHeader
+from moat.api.rules import (
+    AddHeader,
+    CaptureToken,
+    Instead,
+    Match,
+    OnlyPlaceholder,
+    RemoveHeader,
+    ReplaceToken,
+    Rewriter,
+    RewriteResponse,
+    SetHeader,
+)
 
 MATCH = Match("api.example.com")
 
@@ -56,3 +67,42 @@ def test_a_placeholder_is_long_and_survives_every_encoding() -> None:
     for where in ((), ("cookie",)):
         with pytest.raises(MoatError):
             ReplaceToken(match, "moat-placeholder", "s3cr3t", where)  # type: ignore[arg-type] # that is the claim
+
+
+def test_a_capture_says_where_for_whom_and_from_what() -> None:
+    path = Match("api.example.com", ("POST",), ("/token",))
+    tokens = {"access_token": "moat-placeholder"}
+
+    assert CaptureToken(path, "g", {}, tokens).tokens == tokens
+    for match, grant, fields in (
+        (MATCH, "g", tokens),
+        (path, "", tokens),
+        (path, "g", {}),
+        (path, "g", {"a": "b\r\n"}),
+    ):
+        with pytest.raises(MoatError):
+            CaptureToken(match, grant, {}, fields)
+
+
+def test_an_answer_instead_has_a_body_that_can_be_sent() -> None:
+    assert Instead(200, "{}").content_type == "application/json"
+    for status, kind in ((199, "a/b"), (204, "a/b"), (206, "a/b"), (304, "a/b"), (600, "a/b"), (200, "a/b\r\nX: y")):
+        with pytest.raises(MoatError):
+            Instead(status, "{}", kind)
+
+
+def test_what_cannot_be_rewritten_is_passed_or_refused() -> None:
+    assert RewriteResponse(MATCH, Rewriter("loud")).otherwise == "pass"
+    with pytest.raises(MoatError):
+        RewriteResponse(MATCH, Rewriter("loud"), otherwise="drop")  # type: ignore[arg-type] # that is the claim
+
+
+def test_only_the_placeholder_is_asked_for_in_a_header_or_the_query() -> None:
+    assert OnlyPlaceholder(MATCH, "X-Key", "moat-placeholder").where == "header"
+    for name, placeholder, where in (
+        ("", "moat-placeholder", "header"),
+        ("k", "short", "query"),
+        ("k", "moat-placeholder", "body"),
+    ):
+        with pytest.raises(MoatError):
+            OnlyPlaceholder(MATCH, name, placeholder, where)  # type: ignore[arg-type] # that is the claim

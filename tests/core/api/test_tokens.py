@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from moat.api import GrantFailed, Match, SetHeader, TokenProvider, clean_token, rejection
+from moat.api import GrantFailed, Match, OnlyPlaceholder, SetHeader, TokenProvider, clean_token, rejection
 from moat.api.tokens import MAX_TOKEN_CHARS
 from moat.testing import FakeHost, ProviderContract
 
@@ -82,3 +82,25 @@ def test_a_file_pasted_by_mistake_is_no_token() -> None:
 def test_a_rejected_token_and_a_failing_service_have_different_hints() -> None:
     assert "make a new token" in rejection("search", "prompt", 401).hint
     assert "--no-validate" in rejection("search", "prompt", 503).hint
+
+
+class Careful(Search):
+    require = True
+
+
+class TestCareful(ProviderContract):
+    provider = Careful()
+    secret = "key-s3cr3t"
+    check_url = CHECK
+
+
+async def test_a_provider_may_refuse_keys_of_the_runs_own() -> None:
+    credential = await Careful().accept("s3cr3t-6", FakeHost(validate=False))
+
+    assert list(Careful().rules(credential)) == [
+        *Search().rules(credential),
+        *(
+            OnlyPlaceholder(Match(host), "X-Subscription-Token", "moat-placeholder", grant="search")
+            for host in Search.hosts
+        ),
+    ]

@@ -41,7 +41,7 @@ class User:
 
     @property
     def env(self) -> dict[str, str]:
-        path = f"{self.root / 'bin'}:/usr/bin:/bin"
+        path = str(self.root / "bin")  # and nothing of the machine's: it may have a gh
         return {"HOME": str(self.root), "PATH": path, "MOAT_KEYRING_BACKEND": "file", "LANG": "C.UTF-8"}
 
     @property
@@ -200,8 +200,7 @@ def test_the_providers_own_options_are_demanded_and_checked(user: User) -> None:
     assert "must start with arn:" in user.types("grant", "aws", "--role", "x", "--no-validate").stderr
     assert user.types("grant", "github", "--role", "x").returncode == 2
     done = user.types("grant", "aws", "--role", "arn:aws:iam::123456789012:role/a", "--no-validate")
-    assert done.stdout == "aws granted from --role; spent on nothing yet\n"
-    assert "cannot use it yet" in done.stderr
+    assert done.stdout == "aws granted from --role; spent on its endpoint inside of runs\n"
 
 
 def test_the_commands_help_lists_providers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,7 +214,7 @@ class Terminal:
 
     def __init__(self, user: User, *words: str) -> None:
         self.screen, inside = pty.openpty()
-        argv = ["setsid", "--ctty", str(MOAT), *words]  # a session whose Ctrl-C is this terminal's
+        argv = ["/usr/bin/setsid", "--ctty", str(MOAT), *words]  # a session whose Ctrl-C is this terminal's
         self.process = subprocess.Popen(argv, stdin=inside, stdout=inside, stderr=inside, env=user.env)
         os.close(inside)
         self.seen = ""
@@ -271,3 +270,16 @@ def test_ctrl_c_at_the_prompt_ends_quietly(user: User) -> None:
     assert terminal.ends() == 128 + signal.SIGINT
     assert terminal.seen.strip() == "GitHub token:"
     assert user.stored == []
+
+
+def test_a_profile_has_credentials_of_its_own(user: User) -> None:
+    done = user.types("grant", "--profile", "work", "github", "--with-token", "--no-validate", stdin=TOKEN)
+
+    assert done.returncode == 0, done.stderr
+    assert user.stored == []
+    assert "nothing is granted yet" in user.types("grant", "list").stderr
+    work = {"MOAT_PROFILE": "work"}
+    assert "github" in user.types("grant", "list", env=work).stdout
+    assert "revoked" in user.types("grant", "revoke", "github", env=work).stdout
+    refused = user.types("grant", "--profile", "../x", "list")
+    assert (refused.returncode, "cannot name a profile" in refused.stderr) == (2, True)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from moat.api.errors import DaemonError
+from moat.cli import proxy as module
 from moat.cli.proxy import proxy
 from moat.daemon import lifecycle
-from moat.daemon.protocol import Health
+from moat.daemon.process import is_kept
+from moat.daemon.protocol import GrantState, Health
 from moat.paths import Home
 
 HEALTH = Health(7, "0.1.0", 19080, 2, "2026-01-01T00:00:00+00:00", 1.5, 8)
@@ -73,3 +76,53 @@ def test_a_silent_daemon_is_an_error_that_reaches_the_top(monkeypatch: pytest.Mo
     monkeypatch.setattr(lifecycle, "status", status)
 
     assert isinstance(CliRunner().invoke(proxy, ["status"]).exception, DaemonError)
+
+
+def test_restart_says_where_the_new_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "restart", lambda home: Client())
+
+    result = CliRunner().invoke(proxy, ["restart"])
+
+    assert (result.exit_code, result.stderr) == (0, "the daemon runs (process 7, proxy port 19080)\n")
+
+
+def test_a_daemon_can_be_told_to_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(lifecycle, "ensure_running", lambda home: Client())
+
+    assert CliRunner().invoke(proxy, ["start", "--keep"]).exit_code == 0
+
+    assert is_kept(Home(tmp_path))
+
+
+def test_in_the_foreground_it_becomes_the_daemon_without_the_caller_s_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    became: list[tuple[str, list[str], dict[str, str]]] = []
+    monkeypatch.setenv("GITHUB_TOKEN", "s3cr3t")
+    monkeypatch.setattr("os.execve", lambda *words: became.append(words))
+    monkeypatch.setattr(lifecycle, "ensure_running", lambda home: Client())
+
+    CliRunner().invoke(proxy, ["start", "--foreground"])
+
+    ((_, command, env),) = became
+    assert command[-3:] == ["--home", str(tmp_path), "--foreground"]
+    assert "s3cr3t" not in str(env)
+
+
+def test_where_one_runs_already_no_second_one_comes_to_the_foreground(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "living", lambda home: 7)
+
+    assert isinstance(CliRunner().invoke(proxy, ["start", "--foreground"]).exception, DaemonError)
+
+
+def test_status_tells_what_is_routed_and_how_grants_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = (GrantState("", "github", "static"), GrantState("work", "fake", "revoked", problem="it says no"))
+    health = replace(HEALTH, routing_port=8080, commit="0123456789abcdef", grants=states)
+    monkeypatch.setattr(lifecycle, "status", lambda home: health)
+
+    out = CliRunner().invoke(proxy, ["status"]).stdout
+
+    assert "version 0.1.0, 0123456789ab" in out
+    assert "http://localhost:8080/" in out
+    assert "github: not renewed" in out
+    assert "fake (work): revoked; it says no; run: moat grant --profile work fake" in out

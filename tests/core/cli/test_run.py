@@ -96,7 +96,7 @@ def test_every_option_reaches_the_spec(stage: Stage) -> None:
     stage.run(
         "data", "--grant", "github", "--grant", "github", "-e", "A=b=c", "--mount", "data:/data:ro",
         "--policy", "strict", "--allow-host", "*.example.com", "--rule", "deny DELETE *",
-        "--runtime", "bubblewrap", "--image", "img",
+        "--runtime", "bubblewrap", "--image", "img", "--profile", "work",
         "--allow-socket", "--", "true",
     )  # fmt: skip
 
@@ -108,6 +108,17 @@ def test_every_option_reaches_the_spec(stage: Stage) -> None:
     assert (spec.policy.mode, spec.policy.allow) == ("strict", ("*.example.com",))
     assert spec.policy.rules == (parse_rule("deny DELETE *"),)
     assert (spec.runtime, spec.image, spec.allow_sockets) == ("bubblewrap", "img", True)
+    assert spec.profile == "work"
+
+
+def test_the_profile_may_come_from_the_variable_and_default_means_none(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOAT_PROFILE", "work")
+    stage.run("--", "true")
+    stage.run("--profile", "default", "--", "true")
+
+    assert [spec.profile for spec in stage.specs] == ["work", ""]
 
 
 def test_runtime_and_image_come_from_the_flag_the_variable_or_the_settings(
@@ -197,3 +208,12 @@ def test_what_may_leave_comes_from_the_command_line_before_the_settings() -> Non
     assert policy_of(None, (), (), NetworkSettings()).mode == "permissive"
     assert both.mode == "permissive"
     assert [rule_text(rule) for rule in both.rules] == ["allow * a.example", "deny * *"]
+
+
+def test_rules_that_a_batch_leads_around_are_warned_about(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+    stage.run("--rule", "deny DELETE www.googleapis.com", "--", "true")
+    warned = capfd.readouterr().err
+    stage.run("--rule", "deny DELETE api.example.com", "--", "true")
+
+    assert "--rule 'deny POST www.googleapis.com/batch/**'" in warned
+    assert "batch" not in capfd.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 from moat.api.runs import ExchangeRecord, NetworkPolicy, RunInfo
 from moat.cli.run_words import as_json, as_text, end_line, own_secrets, start_line
 from moat.daemon.protocol import SetupResponse
+from moat.proxy.record import line_of
 from moat.trace.network import NetworkLog
 
 from core.cli.facts import a_prepared
@@ -99,6 +100,6 @@ def _log(folder: Path, *records: ExchangeRecord) -> Path:
     folder.chmod(0o700)
     log, file = NetworkLog(), folder / "network.jsonl"
     for record in records:
-        log.append(file, record)
+        log.append(file, f"{line_of(record)}\n".encode())
     log.flush()
     return file

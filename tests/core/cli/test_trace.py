@@ -10,6 +10,7 @@ from moat.api.runs import ExchangeRecord, RunInfo
 from moat.cli.main import run
 from moat.cli.trace import TITLES, as_rows, chosen_run
 from moat.paths import Home
+from moat.proxy.record import line_of
 from moat.trace.network import NetworkLog
 from moat.trace.store import RunStore
 
@@ -34,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     for info in (OLD, NEW):
         store.write(info)
     for record in (FORWARDED, DENIED):
-        log.append(store.network(NEW.run_id), record)
+        log.append(store.network(NEW.run_id), f"{line_of(record)}\n".encode())
     log.flush()
     return home
 

@@ -68,7 +68,7 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
     [
         ("upstreem: {}", "unknown setting upstreem", "did you mean upstream?"),
         ("upstream: {ca_bundel: x}", "unknown setting upstream.ca_bundel", "did you mean upstream.ca_bundle?"),
-        ("colour: red", "unknown setting colour", "known here: upstream, image, runtime, network"),
+        ("colour: red", "unknown setting colour", "known here: upstream, image, runtime, network, daemon, routing"),
     ],
 )
 def test_unknown_keys_are_errors_with_a_suggestion(tmp_path: Path, text: str, problem: str, hint: str) -> None:
@@ -163,3 +163,39 @@ def test_network_rules_are_taken_in_their_order_and_misspelt_keys_are_not(tmp_pa
     with pytest.raises(UsageError, match=r"network\.rule") as error:
         load_settings(home)
     assert "network.rules" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["image: 2020-13-45", "runtime: !!int x", "runtime: !!timestamp x", "image: !!bool maybe", "[" * 5_000,
+     "upstream: {ca_bundle: ~nobody-of-this-name/roots.pem}", 'upstream: {ca_bundle: "\\0"}'],
+    ids=["a date that is none", "a number that is none", "a time that is none", "neither true nor false", "too deep",
+         "a user that is none", "a path that is none"],
+)  # fmt: skip
+def test_values_that_yaml_cannot_make_are_mistakes_like_others(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"config\.yaml"):
+        settings(tmp_path, text)
+
+
+def test_the_port_for_routing_is_set_and_checked(tmp_path: Path) -> None:
+    assert settings(tmp_path, "{}").routing.port == 8080
+    assert settings(tmp_path, "routing: {port: 8081}").routing.port == 8081
+    for text in ("routing: {port: 0}", "routing: {port: 65536}", "routing: {port: web}"):
+        with pytest.raises(UsageError, match=r"routing\.?"):
+            settings(tmp_path, text)
+    with pytest.raises(UsageError) as error:
+        settings(tmp_path, "routing: {prot: 1}")
+    assert "routing.port" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"), [("image: x", 5.0), ("daemon: {idle_minutes: 0}", 0.0), ("daemon: {}", 5.0)]
+)
+def test_the_daemon_leaves_when_it_is_told_to(tmp_path: Path, text: str, minutes: float) -> None:
+    assert settings(tmp_path, text).daemon.idle_minutes == minutes
+
+
+@pytest.mark.parametrize("text", ["daemon: {idle_minutes: -1}", "daemon: {idle_minutes: .nan}", "daemon: {idle: 3}"])
+def test_a_time_that_makes_no_sense_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"daemon\.idle"):
+        settings(tmp_path, text)

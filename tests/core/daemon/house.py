@@ -39,9 +39,13 @@ async def a_house(home: Home) -> AsyncIterator[House]:
             worker.listen("", "token", sock)
             parts = some_parts(home, orchard, worker, registry, records)
             async with asyncio.TaskGroup() as group:
+                group.create_task(parts.ledger.keep())
                 runs = Runs(parts, group)
-                yield House(runs, parts, orchard, port)
-                await runs.lose_all()
+                try:
+                    yield House(runs, parts, orchard, port)
+                    await runs.lose_all()
+                finally:
+                    await parts.ledger.close()
 
 
 def a_request(run_id: str = RUN_ID, **changes: Any) -> RegisterRequest:

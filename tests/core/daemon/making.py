@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from moat.api.container import ContainerSetup
 from moat.api.credentials import Credential, CredentialProvider, Host
-from moat.api.endpoints import EndpointProvider
+from moat.api.endpoints import EndpointProvider, Question, Reply
 from moat.api.errors import GrantMissing, UsageError
 from moat.api.rules import Match, Rule, SetHeader
 from moat.api.runs import Contribution, ExchangeRecord, NetworkPolicy, RunContext, RunInfo, RunSpec
 from moat.config.settings import Settings
 from moat.daemon.grants import Grants
+from moat.daemon.ledger import Ledger
 from moat.daemon.parts import Parts
+from moat.daemon.process import boot_id
 from moat.daemon.records import Records
 from moat.daemon.registry import Registry, hash_token
+from moat.daemon.state import render, state_file
 from moat.daemon.upstream import Installation
 from moat.daemon.worker import Worker
 from moat.log import Redactor
-from moat.paths import Home
+from moat.paths import Home, write_private
+from moat.proxy.messages import Exchanges
 from moat.trace.network import NetworkLog
 from moat.trace.store import RunStore
 
@@ -62,11 +68,17 @@ class Vault:
 
     def __init__(self, *names: str) -> None:
         self.names = names
+        self.profile = ""
 
     def load(self, name: str) -> Credential:
         if name not in self.names:
             raise GrantMissing(f"no {name} credential is stored", hint=f"run: moat grant {name}")
-        return Credential(name, SECRET, "test")
+        return Credential(name, f"{SECRET}-{self.profile}" if self.profile else SECRET, "test")
+
+    def in_profile(self, profile: str) -> Vault:
+        vault = copy.copy(self)
+        vault.profile = profile
+        return vault
 
 
 class Orchard:
@@ -76,6 +88,7 @@ class Orchard:
         self.contributions = list(contributions)
         self.seen: list[tuple[Any, ...]] = []
         self.endpoints: dict[str, EndpointProvider] = {}
+        self.pulses: dict[str, bool | None] = {}
 
     def credential_provider(self, name: str) -> CredentialProvider:
         if name not in ("apple", "pear", "plum"):
@@ -84,6 +97,11 @@ class Orchard:
 
     def endpoint_provider(self, name: str) -> EndpointProvider | None:
         return self.endpoints.get(name)
+
+    async def respond(self, question: Question, credential: Credential) -> Reply:
+        provider = self.endpoint_provider(credential.provider)
+        assert provider is not None
+        return await provider.respond(question, credential)
 
     def configure_run(self, spec: RunSpec) -> list[tuple[str, Contribution]]:
         self.seen.append(("configure", spec))
@@ -95,8 +113,14 @@ class Orchard:
     def run_stopped(self, run: RunInfo, exit_code: int) -> None:
         self.seen.append(("stopped", run.run_id, exit_code))
 
+    watches_exchanges = True
+
     def exchange_done(self, run_id: str, exchange: ExchangeRecord) -> None:
         self.seen.append(("exchange", run_id))
+
+    async def pulse(self, runtime: str, run_id: str) -> bool | None:
+        self.seen.append(("asked", runtime, run_id))
+        return self.pulses.get(run_id, True)
 
     async def reap(self, runtime: str, run_id: str) -> None:
         self.seen.append(("reaped", runtime, run_id))
@@ -168,7 +192,15 @@ def some_parts(home: Home, orchard: Orchard, worker: Worker, registry: Registry,
         observers=orchard,
         reaper=orchard,
         proxy_port=19080,
+        ledger=a_ledger(home, registry),
     )
+
+
+def a_ledger(home: Home, registry: Registry) -> Ledger:
+    """The keeper of runs.json; whoever uses it runs `keep`."""
+    ledger = Ledger(lambda: render(registry, boot_id()), partial(write_private, state_file(home)))
+    registry.on_change = ledger.changed
+    return ledger
 
 
 def some_records(home: Home, registry: Registry, orchard: Orchard) -> Records:
@@ -176,8 +208,8 @@ def some_records(home: Home, registry: Registry, orchard: Orchard) -> Records:
 
 
 class _Deaf:
-    def exchange(self, record: ExchangeRecord) -> None:
-        del record
+    def exchanges(self, report: Exchanges) -> None:
+        del report
 
     def named(self, run_id: str, name: str, address: str) -> None:
         del run_id, name, address

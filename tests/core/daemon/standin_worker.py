@@ -59,10 +59,11 @@ class StandIn:
             case ["hang"]:
                 threading.Event().wait()
             case ["garbage"]:
-                for message in ({"type": "exchange", "record": {"run_id": 7}}, {"type": "named"}, {"type": "news"}):
+                for message in ({"type": "exchanges", "run_id": 7}, {"type": "named"}, {"type": "news"}):
                     self.channel.send(message)
             case ["record", run_id]:
-                self.channel.send({"type": "exchange", "record": record(run_id)})
+                line = json.dumps(record(run_id)).encode() + b"\n"
+                self.channel.send({"type": "exchanges", "run_id": run_id, "count": 1, "denied": 1, "tail": line})
             case ["named", run_id, name, address]:
                 self.channel.send({"type": "named", "run_id": run_id, "name": name, "address": address})
         writer.write(json.dumps(self.state).encode() + b"\n")
@@ -73,7 +74,8 @@ class StandIn:
 def record(run_id: str) -> dict[str, Any]:
     return {
         "run_id": run_id, "at": "2026-01-01T00:00:00+00:00", "via": "connect", "method": "GET", "scheme": "https",
-        "host": "api.example.com", "port": 443, "path": "/", "status": 403, "outcome": "denied", "news": 1,
+        "host": "api.example.com", "port": 443, "path": "/", "status": 403, "outcome": "denied", "reason": "",
+        "grants": [], "request_bytes": 0, "response_bytes": 0, "duration_ms": 0.5, "allow_line": "", "news": 1,
     }  # fmt: skip
 
 

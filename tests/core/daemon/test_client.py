@@ -1,23 +1,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from moat.api.errors import DaemonError, GrantMissing, RunNotFound, StoreLocked, UsageError
+from moat.api.errors import DaemonError, DaemonUnreached, GrantMissing, RunNotFound, StoreLocked, UsageError
 from moat.daemon import client as module
 from moat.daemon.client import DaemonClient
-from moat.daemon.protocol import DoorInfo, RegisterRequest, SetupRequest
+from moat.daemon.extras import RoutedPort
+from moat.daemon.protocol import DoorInfo, RegisterRequest, RouteRequest, SetupRequest
 from moat.daemon.server import bind
 from moat.paths import Home
 
 from core.daemon.making import RUN_ID, an_info
+from core.daemon.test_handlers import serving as with_routes
 from core.daemon.test_server import HEALTH, TOKEN, Service, serving
 
 
@@ -97,8 +101,7 @@ async def test_an_error_comes_back_as_itself(tmp_path: Path, failure: UsageError
         pytest.param(http("500 Oops", b'{"error": {"code": "FromTheFuture"}}'), "HTTP 500", id="a newer error"),
         pytest.param(http("200 OK", b"nonsense"), "not JSON", id="no JSON"),
         pytest.param(http("200 OK", b'{"pid": "x"}'), "does not fit", id="wrong types"),
-        pytest.param(b"SSH-2.0-x\r\n\r\n", "cannot be reached", id="no HTTP"),
-        pytest.param(b"", "cannot be reached", id="nothing"),
+        pytest.param(b"SSH-2.0-x\r\n\r\n", "does not speak HTTP", id="no HTTP"),
     ],
 )
 def test_a_strange_answer_is_a_daemon_error(home: Home, data: bytes, words: str) -> None:
@@ -139,3 +142,51 @@ def test_the_client_is_light() -> None:
 
     assert not {"aiohttp", "pydantic", "cryptography", "yaml", "keyring"} & set(done.stdout.split())
     assert module.HEALTH_TIMEOUT_S < module.TIMEOUT_S
+
+
+@pytest.mark.parametrize("data", [b"", http("200 OK", b"{}")[:-1]])
+def test_a_daemon_that_dies_before_or_in_its_answer_was_not_reached(home: Home, data: bytes) -> None:
+    with answering(home, data), pytest.raises(DaemonUnreached, match="cannot be reached"):
+        DaemonClient(home).health()
+
+
+def test_what_the_daemon_would_leave_out_is_an_error_and_never_asked(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = replace(HEALTH, version="0.0.9", capabilities=("doors",))
+    monkeypatch.setattr(DaemonClient, "health", lambda _: old)
+    client = DaemonClient(home)  # nobody listens there: asking would be another error
+
+    with pytest.raises(DaemonError, match=r"version 0\.0\.9.*: network-rules, profiles") as caught:
+        client.register(RegisterRequest("run_0123456789ab", network_rules=("deny * example.com",), profile="work"))
+    assert caught.value.hint == "run: moat proxy restart"
+    with pytest.raises(DaemonError, match="profiles"):
+        client.setup(SetupRequest(profile="work"))
+
+
+def test_a_daemon_of_another_user_is_told_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bind(home.daemon / "daemon.sock") as sock:
+        sock.listen()
+        uid = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+
+        with pytest.raises(DaemonUnreached, match="another user"):
+            DaemonClient(home).health()
+
+
+async def test_routes_and_one_run_are_asked_for_and_an_old_daemon_s_404_is_an_error_with_a_hint(
+    tmp_path: Path,
+) -> None:
+    client = DaemonClient(Home(tmp_path))
+    asked = RouteRequest(RUN_ID, (RoutedPort("web", 3000),))
+    async with with_routes(tmp_path) as front:
+        made = await asyncio.to_thread(client.route, "calm-otter", asked)
+        await asyncio.to_thread(client.unroute, "calm/otter")
+        assert (await asyncio.to_thread(client.run, RUN_ID)).requests == 7
+    assert made.urls == {"web": "http://web.a.localhost:8080/"}
+    assert front.asked == [("calm-otter", asked), "calm/otter"]
+
+    async with serving(tmp_path, Service()):
+        with pytest.raises(DaemonError) as refused:
+            await asyncio.to_thread(client.route, "calm-otter", asked)
+    assert "moat proxy restart" in refused.value.hint

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from moat.api.errors import GrantMissing, UsageError
+from moat.config.settings import Settings
+from moat.daemon import compose
+from moat.daemon.compose import Leaving
 from moat.daemon.lifecycle import ensure_running, stop
 from moat.daemon.protocol import RegisterRequest, SetupRequest
 from moat.paths import Home, private_folder
@@ -69,3 +73,24 @@ def test_an_orderly_end_writes_everything_down(daemon_home: Home) -> None:
     info = RunStore(daemon_home).read(RUN_ID)
     assert (info.state, info.requests) == ("lost", 1)
     assert (daemon_home.run(RUN_ID) / "network.jsonl").exists()
+
+
+class Looking:
+    """Stands in for whoever puts back what is missing."""
+
+    async def forever(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize("way", ["keep", "end_runs"])
+async def test_what_a_daemon_takes_down_as_it_leaves_is_not_put_back(way: str) -> None:
+    leaving, parts = Leaving(), SimpleNamespace(installation=SimpleNamespace(settings=Settings))
+    async with asyncio.TaskGroup() as group:
+        looking, idling = compose._staying(group, Looking(), parts, lambda: True, leaving)  # type: ignore[arg-type] # stand-ins
+        await asyncio.sleep(0)
+        getattr(leaving, way)()
+
+        assert leaving.asked.is_set()
+        await asyncio.wait([looking])  # and nobody had to ask again
+        idling.cancel()
+    assert looking.cancelled()

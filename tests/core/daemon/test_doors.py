@@ -3,12 +3,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from errno import EMFILE, ENFILE, ENOBUFS
 
 import pytest
 from moat.api.errors import RunNotFound
+from moat.daemon import doors as module
 from moat.daemon.doors import Door, Doors
 from moat.daemon.registry import Entry, Registry
+from moat.frames import FrameChannel
 from moat.paths import Home
+from moat.runtimes.door import DoorListener, hash_nonce
 
 from core.daemon.gates import a_gate
 from core.daemon.making import RUN_ID, a_context, a_worker, an_info
@@ -97,3 +102,77 @@ async def test_a_closed_door_is_gone_however_often_it_is_closed(home: Home) -> N
 
         assert doors.cookies == {}
         assert list(home.root.glob("doors/*")) == []
+
+
+async def test_a_door_survives_a_time_without_descriptors(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACK_OFF_S", 0.01)
+    accept, failures = DoorListener.accept, [EMFILE, ENFILE, ENOBUFS]
+
+    async def scarce(self: DoorListener) -> FrameChannel:
+        if failures:
+            raise OSError(failures.pop(), "no descriptors are left")
+        return await accept(self)
+
+    monkeypatch.setattr(DoorListener, "accept", scarce)
+    async with a_door(home) as (doors, door), a_gate(RUN_ID, door.folder, door.nonce) as gate:
+        await door.admit({})
+        door.open()
+        assert await gate.event() == {"event": "open"}
+        assert doors.is_open(RUN_ID)
+    assert failures == []
+
+
+async def test_the_namespace_is_remembered_and_the_nonce_is_not(home: Home) -> None:
+    async with a_door(home) as (doors, door), a_gate(RUN_ID, door.folder, door.nonce):
+        await door.admit({})
+
+        entry = doors.registry.get(RUN_ID)
+        assert entry is not None
+        assert entry.place.cookie == doors.cookies[RUN_ID] != 0
+        assert door.nonce not in repr(entry)
+        assert door.nonce_sha256 == hash_nonce(door.nonce)
+
+
+async def test_a_door_that_is_left_keeps_its_folder_for_the_next_daemon(home: Home) -> None:
+    async with a_door(home) as (doors, door):
+        door.leave()
+        door.leave()
+
+        assert door.folder.is_dir()
+        assert list(door.folder.iterdir()) == []
+        assert not doors.is_open(RUN_ID)
+
+
+async def test_a_run_that_waits_for_its_credentials_stays_closed_when_its_gate_has_come(home: Home) -> None:
+    async with a_door(home) as (doors, door), a_gate(RUN_ID, door.folder, door.nonce):
+        entry = doors.registry.get(RUN_ID)
+        assert entry is not None
+        doors.registry.replace(replace(entry, context=replace(entry.context, why_closed="the keyring is locked")))
+
+        await door.admit({})
+
+        entry = doors.registry.get(RUN_ID)
+        assert entry is not None
+        assert not entry.context.is_open
+
+
+async def test_nobody_connects_into_a_run_before_its_command_may_start(home: Home) -> None:
+    async with a_door(home) as (doors, door), a_gate(RUN_ID, door.folder, door.nonce) as gate:
+        with pytest.raises(ConnectionError, match="no open door"):
+            await doors.connect(RUN_ID, 19080)
+        await door.admit({})
+        with pytest.raises(ConnectionError, match="no open door"):
+            await doors.connect(RUN_ID, 19080)
+
+        door.open()
+        assert await gate.event() == {"event": "open"}
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(door.exit_code())
+            with await doors.connect(RUN_ID, 19080) as inside:
+                assert inside.getpeername() == ("127.0.0.1", 19080)
+            with pytest.raises(ConnectionError, match=r"."):
+                await doors.connect(RUN_ID, 3999)
+            watching.cancel()
+        door.close()
+        with pytest.raises(ConnectionError, match="no open door"):
+            await doors.connect(RUN_ID, 19080)

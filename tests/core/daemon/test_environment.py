@@ -15,3 +15,7 @@ def test_only_what_is_on_the_list_is_kept() -> None:
     dropped = {"GITHUB_TOKEN": "t", "PYTHONPATH": "/p", "LD_PRELOAD": "x", "https_proxy": "p", "XMOAT_": "", "home": ""}
 
     assert reduced({**kept, **dropped}) == kept
+
+
+def test_one_command_s_profile_is_not_the_daemon_s() -> None:
+    assert reduced({"MOAT_PROFILE": "work", "MOAT_HOME": "/h"}) == {"MOAT_HOME": "/h"}

@@ -5,15 +5,28 @@ from pathlib import Path
 
 import pytest
 from moat.api.container import ContainerSetup
-from moat.api.credentials import Credential
-from moat.api.endpoints import Endpoint, EndpointProvider, Forward, ProxyPath, Upstream
-from moat.api.errors import GrantMissing, PlanConflict, PluginError, StoreLocked, UsageError
-from moat.api.rules import Match, SetHeader
+from moat.api.credentials import Credential, CredentialProvider
+from moat.api.endpoints import (
+    Endpoint,
+    EndpointProvider,
+    Forward,
+    ProxyPath,
+    Question,
+    Reply,
+    Respond,
+    Stream,
+    Tcp,
+    UnixPath,
+    Upstream,
+)
+from moat.api.errors import GrantFailed, GrantMissing, PlanConflict, PluginError, StoreLocked, UsageError
+from moat.api.rules import Match, Rewriter, RewriteResponse, SetHeader
 from moat.api.runs import Contribution, RunSpec
+from moat.daemon.extras import AwsConfig, Extras, GivenCredential, McpServer
 from moat.daemon.grants import Grants
 from moat.log import REDACTED, Redactor
 
-from core.daemon.making import SECRET, Orchard, Vault
+from core.daemon.making import SECRET, Fruit, Orchard, Vault
 
 
 def a_spec(*grants: str) -> RunSpec:
@@ -54,7 +67,8 @@ def test_a_grant_brings_its_endpoints_and_the_log_learns_their_secrets() -> None
     plugins.endpoints = {"apple": Stall("/_moat/a/", "/_moat/b/")}
     grants = Grants(Vault("apple", "pear"), plugins, redactor)
 
-    assert [each.where.prefix for each in grants.resolve(a_spec("apple")).endpoints] == ["/_moat/a/", "/_moat/b/"]
+    places = [each.where for each in grants.resolve(a_spec("apple")).endpoints]
+    assert places == [ProxyPath("/_moat/a/"), ProxyPath("/_moat/b/")]
     assert grants.resolve(a_spec("pear")).endpoints == ()
     assert redactor.clean("s3cr3t-made-of-apple s3cr3t-certificate") == f"{REDACTED} {REDACTED}"
 
@@ -66,7 +80,7 @@ def test_two_endpoints_at_one_path_refuse_the_run() -> None:
         Grants(Vault("apple", "pear"), plugins, Redactor()).resolve(a_spec("apple", "pear"))
 
     plugins.endpoints = {"apple": Stall("/_moat/a/", "/_moat/a/")}
-    with pytest.raises(PluginError, match="one path"):
+    with pytest.raises(PluginError, match="one place"):
         Grants(Vault("apple"), plugins, Redactor()).resolve(a_spec("apple"))
 
 
@@ -113,3 +127,112 @@ def test_contributors_that_disagree_are_both_named() -> None:
 
     with pytest.raises(PlanConflict, match=r"the grant apple and moat-plugin-x"):
         Grants(Vault("apple"), Orchard(("moat-plugin-x", contribution)), Redactor()).resolve(a_spec("apple"))
+
+
+class Speaker(EndpointProvider):
+    name, summary = "apple", "answers"
+
+    def __init__(self, *endpoints: Endpoint) -> None:
+        self.given = endpoints
+
+    def endpoints(self, credential: Credential) -> tuple[Endpoint, ...]:
+        return self.given
+
+    async def respond(self, question: Question, credential: Credential) -> Reply:
+        return Reply(body=f"{question.name} {credential.provider}".encode())
+
+
+async def test_a_provider_answers_in_its_own_name_only() -> None:
+    plugins, redactor = Orchard(), Redactor()
+    prelude = Endpoint(Tcp("b.internal"), Stream(Upstream("b.test"), b"s3cr3t-prelude\r\n"), "apple")
+    plugins.endpoints = {"apple": Speaker(Endpoint(UnixPath("/run/a.sock"), Respond("words"), "pear"), prelude)}
+    grants = Grants(Vault("apple"), plugins, redactor)
+    (answering, _) = grants.resolve(a_spec("apple")).endpoints
+    reply = await grants.respond(Question("run_1", "words", "GET", "/"), Credential("apple", SECRET, "test"))
+
+    assert answering.grant == "apple"
+    assert reply.body == b"words apple"
+    assert redactor.clean("s3cr3t-prelude") == REDACTED
+
+
+@pytest.mark.parametrize(
+    "where", [Tcp("a.internal", 5432), Tcp("a.internal", 5432, tls=False), UnixPath("/run/a.sock")], ids=str
+)
+def test_two_endpoints_at_one_place_refuse_the_run(where: Tcp | UnixPath) -> None:
+    plugins = Orchard()
+    first = Tcp("a.internal", 5432) if isinstance(where, Tcp) else where
+    how = Respond("r", Reply())
+    plugins.endpoints = {"apple": Speaker(Endpoint(first, how)), "pear": Speaker(Endpoint(where, how))}
+
+    with pytest.raises(PlanConflict, match="apple and pear both want"):
+        Grants(Vault("apple", "pear"), plugins, Redactor()).resolve(a_spec("apple", "pear"))
+
+
+def test_what_a_registration_brought_comes_first_and_the_log_learns_it() -> None:
+    redactor = Redactor()
+    grants = Grants(Vault("apple"), Orchard(), redactor)
+    mine = GivenCredential("api.apple.test", "Authorization", "Bearer s3cr3t-explicit", "mine")
+    server = McpServer("linear", "https://mcp.example.com/mcp", "apple")
+
+    resolved = grants.resolve(a_spec("apple"), Extras(credentials=(mine,), mcp_servers=(server,)))
+
+    assert [rule.grant for rule in resolved.rules] == ["mine", "apple"]
+    assert [endpoint.where for endpoint in resolved.endpoints] == [ProxyPath("/mcp/linear/")]
+    assert redactor.clean("s3cr3t-explicit") == REDACTED
+
+
+def test_values_that_are_lost_and_roles_that_nobody_serves_refuse_the_run() -> None:
+    grants = Grants(Vault("apple"), Orchard(), Redactor())
+    with pytest.raises(UsageError, match="went with the daemon"):
+        grants.resolve(a_spec("apple"), Extras(are_values_lost=True))
+    with pytest.raises(UsageError, match="aws"):
+        grants.resolve(a_spec("apple"), Extras(aws_config=AwsConfig("arn:aws:iam::123456789012:role/x")))
+
+
+def test_a_rewriter_that_is_not_installed_is_told_before_the_run() -> None:
+    rule = RewriteResponse(Match("api.apple.test"), Rewriter("no-such-rewriter"))
+    orchard = Orchard(("a plugin", Contribution((rule,))))
+
+    with pytest.raises(PluginError, match="no-such-rewriter"):
+        Grants(Vault(), orchard, Redactor()).resolve(a_spec())
+
+
+def test_the_log_learns_what_an_answer_names_as_secret() -> None:
+    plugins, redactor = Orchard(), Redactor()
+    fixed = Endpoint(ProxyPath("/_moat/a/"), Respond("fixed", Reply(body=b"x", secrets=("s3cr3t-fixed",))))
+    plugins.endpoints = {"apple": Speaker(fixed)}
+
+    Grants(Vault("apple"), plugins, redactor).resolve(a_spec("apple"))
+
+    assert redactor.clean("s3cr3t-fixed") == REDACTED
+
+
+class Cloud(Orchard):
+    """With a provider called aws."""
+
+    def credential_provider(self, name: str) -> CredentialProvider:
+        return Fruit(name)
+
+
+def test_a_role_of_the_registration_is_served_by_the_provider_and_not_beside_a_grant() -> None:
+    plugins = Cloud()
+    plugins.endpoints = {"aws": Speaker(Endpoint(ProxyPath("/_moat/aws/"), Respond("keys")))}
+    grants = Grants(Vault("aws"), plugins, Redactor())
+    role = Extras(aws_config=AwsConfig("arn:aws:iam::123456789012:role/x"))
+
+    (served,) = grants.resolve(a_spec(), role).endpoints
+    assert (served.where, served.grant) == (ProxyPath("/_moat/aws/"), "aws")
+    with pytest.raises(UsageError, match="two roles"):
+        grants.resolve(a_spec("aws"), role)
+
+
+def test_a_role_that_the_provider_refuses_is_the_registrations_mistake() -> None:
+    class Strict(Speaker):
+        def endpoints(self, credential: Credential) -> tuple[Endpoint, ...]:
+            raise GrantFailed("it must be the ARN of a role", hint="look")
+
+    plugins = Cloud()
+    plugins.endpoints = {"aws": Strict()}
+
+    with pytest.raises(UsageError, match="aws_config: it must be the ARN of a role"):
+        Grants(Vault(), plugins, Redactor()).resolve(a_spec(), Extras(aws_config=AwsConfig("x")))

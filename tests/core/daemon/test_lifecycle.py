@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from moat.api.errors import DaemonError
+from moat.api.errors import DaemonError, DaemonLeaving
 from moat.daemon import lifecycle
-from moat.daemon.lifecycle import ensure_running, log_tail, status, stop
-from moat.daemon.process import living
+from moat.daemon.client import DaemonClient
+from moat.daemon.lifecycle import ensure_running, log_tail, patiently, restart, status, stop
+from moat.daemon.process import is_kept, living, set_kept
 from moat.paths import Home, private_folder
 
 pytestmark = pytest.mark.timeout(60)  # real processes
@@ -163,3 +164,61 @@ def test_the_log_s_end_is_short_and_may_be_absent(home: Home) -> None:
     (home.daemon / "daemon.log").write_text("".join(f"{number}\n" for number in range(10_000)))
 
     assert log_tail(home, 2) == "9998\n9999"
+
+
+def test_a_restart_makes_a_new_daemon_at_the_same_port(daemon_home: Home) -> None:
+    first = restart(daemon_home).health()
+    second = restart(daemon_home).health()
+
+    assert first.pid != second.pid == living(daemon_home)
+    assert first.proxy_port == second.proxy_port
+
+
+def test_a_daemon_that_does_not_leave_is_told_and_not_replaced(
+    daemon_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = ensure_running(daemon_home).health().pid
+    os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr(lifecycle, "LEAVE_TIMEOUT_S", 0.1)
+
+    with pytest.raises(DaemonError, match="does not leave"):
+        restart(daemon_home)
+
+    assert living(daemon_home) == pid
+
+
+def test_what_stands_in_the_log_s_place_is_set_aside(daemon_home: Home) -> None:
+    (private_folder(daemon_home.daemon) / "daemon.log").mkdir()
+
+    ensure_running(daemon_home)
+
+    assert (daemon_home.daemon / "daemon.log.broken").is_dir()
+
+
+def test_what_a_leaving_daemon_refuses_is_asked_of_the_next_one(daemon_home: Home) -> None:
+    client = ensure_running(daemon_home)
+    asked: list[DaemonClient] = []
+
+    def ask(each: DaemonClient) -> int:
+        asked.append(each)
+        if len(asked) < 3:
+            raise DaemonLeaving("the daemon is finishing")
+        return each.health().pid
+
+    assert patiently(daemon_home, client, ask) == living(daemon_home)
+    with pytest.raises(DaemonLeaving):
+        patiently(daemon_home, client, _never)
+
+
+def _never(client: DaemonClient) -> None:
+    raise DaemonLeaving("the daemon is finishing")
+
+
+def test_stopping_takes_the_wish_back_that_the_daemon_stays(daemon_home: Home) -> None:
+    ensure_running(daemon_home)
+    set_kept(daemon_home, kept=True)
+
+    assert stop(daemon_home) is True
+
+    assert not is_kept(daemon_home)
+    assert not (daemon_home.daemon / "daemon.lock").exists()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 from moat.daemon.liveness import process_end
+from moat.daemon.process import start_time
 
 
 async def test_the_end_of_a_process_is_waited_for() -> None:
@@ -29,3 +31,13 @@ async def test_what_is_no_process_id_never_ends(text: str) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await process_end(text)
+
+
+async def test_another_process_with_the_same_id_is_not_the_one() -> None:
+    own = start_time(os.getpid())
+    assert own is not None
+
+    await process_end(str(os.getpid()), own + 1)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await process_end(str(os.getpid()), own)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from moat.daemon import lifecycle
 from moat.daemon.lifecycle import ensure_running, log_tail
 from moat.daemon.main import LOG_LIMIT_BYTES
 from moat.paths import Home, private_folder
@@ -40,3 +41,17 @@ def test_a_ca_that_is_broken_is_told_with_its_fix(daemon_home: Home) -> None:
 
     with pytest.raises(Exception, match=r"ca\.key"):
         ensure_running(daemon_home)
+
+
+def test_in_the_foreground_the_log_is_shown_too(daemon_home: Home) -> None:
+    command = [*lifecycle.COMMAND, "--home", str(daemon_home.root), "--foreground"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = [process.stderr.readline()]
+        while "daemon ready" not in said[-1]:
+            said.append(process.stderr.readline())
+        process.terminate()
+        process.stderr.read()
+
+    assert json.loads(said[-1])["level"] == "info"
+    assert "daemon ready" in log_tail(daemon_home)

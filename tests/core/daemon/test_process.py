@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 from moat.daemon.process import (
     Card,
+    boot_id,
     exclusively,
     hold_lock,
+    is_kept,
     is_running,
     living,
     read_card,
+    remove_lock,
     send_signal,
+    set_kept,
     start_time,
     write_card,
 )
@@ -118,3 +122,92 @@ def test_a_file_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     granted = subprocess.run(["flock", "--nonblock", str(file), "true"], check=False)
 
     assert (refused.returncode, granted.returncode) == (1, 0)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "fifo", "folder under a card"])
+def test_what_stands_in_the_lock_s_place_is_set_aside_with_a_warning(
+    home: Home, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lock = private_folder(home.daemon) / "daemon.lock"
+    if kind.startswith("folder"):
+        lock.mkdir()
+    elif kind == "link":
+        lock.symlink_to("/etc/passwd")
+    else:
+        os.mkfifo(lock)
+    (home.daemon / "daemon.json").mkdir() if "card" in kind else None
+
+    holder = a_holder(home)
+    end(holder)
+    with exclusively(lock):
+        pass
+
+    assert lock.is_file()
+    assert not lock.is_symlink()
+    assert [each.name for each in home.daemon.glob("daemon.lock.broken*")] == ["daemon.lock.broken"]
+    del caplog
+
+
+def test_a_lock_of_another_user_s_is_set_aside(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = private_folder(home.daemon) / "daemon.lock"
+    lock.touch()
+    owner = os.geteuid()
+    real = os.fstat
+    seen: list[int] = []
+
+    def foreign(descriptor: int) -> os.stat_result:
+        status = real(descriptor)
+        seen.append(descriptor)
+        return os.stat_result([*status[:4], owner + 1, *status[5:]]) if len(seen) == 1 else status
+
+    monkeypatch.setattr(os, "fstat", foreign)
+    with exclusively(lock):
+        pass
+
+    assert (home.daemon / "daemon.lock.broken").exists()
+
+
+def test_a_process_of_another_start_of_the_machine_is_not_the_daemon() -> None:
+    started = start_time(os.getpid()) or 0
+
+    assert is_running(Card(os.getpid(), started, boot_id=boot_id()))
+    assert is_running(Card(os.getpid(), started))  # as older versions wrote it
+    assert not is_running(Card(os.getpid(), started, boot_id="another"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_process_of_another_user_is_not_the_daemon() -> None:
+    with subprocess.Popen(["sleep", "60"], user=65534) as other:
+        assert not is_running(Card(other.pid, start_time(other.pid) or 0))
+        other.kill()
+
+
+def test_the_wish_that_the_daemon_stays_is_kept_until_it_is_taken_back(home: Home) -> None:
+    assert not is_kept(home)
+    set_kept(home, kept=True)
+    assert is_kept(home)
+    set_kept(home, kept=False)
+    set_kept(home, kept=False)
+    assert not is_kept(home)
+
+
+def test_a_removed_lock_is_taken_again_by_its_daemon_and_by_nobody_else(home: Home) -> None:
+    holder = a_holder(home)
+    try:
+        write_card(home, Card(holder.pid, start_time(holder.pid) or 0))
+        (home.daemon / "daemon.lock").unlink()
+        assert hold_lock(home) is None
+        assert hold_lock(home, is_own=True) is None  # this process is not it
+    finally:
+        end(holder)
+    descriptor = hold_lock(home)
+    assert descriptor is not None
+    (home.daemon / "daemon.lock").unlink()
+    write_card(home, Card(os.getpid(), start_time(os.getpid()) or 0))
+    again = hold_lock(home, is_own=True)
+    assert again is not None
+    os.close(again)
+    os.close(descriptor)
+    remove_lock(home)
+    remove_lock(home)
+    assert not (home.daemon / "daemon.lock").exists()

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from moat.daemon import protocol
+from moat.daemon.extras import McpServer, RoutedPort
 from moat.daemon.protocol import DoorInfo, RegisterRequest, RegisterResponse
 from moat.trace.values import decode
 
@@ -26,3 +27,14 @@ def test_an_answer_crosses_and_comes_back_the_same() -> None:
 
 def test_the_capabilities_are_told() -> None:
     assert "doors" in protocol.CAPABILITIES
+
+
+def test_what_a_registration_asks_for_is_what_its_daemon_must_be_capable_of() -> None:
+    plain = RegisterRequest("run_1")
+    server = McpServer("linear", "https://mcp.example.com/mcp")
+    more = RegisterRequest("run_1", mcp_servers=(server,), endpoints=(RoutedPort("web", 3000),))
+
+    assert protocol.needed_capabilities(plain) == ()
+    assert protocol.needed_capabilities(more) == ("extras", "routing")
+    assert set(protocol.needed_capabilities(more)) <= set(protocol.CAPABILITIES)
+    assert protocol.extras_of(more).mcp_servers == (server,)

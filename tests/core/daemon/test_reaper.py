@@ -51,3 +51,11 @@ async def test_an_unknown_runtime_is_logged_and_no_runtime_is_nothing(caplog: py
 
     assert "not installed" in caplog.text
     assert sheds.shed.reaped == []
+
+
+async def test_the_run_s_own_runtime_is_asked_whether_it_lives_and_another_tool_s_run_needs_none() -> None:
+    reaper = RuntimeReaper(Sheds())
+
+    assert await reaper.pulse("shed", "run_1") is True
+    assert await reaper.pulse("barn", "run_1") is None
+    assert await reaper.pulse("", "run_1") is True

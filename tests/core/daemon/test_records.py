@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ from moat.api.runs import ExchangeRecord
 from moat.daemon.records import Records
 from moat.daemon.registry import Entry, Registry
 from moat.paths import Home
+from moat.proxy.messages import Exchanges
+from moat.proxy.record import line_of
 from moat.trace.network import read_exchanges
 from moat.trace.store import RunStore
 
@@ -15,6 +18,11 @@ from core.daemon.making import OTHER_ID, RUN_ID, Orchard, a_context, an_info, so
 
 def an_exchange(run_id: str = RUN_ID, outcome: str = "forwarded") -> ExchangeRecord:
     return ExchangeRecord(run_id, "now", "connect", "GET", "https", "api.example.com", 443, "/", 200, outcome)
+
+
+def a_report(run_id: str = RUN_ID, outcome: str = "forwarded") -> Exchanges:
+    line = line_of(an_exchange(run_id, outcome))
+    return Exchanges(run_id, 1, int(outcome == "denied"), f"{line}\n".encode())
 
 
 def some(home: Home) -> tuple[Records, Registry, Orchard]:
@@ -26,7 +34,7 @@ def some(home: Home) -> tuple[Records, Registry, Orchard]:
 def test_an_exchange_is_counted_written_and_told(home: Home) -> None:
     records, registry, orchard = some(home)
     for outcome in ("forwarded", "denied", "failed"):
-        records.exchange(an_exchange(outcome=outcome))
+        records.exchanges(a_report(outcome=outcome))
 
     records.close(RUN_ID)
 
@@ -41,7 +49,7 @@ def test_an_exchange_is_counted_written_and_told(home: Home) -> None:
 @pytest.mark.parametrize("run_id", [OTHER_ID, "", "../../etc"])
 def test_a_report_of_no_live_run_opens_no_folder(home: Home, run_id: str) -> None:
     records, _, orchard = some(home)
-    records.exchange(an_exchange(run_id))
+    records.exchanges(a_report(run_id))
     records.named(run_id, "api.example.com", "127.107.0.1")
     records.flush()
 
@@ -70,3 +78,15 @@ def test_names_that_cannot_be_written_are_logged(home: Home, caplog: pytest.LogC
     records.flush()
 
     assert "names could not be written" in caplog.text
+
+
+def test_an_answer_of_401_is_told_whether_anybody_watches_or_not(home: Home) -> None:
+    records, _, orchard = some(home)
+    orchard.watches_exchanges = False
+    records.exchanges(a_report())
+    assert orchard.seen == []
+
+    line = line_of(replace(an_exchange(RUN_ID, "forwarded"), status=401))
+    records.exchanges(Exchanges(RUN_ID, 1, 0, f"{line}\n".encode()))
+
+    assert orchard.seen == [("exchange", RUN_ID)]

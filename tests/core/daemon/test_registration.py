@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from moat.api.container import ContainerSetup, Mount
+from moat.api.endpoints import Endpoint, Reply, Respond, Tcp, UnixPath
 from moat.api.errors import UsageError
 from moat.api.rules import Match, RemoveHeader
 from moat.api.runs import NetworkPolicy
@@ -14,6 +15,7 @@ from moat.daemon.registration import (
     checked_register,
     context_of,
     info_of,
+    places_for,
     setup_of,
     spec_of,
     token_of,
@@ -71,3 +73,12 @@ def test_network_rules_come_as_lines_and_a_mistake_is_the_users() -> None:
     assert checked_policy("strict", (), ("allow GET x.org/a",)).rules == (parse_rule("allow GET x.org/a"),)
     with pytest.raises(UsageError, match="no network rule"):
         checked_policy("permissive", (), ("maybe x.org",))
+
+
+def test_a_run_has_the_sockets_of_its_endpoints_and_none_over_what_is_moats() -> None:
+    how = Respond("r", Reply())
+    resolved = Resolved(endpoints=(Endpoint(Tcp("a.internal", 5432), how), Endpoint(UnixPath("/run/a/a.sock"), how)))
+
+    assert [name for name, *_ in places_for(resolved)] == ["tcp:5432", "unix:/run/a/a.sock"]
+    with pytest.raises(UsageError, match="/etc/passwd"):
+        places_for(Resolved(endpoints=(Endpoint(UnixPath("/etc/passwd"), how),)))

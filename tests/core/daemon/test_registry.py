@@ -3,9 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from moat.api.errors import DaemonError, RunNotFound
 from moat.daemon import registry as module
-from moat.daemon.registry import Entry, Registry, hash_token
+from moat.daemon.registry import MAX_RECENT, Entry, Registry, hash_token
 
 from core.daemon.making import OTHER_ID, RUN_ID, a_context, an_info
 
@@ -85,3 +88,86 @@ def test_a_run_may_end_while_all_are_looked_at() -> None:
 
     assert len(registry) == 0
     assert registry.remove(RUN_ID) is None
+
+
+def test_a_run_that_has_just_ended_is_remembered_for_what_it_began() -> None:
+    registry = Registry()
+    for number in range(MAX_RECENT + 1):
+        run_id = f"run_{number:012x}"
+        registry.publish(Entry(a_context(run_id, f"{number:064x}"), an_info(run_id)))
+        registry.remove(run_id)
+
+    assert registry.recent("run_000000000000") is None
+    found = registry.recent("run_000000000001")
+    assert found is not None
+    assert registry.get("run_000000000001") is None
+
+
+class Registering(RuleBasedStateMachine):
+    """Beside a plain dictionary: what is live, who holds which token, what is counted, and when a change is told."""
+
+    RUNS = tuple(f"run_{number:012x}" for number in range(4))
+    TOKENS = tuple(letter * 64 for letter in "abc")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = 0
+        self.registry = Registry(self.changed)
+        self.model: dict[str, tuple[str, int]] = {}
+        self.ended: dict[str, str] = {}
+        self.changes = 0
+
+    def changed(self) -> None:
+        self.told += 1
+
+    @rule(run_id=st.sampled_from(RUNS), token=st.sampled_from(TOKENS))
+    def publish(self, run_id: str, token: str) -> None:
+        taken = run_id in self.model or token in [held for held, _ in self.model.values()]
+        try:
+            self.registry.publish(an_entry(run_id, token))
+        except DaemonError:
+            assert taken
+        else:
+            assert not taken
+            self.model[run_id] = (token, 0)
+            self.changes += 1
+
+    @rule(run_id=st.sampled_from(RUNS), times=st.integers(1, 3))
+    def count(self, run_id: str, times: int) -> None:
+        assert self.registry.count(run_id, times, denied=0) == (run_id in self.model)
+        if run_id in self.model:
+            token, counted = self.model[run_id]
+            self.model[run_id] = (token, counted + times)
+
+    @rule(run_id=st.sampled_from(RUNS), token=st.sampled_from(TOKENS))
+    def replace_whole(self, run_id: str, token: str) -> None:
+        held = self.model.get(run_id, (token, 0))
+        entry = an_entry(run_id, held[0])
+        self.registry.replace(replace(entry, info=replace(entry.info, requests=held[1])))
+        self.changes += run_id in self.model
+
+    @rule(run_id=st.sampled_from(RUNS))
+    def remove(self, run_id: str) -> None:
+        assert (self.registry.remove(run_id) is not None) == (run_id in self.model)
+        if run_id in self.model:
+            self.ended[self.model.pop(run_id)[0]] = run_id
+            self.changes += 1
+
+    @invariant()
+    def it_is_as_the_model_says(self) -> None:
+        assert {entry.run_id: entry.info.requests for entry in self.registry} == {
+            run_id: counted for run_id, (_, counted) in self.model.items()
+        }
+        for token in self.TOKENS:
+            holders = [run_id for run_id, (held, _) in self.model.items() if held == token]
+            if holders:
+                assert [self.registry.with_token(token).run_id] == holders
+            else:
+                with pytest.raises(RunNotFound):
+                    self.registry.with_token(token)
+            assert self.registry.ended_with_token(token) == self.ended.get(token)
+        assert self.told == self.changes
+
+
+TestRegistering = Registering.TestCase
+TestRegistering.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

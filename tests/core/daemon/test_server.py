@@ -94,7 +94,7 @@ async def test_every_path_answers_with_its_value(tmp_path: Path) -> None:
         assert (await call(tmp_path, "GET", "/v1/health"))[2] == json.loads(json.dumps(asdict(HEALTH)))
         assert (await call(tmp_path, "POST", "/v1/setup", b'{"grants": ["apple"]}'))[2]["hosts"] == ["apple"]
         status, _, made = await call(tmp_path, "POST", "/v1/runs", json.dumps({"run_id": RUN_ID}).encode())
-        assert (status, made["door"]) == (201, {"folder": "/door", "nonce": "nonce"})
+        assert (status, made["door"]) == (201, {"folder": "/door", "nonce": "nonce", "places": []})
         assert [each["run_id"] for each in (await call(tmp_path, "GET", "/v1/runs"))[2]] == [RUN_ID]
         assert (await call(tmp_path, "PATCH", f"/v1/runs/{TOKEN}", b'{"container_id": "c"}'))[0] == 204
         assert (await call(tmp_path, "DELETE", f"/v1/runs/{TOKEN}", b'{"exit_code": 3}'))[2]["exit_code"] == 3

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from moat.daemon.sweep import sweep
+from moat.daemon.registry import Entry
+from moat.daemon.sweep import still_live, sweep
 from moat.paths import Home, private_folder
 from moat.trace.store import RunStore
 
-from core.daemon.making import OTHER_ID, RUN_ID, an_info
+from core.daemon.making import OTHER_ID, RUN_ID, a_context, an_info
 
 
 def test_runs_of_a_dead_daemon_are_lost_and_others_stay_as_they_were(home: Home) -> None:
@@ -38,3 +39,30 @@ def test_a_broken_record_does_not_stop_the_start(home: Home, caplog: pytest.LogC
     assert len(sweep(home, store)) == 1
     assert (home.run(OTHER_ID) / "run.json.broken").read_text() == "{"
     assert "set aside" in caplog.text
+
+
+def test_runs_that_go_on_keep_their_records_and_the_very_folder_of_their_door(home: Home) -> None:
+    store = RunStore(home)
+    store.write(an_info(state="running"))
+    folder = private_folder(home.door(RUN_ID))
+    number = folder.stat().st_ino
+    private_folder(home.door(OTHER_ID))
+
+    assert sweep(home, store, {RUN_ID}) == []
+
+    assert store.read(RUN_ID).state == "running"
+    assert folder.stat().st_ino == number
+    assert not home.door(OTHER_ID).exists()
+
+
+def test_a_run_is_live_as_its_record_says_which_is_newer_than_the_list(home: Home) -> None:
+    store = RunStore(home)
+    store.write(an_info(state="running", container_id="c"))
+    store.write(an_info(OTHER_ID, state="stopped"))
+    unknown = "run_aaaaaaaaaaaa"
+    entries = [Entry(a_context(run_id), an_info(run_id, state="starting")) for run_id in (RUN_ID, OTHER_ID, unknown)]
+
+    live = still_live(store, entries)
+
+    assert [(entry.run_id, entry.info.state) for entry in live] == [(RUN_ID, "running"), (unknown, "starting")]
+    assert live[0].info.container_id == "c"

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from moat.api.errors import RunNotFound
 from moat.daemon import watch as module
+from moat.daemon.process import boot_id
+from moat.daemon.state import load
 from moat.paths import Home
 
 from core.daemon.gates import a_gate
@@ -114,3 +116,49 @@ async def test_a_full_disk_keeps_no_run_from_ending(home: Home, caplog: pytest.L
         assert (await ask(house.port))["runs"] == {}
 
     assert "could not be written" in caplog.text
+
+
+async def test_runs_that_are_let_go_are_not_ended_and_their_doors_stay(home: Home) -> None:
+    async with a_house(home) as house:
+        await registered(house)
+        made = await house.runs.register(a_request(OTHER_ID))
+        assert made.door is not None
+
+        await house.runs.leave()
+
+        assert (house.state(), house.state(OTHER_ID)) == ("starting", "starting")
+        assert home.door(OTHER_ID).is_dir()
+        assert len(house.runs.list()) == 2
+
+
+async def test_the_daemon_waits_a_little_for_gates_that_are_on_their_way(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CALM_S", 600.0)
+    async with a_house(home) as house:
+        doorless = await registered(house)
+        await house.runs.calm()  # a run without a door has nobody to wait for
+        await house.runs.end(doorless.auth_token, 0)
+        made = await house.runs.register(a_request(OTHER_ID))
+        assert made.door is not None
+        async with asyncio.TaskGroup() as group:
+            calm = group.create_task(house.runs.calm())
+            await asyncio.sleep(0)
+            assert not calm.done()
+            async with a_gate(OTHER_ID, home.door(OTHER_ID), made.door.nonce):
+                await calm
+    monkeypatch.setattr(module, "CALM_S", 0.01)
+    async with a_house(home) as house:
+        await house.runs.register(a_request("run_aaaaaaaaaaaa"))
+        await house.runs.calm()  # it gives up
+
+
+async def test_a_command_starts_only_when_its_namespace_is_written_down(home: Home) -> None:
+    async with a_house(home) as house:
+        made = await house.runs.register(a_request())
+        assert made.door is not None
+        async with a_gate(RUN_ID, home.door(RUN_ID), made.door.nonce) as gate:
+            assert (await gate.event())["event"] == "open"
+
+            (entry,) = load(home, boot_id())
+            assert entry.place.cookie != 0

@@ -13,7 +13,8 @@ from moat.api.runs import ExchangeRecord
 from moat.daemon import worker as module
 from moat.daemon.process import start_time
 from moat.daemon.worker import Worker
-from moat.proxy.messages import Configure
+from moat.proxy.messages import Captured, Configure, Exchanges, encode
+from moat.proxy.record import record_of
 
 from core.daemon.making import RUN_ID, a_context, a_listener, a_worker, ask, until
 
@@ -23,8 +24,8 @@ class Notebook:
         self.records: list[ExchangeRecord] = []
         self.names: list[tuple[str, str, str]] = []
 
-    def exchange(self, record: ExchangeRecord) -> None:
-        self.records.append(record)
+    def exchanges(self, report: Exchanges) -> None:
+        self.records += map(record_of, report.lines.splitlines())
 
     def named(self, run_id: str, name: str, address: str) -> None:
         self.names.append((run_id, name, address))
@@ -193,3 +194,14 @@ async def test_the_worker_gets_no_other_environment_and_no_other_descriptor(tmp_
     assert {name for name in env if name != "LC_CTYPE"} == {"HOME"}  # Python adds LC_CTYPE (PEP 538)
     assert len(descriptors) == 6  # standard three, the channel, the open file, the listing itself
     assert folder == "/"
+
+
+async def test_what_the_worker_asks_is_handed_to_who_takes_it(tmp_path: Path) -> None:
+    taken: list[object] = []
+    async with a_worker(tmp_path) as worker:
+        worker.takers["captured"] = taken.append
+        worker._take(encode(Captured(7, RUN_ID, "apple", {"access_token": "s3cr3t"})))
+        worker._take({**encode(Captured(7, RUN_ID, "apple", {})), "id": "seven"})
+        worker._take({"type": "unheard of"})
+
+    assert taken == [Captured(7, RUN_ID, "apple", {"access_token": "s3cr3t"})]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import click
 import pytest
 from moat.api import Contribution, Credential, Endpoint, EndpointProvider, ExchangeRecord, RunInfo, RunSpec, hookimpl
+from moat.api.endpoints import Question, Reply
 from moat.api.errors import PluginError, UsageError
 from moat.plugins.discovery import Candidate
 from moat.plugins.manager import Plugins
@@ -195,3 +196,29 @@ def test_what_is_no_runtime_is_refused() -> None:
 
     assert plugins.runtimes() == []
     assert "not a Runtime" in plugins.problems[0].text
+
+
+def speaking(say: object) -> Plugins:
+    class Speaker(EndpointProvider):
+        name, summary = "kube", "answers"
+
+        def endpoints(self, credential: Credential) -> list[Endpoint]:
+            return []
+
+        async def respond(self, question: Question, credential: Credential) -> Reply:
+            if isinstance(say, Exception):
+                raise say
+            return say  # type: ignore[return-value] # a plugin may return anything
+
+    return Plugins([a_plugin("kube", moat_endpoint_providers=lambda: [Speaker()])])
+
+
+async def test_a_provider_answers_questions_and_what_it_does_wrong_is_told() -> None:
+    asked, credential = Question("run_1", "words", "GET", "/"), Credential("kube", "s3cr3t", "test")
+
+    assert (await speaking(Reply(201)).respond(asked, credential)).status == 201
+    for say, word in ((RuntimeError("a bug"), "a bug"), (None, "NoneType")):
+        with pytest.raises(PluginError, match=word):
+            await speaking(say).respond(asked, credential)
+    with pytest.raises(PluginError, match="no plugin"):
+        await Plugins([]).respond(asked, credential)

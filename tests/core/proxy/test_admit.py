@@ -106,3 +106,19 @@ def test_what_a_run_has_spent_outlives_its_replacement_and_not_the_run() -> None
     assert second.spent.scrub
     assert third is not None
     assert not third.spent.scrub
+
+
+def test_rules_for_any_port_hold_where_no_rule_names_the_port() -> None:
+    wide = SetHeader(Match("api.example.com", any_port=True), "Authorization", "s3cr3t-wide", "wide")
+    narrow = SetHeader(Match("api.example.com"), "X-Key", "s3cr3t-narrow", "narrow")
+    named = SetHeader(Match("api.example.com:8443"), "Authorization", "s3cr3t-named", "named")
+    run = LiveRun.of(RunContext("run_a", "", NetworkPolicy(), (wide, narrow, named), is_open=True))
+
+    def grants(scheme: str, port: int) -> list[str]:
+        return [rule.grant for rule in run.rules_for(Authority(scheme, "api.example.com", port))]
+
+    assert grants("https", 443) == ["wide", "narrow"]
+    assert grants("https", 8443) == ["named"]
+    assert grants("https", 9443) == ["wide"]
+    assert grants("http", 443) == []
+    assert run.rules_for(Authority("https", "other.example.com", 443)) == ()

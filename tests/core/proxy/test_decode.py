@@ -9,7 +9,8 @@ import pytest
 from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
-from moat.proxy.decode import FREE_BYTES, MAX_PIECE_BYTES, Decoder, decoder_for
+from moat.api.http import Headers
+from moat.proxy.decode import FREE_BYTES, MAX_PIECE_BYTES, Decoder, decoder_for, named_codings
 from moat.proxy.http1 import Malformed
 
 
@@ -115,4 +116,56 @@ def test_a_body_of_countless_parts_is_malformed(coding: str) -> None:
 
 def test_a_coding_that_is_not_known_has_no_decoder() -> None:
     assert decoder_for("dcb") is None
-    assert decoder_for("gzip, br") is None
+    assert decoder_for("gzip, dcb") is None
+    assert decoder_for("gzip, gzip, gzip, gzip") is None
+
+
+@given(
+    names=st.lists(st.sampled_from(sorted(PACKERS)), min_size=2, max_size=3),
+    data=st.binary(max_size=300),
+    size=st.integers(1, 40),
+)
+def test_stacked_codings_are_undone_from_the_last_to_the_first(names: list[str], data: bytes, size: int) -> None:
+    packed = data
+    for name in names:
+        packed = PACKERS[name][1](packed)
+    codings = ", ".join(PACKERS[name][0] for name in names)
+
+    assert decoded(codings, [packed[at : at + size] for at in range(0, len(packed), size)]) == data
+
+
+def test_a_stacked_body_that_is_large_comes_in_pieces() -> None:
+    data = bytes(range(256)) * 20_000
+    decoder = known("gzip, br")
+    sizes = [len(decoder.feed(brotli.compress(gzip.compress(data))))]
+    while decoder.has_more:
+        sizes.append(len(decoder.feed(b"")))
+    decoder.finish()
+
+    assert sum(sizes) == len(data)
+    assert max(sizes) <= MAX_PIECE_BYTES
+
+
+def test_a_stacked_body_whose_inner_coding_breaks_off_is_malformed() -> None:
+    decoder = known("gzip, br")
+    decoder.feed(brotli.compress(gzip.compress(b"hello")[:-4]))
+    drain(decoder)
+
+    with pytest.raises(Malformed, match="breaks off"):
+        decoder.finish()
+
+
+def test_codings_of_nothing_are_malformed() -> None:
+    nothing = b"\0\0\0\xff\xff" * 2_000_000  # stored blocks without a byte (RFC 1951 §3.2.4)
+    decoder = known("deflate, br")
+    decoder.feed(brotli.compress(nothing, quality=1))
+
+    with pytest.raises(Malformed, match="of nothing"):
+        drain(decoder)
+
+
+def test_codings_are_named_in_the_order_they_were_applied() -> None:
+    fields = Headers((("Content-Encoding", "GZIP, identity"), ("content-encoding", " br")))
+
+    assert named_codings(fields) == "gzip, br"
+    assert named_codings(Headers()) == ""

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from moat.api.http import Authority
-from moat.api.rules import Match, SetHeader
+from moat.api.rules import Match, OnlyPlaceholder, SetHeader
 from moat.api.runs import ExchangeRecord, NetworkPolicy, RunContext
 from moat.net.rules import parse_rule
 from moat.proxy.admit import LiveRun
@@ -17,9 +19,9 @@ TUNNEL = Arrival("connect", API)
 PROXY = Arrival("http")
 
 
-def a_run(mode: str = "permissive", *, is_open: bool = True) -> LiveRun:
+def a_run(mode: str = "permissive", *, is_open: bool = True, why_closed: str = "") -> LiveRun:
     policy = NetworkPolicy("strict") if mode == "strict" else NetworkPolicy()
-    return LiveRun.of(RunContext("run_1", "", policy, (RULE,), is_open))
+    return LiveRun.of(RunContext("run_1", "", policy, (RULE,), is_open, why_closed=why_closed))
 
 
 def a_trail() -> Trail:
@@ -99,6 +101,12 @@ def test_a_run_that_is_not_open_gets_503_for_everything() -> None:
         judge_connect(waiting, read_request("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example"), a_trail())
 
 
+def test_a_run_that_is_closed_for_a_reason_is_told_it() -> None:
+    waiting = a_run(is_open=False, why_closed="the keyring is locked")
+
+    assert refused("GET / HTTP/1.1", "Host: api.example.com", run=waiting).reason == "the keyring is locked"
+
+
 def test_connect_is_judged_by_policy_and_by_its_form() -> None:
     def connect(target: str, *lines: str, run: LiveRun | None = None) -> Authority:
         text = "\r\n".join((f"CONNECT {target} HTTP/1.1", "Host: x", *lines))
@@ -150,3 +158,29 @@ def test_rules_are_asked_about_method_and_path_and_connect_about_the_host() -> N
     assert denied.allow_line == "--rule 'allow POST api.example.com/repos/x'"
     assert refused("GET /repos/%2e%2e/user HTTP/1.1", "Host: api.example.com", run=run).status == 403
     assert refused("GET https://api.example.com/user HTTP/1.1", "Host: api.example.com", run=run).status == 403
+
+
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "x-http-method", "X-Method-Override"])
+def test_a_header_that_overrides_the_method_is_asked_about_too(name: str) -> None:
+    policy = NetworkPolicy(rules=(parse_rule("deny DELETE api.example.com"),))
+    run = LiveRun.of(replace(a_run().context, policy=policy))
+
+    assert refused("POST / HTTP/1.1", "Host: api.example.com", f"{name}: delete", run=run).status == 403
+    assert refused("POST / HTTP/1.1", "Host: api.example.com", f"{name}: PUT", f"{name}: DELETE", run=run).status == 403
+    assert ask("POST / HTTP/1.1", "Host: api.example.com", f"{name}: PUT", run=run).authority == API
+    assert ask("POST / HTTP/1.1", "Host: api.example.com", f"{name}: DELETE").authority == API
+
+
+def test_a_key_of_the_runs_own_does_not_leave_in_clear_either() -> None:
+    rules = (OnlyPlaceholder(Match("api.example.com"), "X-Key", "moat-placeholder"),)
+    run = LiveRun.of(replace(a_run().context, rules=rules))
+    first = "GET http://api.example.com/ HTTP/1.1"
+
+    assert refused(first, "Host: api.example.com", "X-Key: theirs", arrival=PROXY, run=run).status == 403
+    assert (
+        ask(first, "Host: api.example.com", "X-Key: moat-placeholder", arrival=PROXY, run=run).authority.scheme
+        == "http"
+    )
+    assert (
+        ask("GET http://b.example/ HTTP/1.1", "Host: b.example", "X-Key: theirs", arrival=PROXY, run=run).grants == ()
+    )

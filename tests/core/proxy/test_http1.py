@@ -39,6 +39,16 @@ def test_a_head_is_cut_off_once_it_is_whole() -> None:
     assert buffer == b"rest"
 
 
+def test_empty_lines_before_a_head_are_passed_over_whether_they_come_together_or_not() -> None:
+    whole, pieces, found = bytearray(b"\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n"), bytearray(), None
+
+    for byte in bytes(whole):
+        pieces.append(byte)
+        found = found or take_head(pieces)
+
+    assert take_head(whole) == found == "GET / HTTP/1.1"
+
+
 @pytest.mark.parametrize("head", [b"GET / HTTP/1.1\nHost: a\n\n", b"x" * MAX_HEAD_BYTES], ids=["bare LF", "endless"])
 def test_a_head_that_will_never_be_one_is_refused_at_once(head: bytes) -> None:
     with pytest.raises(Malformed):
@@ -206,3 +216,17 @@ def test_any_bytes_are_a_head_or_refused_or_awaited(data: bytes) -> None:
             read_request(text)
     except Malformed:
         pass
+
+
+@pytest.mark.parametrize("first", ["HTTP/1.1 100 Continue", "HTTP/1.1 103 Early Hints", "HTTP/1.1 204 No Content"])
+def test_a_status_without_a_body_loses_the_length_that_some_clients_would_wait_for(first: str) -> None:
+    found = response("Content-Length: 5", "X: y", first=first)
+
+    assert (found.framing, found.head.headers.items) == (NO_BODY, (("X", "y"),))
+
+
+def test_a_length_that_tells_what_a_body_would_be_stays() -> None:
+    unchanged = response("Content-Length: 5", first="HTTP/1.1 304 Not Modified")
+
+    for found in (unchanged, response("Content-Length: 5", method="HEAD")):
+        assert found.head.headers.items == (("Content-Length", "5"),)

@@ -11,6 +11,7 @@ from moat.proxy.http1 import Malformed
 from moat.proxy.http2 import (
     CALM,
     NO_ERROR,
+    PROTOCOL_ERROR,
     WINDOW_BYTES,
     Event,
     Farewell,
@@ -322,3 +323,27 @@ def test_no_frames_raise_anything_but_malformed(frames: list[tuple[int, bytes, i
             server.receive(b"".join(frame(kind, payload, flags, stream) for kind, payload, flags, stream in frames))
         except Malformed:
             continue
+
+
+def test_resets_that_the_peer_provokes_count_like_its_own() -> None:
+    server = Http2(is_client=False, clock=Clock())
+    server.receive(BEGIN)
+    provoked = [frame(HEADERS, block(), 5, number) + frame(WINDOW, (2**31 - 1).to_bytes(4), 0, number)
+                for number in range(1, 2 * FLOOD_BURST + 3, 2)]  # fmt: skip
+    with pytest.raises(Malformed, match="flood"):
+        server.receive(b"".join(provoked))
+    assert CALM.to_bytes(4) in server.outgoing()
+
+    another = Http2(is_client=False, clock=Clock())
+    for _ in range(FLOOD_BURST):
+        another.blame()
+    with pytest.raises(Malformed, match="flood"):
+        another.blame()
+
+
+def test_a_server_cannot_open_streams() -> None:
+    client = Http2(is_client=True)
+    with pytest.raises(Malformed, match="push"):
+        client.receive(frame(SETTINGS, b"") + frame(HEADERS, b"\x88", 5, 2))
+
+    assert PROTOCOL_ERROR.to_bytes(4) in client.outgoing()

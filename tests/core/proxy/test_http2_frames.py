@@ -92,6 +92,7 @@ def test_a_frame_too_long_is_refused_before_its_payload_has_come() -> None:
         (frame(Kind.DATA, b"\xff" + bytes(255), 8, 1), True),
         (frame(Kind.HEADERS, b"", 5, 1), False),
         (frame(Kind.WINDOW_UPDATE, bytes(4)), False),
+        (frame(Kind.GOAWAY, bytes(8)), True),
         (frame(Kind.CONTINUATION, b"x", 0, 1), False),
         (frame(Kind.CONTINUATION, b"", 0, 1), True),
         (frame(Kind.PING, bytes(8)), True),

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
-import json
+import socket
 
 import pytest
+from moat.api.endpoints import Question, Reply
+from moat.api.http import Headers
 from moat.api.runs import ExchangeRecord, NetworkPolicy, RunContext
+from moat.frames import FrameChannel
 from moat.proxy.messages import (
+    Answered,
+    Ask,
+    Captured,
     Configure,
     Drop,
-    Exchange,
     Exchanges,
+    Kept,
     Listen,
     MessageError,
     Named,
@@ -23,6 +29,7 @@ from moat.proxy.messages import (
     decode,
     encode,
 )
+from moat.proxy.record import line_of
 
 RECORD = ExchangeRecord("run_1", "2026-01-01T00:00:00Z", "connect", "GET", "https", "a.example", 443, "/", 200,
                         "forwarded", grants=("github",))  # fmt: skip
@@ -32,26 +39,39 @@ MESSAGES: list[ToWorker | ToDaemon] = [
     ),
     SetRun(RunContext("run_1", "ab", NetworkPolicy("strict", ("a.example",))), {"a.example": "127.107.0.1"}),
     Listen("run_1", "dns-udp"),
+    Listen("run_1", "tcp:5432"),
+    Listen("run_1", "unix:/run/a/b.sock"),
     Drop("run_1"),
+    Kept(7),
+    Kept(8, "the keyring is locked"),
+    Captured(7, "run_1", "github", {"access_token": "s3cr3t"}, 3600),
+    Answered(7, Reply(403, (("A", "b"),), b"s3cr3t \xff")),
+    Answered(8),
     Ping(7),
     Stop(),
     Ready(),
-    Exchange(RECORD),
-    Exchanges((RECORD, RECORD)),
+    Exchanges("run_1", 2, 1, f"{line_of(RECORD)}\n{line_of(RECORD)}\n".encode()),
     Named("run_1", "a.example", "127.107.0.1"),
+    Ask(7, "aws", Question("run_1", "keys", "PUT", "/x?y", Headers((("A", "b"), ("A", "c"))), b"s3cr3t\0")),
     Pong(7),
 ]
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_every_message_survives_the_wire(message: ToWorker | ToDaemon) -> None:
-    assert decode(json.loads(json.dumps(encode(message)))) == message
+async def test_every_message_survives_the_wire(message: ToWorker | ToDaemon) -> None:
+    ours, theirs = socket.socketpair()
+    sender, receiver = FrameChannel(ours), FrameChannel(theirs)
+    sender.send(encode(message))
+    received = await receiver.receive()
+    sender.close()
+    receiver.close()
+
+    assert received is not None
+    assert decode(received[0]) == message
 
 
 def test_unknown_fields_are_ignored() -> None:
-    wire = encode(Exchange(RECORD))
-
-    assert decode({**wire, "new": 1, "record": {**wire["record"], "new": 1}}) == Exchange(RECORD)
+    assert decode({**encode(Pong(7)), "new": 1}) == Pong(7)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +82,8 @@ def test_unknown_fields_are_ignored() -> None:
         {"type": "ping", "id": "7"},
         {"type": "drop"},
         {"type": "listen", "run_id": "r", "name": "smtp"},
+        {"type": "exchanges", "run_id": "r", "count": 1, "denied": 0},
+        {"type": "exchanges", "run_id": "r", "count": "1", "denied": 0, "tail": b""},
         {"type": "run", "context": {"run_id": "s3cr3t"}},
         {**encode(MESSAGES[0]), "version": 2},
         {**encode(MESSAGES[0]), "upstream": None},
@@ -76,3 +98,36 @@ def test_what_is_no_message_is_an_error_that_quotes_nothing(wire: Wire) -> None:
 
 def test_the_key_is_not_in_the_repr() -> None:
     assert "s3cr3t" not in repr(MESSAGES[0])
+
+
+def test_captured_tokens_are_shown_to_nobody() -> None:
+    assert "s3cr3t" not in repr(Captured(7, "run_1", "github", {"access_token": "s3cr3t"}))
+
+
+@pytest.mark.parametrize("change", [{"id": True}, {"expires_in": "1"}, {"tokens": ["s3cr3t"]}, {"tokens": {"a": 1}}])
+def test_captured_tokens_that_are_none_are_an_error_that_quotes_nothing(change: Wire) -> None:
+    wire = encode(Captured(7, "run_1", "github", {"access_token": "s3cr3t"}))
+
+    with pytest.raises(MessageError) as error:
+        decode({**wire, **change})
+    assert "s3cr3t" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        {"type": "ask", "id": "7", "grant": "aws", "question": {}},
+        {"type": "ask", "id": 7, "grant": "aws", "question": {"run_id": "s3cr3t"}},
+        {"type": "answered", "id": 7, "reply": {"status": 200, "headers": [["s3cr3t"]], "body": ""}},
+        {"type": "answered", "id": 7, "reply": {"status": 200, "headers": [], "body": "s3cr3t?"}},
+        {"type": "answered", "id": 7, "reply": {"status": 9, "headers": [], "body": ""}},
+        {"type": "answered", "id": 7},
+        {"type": "listen", "run_id": "r", "name": "tcp:"},
+        {"type": "listen", "run_id": "r", "name": "unix:relative"},
+    ],
+)
+def test_questions_answers_and_places_that_are_none_are_errors(wire: Wire) -> None:
+    with pytest.raises(MessageError) as error:
+        decode(wire)
+
+    assert "s3cr3t" not in str(error.value)

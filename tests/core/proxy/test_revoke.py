@@ -3,10 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from moat.api.endpoints import Endpoint, Forward, ProxyPath, Respond, Stream, Tcp, Upstream
 from moat.api.http import Authority, RequestHead
 from moat.api.rules import Match, Rule, SetHeader
 from moat.api.runs import NetworkPolicy
+from moat.net.rules import parse_rule
 from moat.proxy.admit import LiveRun
+from moat.proxy.endpoint import upstream_of
 from moat.proxy.flow import Passage
 from moat.proxy.revoke import revoked
 from support.worker import a_run
@@ -47,3 +50,37 @@ def test_a_tunnel_goes_on_while_its_grants_and_the_policy_do(
 
 def test_a_run_that_was_closed_has_no_tunnels() -> None:
     assert revoked(LiveRun.of(replace(a_run(), is_open=False)), a_passage())
+
+
+KUBE = Upstream("kube.example:6443")
+FORWARD = Endpoint(ProxyPath("/_moat/kube/"), Forward(KUBE, (SetHeader(Match(KUBE.address), "A", "s3cr3t", "k"),)), "k")
+DB = Endpoint(Tcp("db.internal", 5432), Stream(Upstream("db.example:5433"), b"s3cr3t"), "db")
+NO_DELETE = NetworkPolicy("strict", rules=(parse_rule("deny DELETE kube.example:6443/**"),))
+
+
+def at_endpoint(endpoint: Endpoint, method: str) -> Passage:
+    assert not isinstance(endpoint.how, Respond)
+    authority = upstream_of(endpoint)
+    return Passage(authority, RequestHead(method, authority, "/x"), (endpoint.grant,), upstream=endpoint.how.upstream)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "passage", "policy", "why"),
+    [
+        ((FORWARD,), at_endpoint(FORWARD, "GET"), NO_DELETE, ""),
+        ((FORWARD,), at_endpoint(FORWARD, "DELETE"), NO_DELETE, "policy"),
+        ((DB,), at_endpoint(FORWARD, "GET"), None, "endpoint is gone"),
+        ((), at_endpoint(DB, ""), None, "endpoint is gone"),
+        ((DB,), at_endpoint(DB, ""), NetworkPolicy("strict"), ""),
+        ((DB,), at_endpoint(DB, ""), NetworkPolicy(rules=(parse_rule("deny * db.example:5433/**"),)), "policy"),
+        ((replace(DB, grant="other"),), at_endpoint(DB, ""), None, "grant"),
+    ],
+    ids=["as before", "denied", "replaced", "taken away", "stream", "stream denied", "of another grant"],
+)
+def test_what_is_open_at_an_endpoint_goes_on_while_that_is_there_and_may(
+    endpoints: tuple[Endpoint, ...], passage: Passage, policy: NetworkPolicy | None, why: str
+) -> None:
+    told = revoked(LiveRun.of(replace(a_run(policy=policy), endpoints=endpoints)), passage)
+
+    assert (told == "") == (why == "")
+    assert why in told

@@ -136,3 +136,16 @@ def test_a_run_that_spends_ever_new_secrets_remembers_the_latest() -> None:
 
     assert not spent.scrub.find(b"s3cr3t-number-0000")
     assert spent.scrub.find(b"s3cr3t-number-0069")
+
+
+def test_records_lose_what_was_spent_and_what_may_yet_be() -> None:
+    spent = Spent()
+    spent.add([SECRET])
+    spent.expect(["s3cr3t-to-come"])
+
+    assert spent.unsaid(f"/bot{SECRET}/s3cr3t-to-come") == f"/bot{mask(len(SECRET)).decode()}/{mask(14).decode()}"
+    assert spent.scrub.text("s3cr3t-to-come") == "s3cr3t-to-come"
+    spent.add(["s3cr3t-of-today"])
+    assert spent.unsaid("/s3cr3t-of-today") == f"/{mask(15).decode()}"
+    spent.expect(())
+    assert spent.unsaid("/s3cr3t-to-come") == "/s3cr3t-to-come"

@@ -24,6 +24,7 @@ CONTEXT = RunContext(
     ),
     is_open=True,
     probe_answer="s3cr3t-nonce",
+    why_closed="the keyring is locked",
     endpoints=(
         Endpoint(
             ProxyPath("/_moat/kube/"),
@@ -47,8 +48,9 @@ def test_a_context_survives_the_wire_whole() -> None:
         {"policy": {"mode": "strict", "allow": "a"}},
         {"policy": {"mode": "strict", "allow": [], "rules": ["permit everything"]}},
         {"rules": [{"do": "run_code"}]},
-        {"endpoints": [{**to_wire(CONTEXT)["endpoints"][0], "prefix": "/s3cr3t/"}]},
-        {"endpoints": [{**to_wire(CONTEXT)["endpoints"][0], "upstream": {"address": "s3cr3t"}}]},
+        {"endpoints": [{**to_wire(CONTEXT)["endpoints"][0], "where": {"prefix": "/s3cr3t/"}}]},
+        {"endpoints": [{**to_wire(CONTEXT)["endpoints"][0], "how": {"do": "forward", "upstream": "s3cr3t"}}]},
+        {"endpoints": [{**to_wire(CONTEXT)["endpoints"][0], "how": {"do": "s3cr3t"}}]},
         {"rules": [{**to_wire(CONTEXT)["rules"][0], "value": "s3cr3t\r\nX: y"}]},
         {"rules": [{**to_wire(CONTEXT)["rules"][0], "value": None}]},
         {"rules": [{**to_wire(CONTEXT)["rules"][4], "placeholder": "s3cr3t?"}]},

@@ -107,4 +107,4 @@ class FakeRuntime(Runtime):
 
 
 def _text(path: Path) -> str:
-    return path.read_text()
+    return path.read_text(errors="replace")  # one of them is no text

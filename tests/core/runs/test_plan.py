@@ -9,7 +9,9 @@ from moat.api.runs import NetworkPolicy
 from moat.daemon.protocol import SetupResponse
 from moat.net.rules import parse_rule
 from moat.runs.plan import Found, plan
-from moat.runs.trust import BUNDLE, DOOR_URL, SYSTEM_BUNDLE
+from moat.runs.trust import BUNDLE, DOOR_URL, JAVA, SYSTEM_BUNDLE, TRUST_STORE, java_options
+from moat.runs.truststore import trust_store
+from support.upstream import make_test_ca
 
 from core.runs.plans import HOME, WORK, a_setup, a_spec, some_facts
 
@@ -62,6 +64,33 @@ def test_the_bundle_is_written_once_and_seen_twice() -> None:
     sources = {mount.source for mount in planned.sandbox.mounts if mount.target in (BUNDLE, SYSTEM_BUNDLE)}
     assert len(sources) == 1
     assert sources <= set(planned.files)
+
+
+def test_java_finds_the_bundle_as_a_trust_store() -> None:
+    roots = make_test_ca().pem
+
+    planned = plan(a_spec(), some_facts(roots=roots))
+
+    source = next(mount.source for mount in planned.sandbox.mounts if mount.target == TRUST_STORE)
+    assert planned.files[source] == trust_store(roots)
+    assert planned.origins[TRUST_STORE] == planned.origins[JAVA] == "moat"
+
+
+def test_what_others_tell_java_is_kept_and_what_moat_tells_it_comes_last() -> None:
+    setup = a_setup({JAVA: "-Dgranted=1"})
+
+    planned = plan(a_spec(env={JAVA: "-Xmx1g -Dhttps.proxyHost=elsewhere"}, grants=("odd",)), some_facts(setup))
+
+    assert planned.sandbox.env[JAVA] == f"-Dgranted=1 -Xmx1g -Dhttps.proxyHost=elsewhere {java_options()}"
+    assert planned.origins[JAVA] == "-e"
+    assert planned.warnings == ()
+
+
+def test_what_only_a_grant_tells_java_is_its_own() -> None:
+    planned = plan(a_spec(grants=("odd",)), some_facts(a_setup({JAVA: "-Dgranted=1"})))
+
+    assert planned.sandbox.env[JAVA] == f"-Dgranted=1 {java_options()}"
+    assert planned.origins[JAVA] == "grant odd"
 
 
 def test_files_of_ours_are_read_only_and_stand_between_workspace_and_the_users_mounts() -> None:

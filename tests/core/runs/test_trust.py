@@ -9,9 +9,11 @@ from moat.runs.trust import (
     DOOR_URL,
     RESERVED,
     SYSTEM_BUNDLE,
+    TRUST_STORE,
     WGETRC,
     certificates,
     host_roots,
+    java_options,
     proxy_variables,
     trust_files,
     trust_variables,
@@ -60,7 +62,7 @@ def test_a_host_without_roots_still_gets_a_bundle() -> None:
 @pytest.mark.parametrize(
     "variable",
     ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "NPM_CONFIG_CAFILE",
-     "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "DENO_CERT", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"],
+     "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "DENO_CERT", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "PERL_LWP_SSL_CA_FILE"],
 )  # fmt: skip
 def test_variables_that_replace_roots_name_the_whole_bundle(variable: str) -> None:
     assert trust_variables()[variable] == BUNDLE
@@ -77,9 +79,18 @@ def test_proxy_variables_are_set_in_both_cases_without_a_token() -> None:
         assert variables[name] == DOOR_URL
     assert "@" not in DOOR_URL
     assert variables["NO_PROXY"] == variables["no_proxy"] == "localhost,127.0.0.1,::1"
-    assert variables["NODE_USE_ENV_PROXY"] == "1"
+    assert variables["NODE_USE_ENV_PROXY"] == variables["PERL_LWP_ENV_PROXY"] == "1"
 
 
 def test_every_variable_of_ours_is_reserved() -> None:
     assert set(trust_variables()) | set(proxy_variables()) <= RESERVED
     assert {"ALL_PROXY", "all_proxy", "SSL_CERT_DIR"} <= RESERVED
+
+
+def test_java_is_told_of_the_proxy_for_both_schemes_and_of_its_own_trust_store() -> None:
+    words = java_options("http://10.9.0.1:4711").split()
+
+    assert {f"-D{scheme}.proxyHost=10.9.0.1" for scheme in ("http", "https")} <= set(words)
+    assert {f"-D{scheme}.proxyPort=4711" for scheme in ("http", "https")} <= set(words)
+    assert f"-Djavax.net.ssl.trustStore={TRUST_STORE}" in words
+    assert "-Djavax.net.ssl.trustStoreType=PKCS12" in words

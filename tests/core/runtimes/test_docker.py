@@ -43,3 +43,25 @@ async def test_readiness_without_an_engine_says_what_to_do(tmp_path: Path, monke
 
     assert not found.is_ready
     assert "--runtime bubblewrap" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("answer", "pulse"),
+    [
+        pytest.param((200, [{"Id": "c1"}]), True, id="a container runs"),
+        pytest.param((200, []), False, id="none runs"),
+        pytest.param((500, {"message": "on fire"}), None, id="the engine does not say"),
+    ],
+)
+async def test_a_pulse_is_what_the_engine_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, object], pulse: bool | None
+) -> None:
+    monkeypatch.setenv("MOAT_HOME", str(tmp_path / "home"))
+    async with fake_engine(tmp_path, monkeypatch, {"GET containers/json": answer}):
+        assert await Docker().pulse("run_0123456789ab") is pulse
+
+
+async def test_without_an_engine_there_is_no_pulse_to_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+
+    assert await Docker().pulse("run_0123456789ab") is None

@@ -152,3 +152,9 @@ def test_marks_keep_installations_apart_without_naming_them() -> None:
     assert one["moat.run"] == other["moat.run"]
     assert one["moat.home"] != other["moat.home"]
     assert "home" not in one["moat.home"]
+
+
+def test_the_doors_folder_can_be_written_only_where_sockets_are_made_in_it() -> None:
+    gate = gate_container("moat-gate:1", PROGRAM, Path("/h/doors/r"), "1001:1002", MARKS, has_sockets=True)
+
+    assert [target for target, mount in mounted(gate).items() if not mount["ReadOnly"]] == ["/door"]

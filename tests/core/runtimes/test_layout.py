@@ -17,6 +17,15 @@ def test_this_host_shows_its_programs_and_no_accounts(tmp_path: Path) -> None:
     assert "/proc/sys" in found.kernel_settings
 
 
+def test_a_part_of_a_packages_settings_is_shown_by_its_whole_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "ETC", ())
+    monkeypatch.setattr(layout, "ETC_PATTERNS", ("ssl/cert[s]",))
+
+    assert host_layout([], home=tmp_path).etc == ("ssl/certs",)
+
+
 def test_home_elsewhere_needs_no_hiding(tmp_path: Path) -> None:
     assert host_layout([], home=tmp_path).hidden_folders == ()
 

@@ -63,6 +63,7 @@ async def test_home_is_its_own_holds_our_files_and_goes_away(tmp_path: Path) -> 
 def test_paths_inside_become_paths_outside() -> None:
     mounts = (Mount(Path("/src"), "/workspace"), Mount(Path("/m/inside/ca.pem"), "/etc/moat/ca.pem", read_only=True))
     env = {"CA": "/etc/moat/ca.pem", "SUB": "/workspace/x", "NEAR": "/workspaces", "HOME": "/home/moat"}
+    env |= {"JAVA_TOOL_OPTIONS": "-Dtrust=/etc/moat/ca.pem -Dnear=/workspaces -Dx=/workspace/x -Dhttps.proxyPort=19080"}
     spec = replace(a_spec(Path("/src"), "true"), mounts=mounts, env=env)
 
     assert environment(spec, PROXY, Path("/tmp/h")) == {
@@ -70,6 +71,7 @@ def test_paths_inside_become_paths_outside() -> None:
         "SUB": "/src/x",
         "NEAR": "/workspaces",
         "HOME": "/tmp/h",
+        "JAVA_TOOL_OPTIONS": "-Dtrust=/m/inside/ca.pem -Dnear=/workspaces -Dx=/src/x -Dhttps.proxyPort=4711",
     }
 
 

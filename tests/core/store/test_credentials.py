@@ -161,3 +161,51 @@ def test_first_grants_at_the_same_time_make_one_key(home: Home) -> None:
     assert keyring.puts == 1
     store = CredentialStore(home, env={}, keyring=keyring)
     assert [store.load(name).secret for name in names] == ["ghp_s3cr3t"] * len(names)
+
+
+def test_profiles_are_separate_sets_of_credentials(home: Home, store: CredentialStore) -> None:
+    work = CredentialStore(home, env={"MOAT_KEYRING_BACKEND": "file"}, profile="work")
+    store.save(a_credential())
+    with pytest.raises(GrantMissing, match="profile work") as caught:
+        work.load("github")
+    assert caught.value.hint == "run: moat grant --profile work github"
+    assert work.describe_all() == []
+
+    work.save(a_credential(secret="ghp_s3cr3t_work"))
+
+    assert (store.load("github").secret, work.load("github").secret) == (SECRET, "ghp_s3cr3t_work")
+    assert store.in_profile("work").load("github").secret == "ghp_s3cr3t_work"
+    assert work.in_profile("").load("github").secret == SECRET
+    assert work.in_profile("default").load("github").secret == SECRET
+    work.remove("github")
+    assert [info.name for info in store.describe_all()] == ["github"]
+
+
+def test_a_credential_that_is_put_into_another_profile_is_refused(home: Home, store: CredentialStore) -> None:
+    store.save(a_credential())
+    work = store.in_profile("work")
+    home.credentials_of("work").mkdir(parents=True)
+    stolen = (home.credentials / "github.json").read_bytes()
+    (home.credentials_of("work") / "github.json").write_bytes(stolen)
+
+    with pytest.raises(StoreCorrupt, match="another profile"):
+        work.load("github")
+    with pytest.raises(StoreCorrupt, match="another profile"):
+        work.describe("github")
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a b", "Work"])
+def test_a_profile_is_a_name_and_never_a_path(store: CredentialStore, name: str) -> None:
+    if name:
+        with pytest.raises(UsageError, match="profile"):
+            store.in_profile(name)
+    else:
+        store.in_profile(name)
+
+
+def test_a_key_is_not_made_anew_while_another_profile_has_credentials(home: Home, store: CredentialStore) -> None:
+    store.in_profile("work").save(a_credential())
+    (home.root / "store.json").unlink()
+
+    with pytest.raises(StoreLocked):
+        store.save(a_credential("claude"))

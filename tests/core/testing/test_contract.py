@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
-from moat.api import ContainerSetup, Credential, Host, Match, Rule, SetHeader, TokenProvider
+from moat.api import (
+    CapturedTokens,
+    CaptureToken,
+    ContainerSetup,
+    Credential,
+    Host,
+    Match,
+    Rule,
+    SetHeader,
+    TokenProvider,
+)
 from moat.testing import ProviderContract
 
 SECRET = "key-s3cr3t"
@@ -56,6 +67,27 @@ class Anonymous(Good):
         return [SetHeader(Match("api.example.com"), "Authorization", credential.secret, "another")]
 
 
+class Renewed(Good):
+    """Keeps what is captured as its secret."""
+
+    def rules(self, credential: Credential) -> Sequence[Rule]:
+        at_tokens = Match("api.example.com", ("POST",), ("/token",))
+        return [*super().rules(credential), CaptureToken(at_tokens, self.name, {}, {"access_token": self.placeholder})]
+
+    def captured(self, credential: Credential, tokens: CapturedTokens) -> Credential:
+        return replace(credential, secret=tokens.tokens["access_token"])
+
+
+class Forgetful(Renewed):
+    def captured(self, credential: Credential, tokens: CapturedTokens) -> Credential:
+        return credential
+
+
+class Talkative(Renewed):
+    def captured(self, credential: Credential, tokens: CapturedTokens) -> Credential:
+        return replace(super().captured(credential, tokens), metadata=tokens.tokens)
+
+
 def contract_for(kind: type[Good]) -> ProviderContract:
     class Contract(ProviderContract):
         provider = kind()
@@ -69,8 +101,9 @@ def promises(contract: ProviderContract) -> dict[str, Callable[[], None]]:
     return {name: getattr(contract, name) for name in dir(contract) if name.startswith("test_")}
 
 
-def test_a_good_provider_keeps_every_promise() -> None:
-    for promise in promises(contract_for(Good)).values():
+@pytest.mark.parametrize("kind", [Good, Renewed])
+def test_a_good_provider_keeps_every_promise(kind: type[Good]) -> None:
+    for promise in promises(contract_for(kind)).values():
         promise()
 
 
@@ -88,6 +121,8 @@ def test_a_good_provider_keeps_every_promise() -> None:
         (Told, "test_the_secret_is_not_shown_by_repr_or_metadata"),
         (Reserved, "test_it_has_a_name_that_can_be_typed_and_a_summary"),
         (Anonymous, "test_rules_name_the_grant"),
+        (Forgetful, "test_tokens_that_a_rule_captures_are_spent_from_then_on_and_not_shown"),
+        (Talkative, "test_tokens_that_a_rule_captures_are_spent_from_then_on_and_not_shown"),
     ],
 )
 def test_a_broken_provider_fails_the_promise_it_breaks(kind: type[Good], promise: str) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
-from moat.trace.values import decode
+from moat.trace.values import decode, parsed
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,11 @@ def test_what_does_not_fit_is_an_error_that_shows_no_value(data: Any) -> None:
         decode(Thing, data)
 
     assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[" * 100_000, b"", b"{", b"\xff", b"1" * 5_000], ids=["deep", "none", "half", "bytes", "long"]
+)
+def test_text_that_is_no_json_is_one_kind_of_error(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parsed(text)

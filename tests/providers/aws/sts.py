@@ -13,33 +13,37 @@ ANSWER = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/
 <AccessKeyId>ASIAEXAMPLE</AccessKeyId><SecretAccessKey>s3cr3t</SecretAccessKey><SessionToken>s3cr3t</SessionToken>
 <Expiration>2031-01-01T00:00:00Z</Expiration></Credentials><AssumedRoleUser><AssumedRoleId>A:b</AssumedRoleId>
 <Arn>arn:aws:sts::123456789012:assumed-role/a/b</Arn></AssumedRoleUser></AssumeRoleResult></AssumeRoleResponse>"""
-DENIAL = (
-    "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
-)
+DENIAL = "<ErrorResponse><Error><Type>Sender</Type><Code>CODE</Code><Message>no</Message></Error></ErrorResponse>"
 
 
 @dataclass
 class FakeSts:
-    """denies: whether it refuses. asked: the form fields of each request. authorizations: their signatures."""
+    """denies: whether it refuses, with code. denies_tags: whether it refuses sessions that are tagged.
+
+    asked: the form fields of each request. authorizations: their signatures.
+    """
 
     url: str = ""
     denies: bool = False
+    denies_tags: bool = False
+    code: str = "AccessDenied"
     asked: list[dict[str, str]] = field(default_factory=list)
     authorizations: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager
-def running_sts(*, denies: bool = False) -> Iterator[FakeSts]:
+def running_sts(*, denies: bool = False, denies_tags: bool = False) -> Iterator[FakeSts]:
     """Run an STS in a thread."""
-    sts = FakeSts(denies=denies)
+    sts = FakeSts(denies=denies, denies_tags=denies_tags)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             sts.asked.append(dict(parse_qsl(body)))
             sts.authorizations.append(self.headers.get("Authorization", ""))
-            answer = (DENIAL if sts.denies else ANSWER).encode()
-            self.send_response(403 if sts.denies else 200)
+            is_denied = sts.denies or (sts.denies_tags and "Tags.member.1.Key" in sts.asked[-1])
+            answer = (DENIAL.replace("CODE", sts.code) if is_denied else ANSWER).encode()
+            self.send_response(403 if is_denied else 200)
             self.send_header("Content-Type", "text/xml")
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
+
 import pytest
-from moat.api import GrantFailed
+from moat.api import Credential, Endpoint, GrantFailed, ProxyPath, Question, Reply, Respond
 from moat.testing import FakeHost, ProviderContract
 from moat_provider_aws.provider import Aws
 from moat_provider_aws.role import Role
+from moat_provider_aws.sessions import Sessions
+from moat_provider_aws.sts import Keys, NoSession
 
 ARN = "arn:aws:iam::123456789012:role/agent"
 
@@ -61,12 +66,85 @@ async def test_a_refusal_yields_no_credential() -> None:
         await Aws(assume=refuse).grant(FakeHost(options={"role": ARN}))
 
 
-async def test_the_user_is_told_that_runs_cannot_use_it_yet() -> None:
+async def test_a_run_finds_where_keys_are_and_no_key() -> None:
     aws, _ = recording()
-    host = FakeHost(options={"role": ARN})
+    credential = await aws.grant(FakeHost(options={"role": ARN, "region": "eu-west-3"}))
 
-    credential = await aws.grant(host)
-
-    assert "cannot use it yet" in host.said[0]
-    assert "cannot use it yet" in Aws.summary
     assert list(aws.rules(credential)) == []
+    assert aws.endpoints(credential) == (Endpoint(ProxyPath("/_moat/aws/"), Respond("credentials"), "aws"),)
+    assert aws.container(credential).env == {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:19080/_moat/aws/",
+        "AWS_REGION": "eu-west-3",
+        "AWS_DEFAULT_REGION": "eu-west-3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "is_told"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE"}, {}, True),
+        ({"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE"}, {"aws-profile": "dev"}, False),
+        ({}, {}, False),
+    ],
+)
+async def test_who_has_keys_in_the_shell_only_is_told_that_runs_cannot_use_them(
+    env: dict[str, str], options: dict[str, str], is_told: bool
+) -> None:
+    aws, _ = recording()
+    host = FakeHost(options={"role": ARN, **options}, env=env)
+
+    await aws.grant(host)
+
+    assert [line for line in host.said if "AWS_ACCESS_KEY_ID of this shell" in line] == host.said
+    assert bool(host.said) is is_told
+    assert "AKIAEXAMPLE" not in str(host.said)
+
+
+def test_a_role_that_cannot_be_one_has_no_endpoint() -> None:
+    with pytest.raises(GrantFailed, match="ARN of a role") as caught:
+        Aws().endpoints(Credential("aws", ARN.replace("role", "user"), "the registration"))
+
+    assert "saved" not in caught.value.problem
+
+
+class Bank:
+    """Opens sessions, or refuses. opened: for which role and run."""
+
+    def __init__(self, failure: NoSession | None = None) -> None:
+        self.failure = failure
+        self.opened: list[tuple[Role, str]] = []
+
+    def open(self, role: Role, run_id: str) -> Keys:
+        self.opened.append((role, run_id))
+        if self.failure is not None:
+            raise self.failure
+        return Keys("ASIAEXAMPLE", "s3cr3t-key", "s3cr3t-token", datetime.now(UTC) + timedelta(hours=1))
+
+
+async def asked(bank: Bank, question: Question) -> Reply:
+    credential = Credential("aws", ARN, "--role", {"region": "eu-west-3", "session_duration_s": "3600"})
+    return await Aws(sessions=Sessions(bank.open)).respond(question, credential)
+
+
+async def test_a_run_is_answered_with_keys_of_its_own() -> None:
+    bank = Bank()
+
+    reply = await asked(bank, Question("run_1", "credentials", "GET", "/"))
+
+    assert json.loads(reply.body)["SecretAccessKey"] == "s3cr3t-key"
+    assert bank.opened == [(Role(ARN, "eu-west-3", 3600), "run_1")]
+
+
+async def test_what_is_no_question_for_keys_opens_no_session() -> None:
+    bank = Bank()
+
+    assert (await asked(bank, Question("run_1", "credentials", "PUT", "/"))).status == 405
+    assert bank.opened == []
+
+
+async def test_a_refusal_is_told_and_not_raised() -> None:
+    bank = Bank(NoSession("AWS refused", "look", "AccessDenied", is_final=True))
+
+    reply = await asked(bank, Question("run_1", "credentials", "GET", "/"))
+
+    assert (reply.status, json.loads(reply.body)["code"]) == (403, "AccessDenied")

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from moat.api import GrantFailed
-from moat_provider_aws.role import Role, parse_role
+from moat.api import Credential, GrantFailed
+from moat_provider_aws.role import Role, parse_role, role_of
 
 ARN = "arn:aws:iam::123456789012:role/team/agent"
 
@@ -93,3 +93,20 @@ def test_a_duration_that_aws_would_refuse_is_refused_here(text: str) -> None:
 def test_other_options_are_checked_too(option: str, value: str) -> None:
     with pytest.raises(GrantFailed):
         parse_role(ARN, {option: value})
+
+
+def test_a_stored_role_is_the_one_that_was_typed() -> None:
+    role = parse_role(ARN, {"region": "eu-west-3", "session-duration": "1h", "external-id": "abc"}, "dev")
+
+    assert role_of(Credential("aws", role.arn, "--role", role.metadata)) == role
+    assert role_of(Credential("aws", ARN, "the registration")) == Role(ARN)
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"region": "x"}, {"session_duration_s": "5"}, {"external_id": " "}, {"profile": "a b"}]
+)
+def test_what_a_registration_brought_is_checked_like_what_is_typed(metadata: dict[str, str]) -> None:
+    with pytest.raises(GrantFailed) as caught:
+        role_of(Credential("aws", ARN, "the registration", metadata))
+
+    assert "saved" not in caught.value.problem

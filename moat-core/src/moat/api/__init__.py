@@ -5,6 +5,7 @@ Start with `hookspecs` (what a plugin can be), then `tokens` (the usual provider
 
 from moat.api.container import ContainerSetup, Mount
 from moat.api.credentials import (
+    CapturedTokens,
     CommandResult,
     Credential,
     CredentialProvider,
@@ -13,11 +14,36 @@ from moat.api.credentials import (
     HttpRequest,
     HttpResponse,
 )
-from moat.api.endpoints import Endpoint, EndpointProvider, Forward, ProxyPath, Upstream
-from moat.api.errors import GrantFailed, MoatError
+from moat.api.endpoints import (
+    Endpoint,
+    EndpointProvider,
+    Forward,
+    ProxyPath,
+    Question,
+    Reply,
+    Respond,
+    Stream,
+    Tcp,
+    UnixPath,
+    Upstream,
+)
+from moat.api.errors import GrantFailed, GrantRevoked, MoatError
 from moat.api.hookspecs import hookimpl
 from moat.api.http import Authority, Headers, RequestHead, ResponseHead
-from moat.api.rules import AddHeader, Match, RemoveHeader, ReplaceToken, Rule, SetHeader
+from moat.api.rules import (
+    AddHeader,
+    CaptureToken,
+    Instead,
+    Match,
+    OnlyPlaceholder,
+    OnlyTools,
+    RemoveHeader,
+    ReplaceToken,
+    Rewriter,
+    RewriteResponse,
+    Rule,
+    SetHeader,
+)
 from moat.api.runs import Contribution, ExchangeRecord, NetworkPolicy, NetworkRule, RunInfo, RunSpec
 from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
 from moat.api.tokens import TokenProvider, clean_token, rejection
@@ -25,6 +51,8 @@ from moat.api.tokens import TokenProvider, clean_token, rejection
 __all__ = [
     "AddHeader",
     "Authority",
+    "CaptureToken",
+    "CapturedTokens",
     "CommandResult",
     "ContainerSetup",
     "Contribution",
@@ -37,21 +65,30 @@ __all__ = [
     "Forward",
     "GrantFailed",
     "GrantOption",
+    "GrantRevoked",
     "Headers",
     "Host",
     "HttpRequest",
     "HttpResponse",
+    "Instead",
     "Match",
     "MoatError",
     "Mount",
     "NetworkPolicy",
     "NetworkRule",
+    "OnlyPlaceholder",
+    "OnlyTools",
     "ProxyPath",
+    "Question",
     "Readiness",
     "RemoveHeader",
     "ReplaceToken",
+    "Reply",
     "RequestHead",
+    "Respond",
     "ResponseHead",
+    "RewriteResponse",
+    "Rewriter",
     "Rule",
     "RunInfo",
     "RunSpec",
@@ -60,7 +97,10 @@ __all__ = [
     "SandboxSpec",
     "SetHeader",
     "Stdio",
+    "Stream",
+    "Tcp",
     "TokenProvider",
+    "UnixPath",
     "Upstream",
     "clean_token",
     "hookimpl",

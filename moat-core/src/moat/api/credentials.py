@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from moat.api.container import ContainerSetup
+from moat.api.errors import GrantFailed
 from moat.api.rules import Rule
 
 
@@ -25,6 +26,17 @@ class Credential:
     secret: str = field(repr=False)
     source: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedTokens:
+    """What a token endpoint handed to a client inside, by the names of `CaptureToken.tokens`; at least one.
+
+    expires_at: reckoned from `expires_in` of the answer, None where it named none.
+    """
+
+    tokens: Mapping[str, str] = field(repr=False)
     expires_at: datetime | None = None
 
 
@@ -124,6 +136,7 @@ class CredentialProvider(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     grant_options: ClassVar[Sequence[GrantOption]] = ()
+    refresh_every_s: ClassVar[float] = 0.0  # 0: a credential is good until its service says otherwise
 
     @abstractmethod
     async def grant(self, host: Host) -> Credential:
@@ -147,3 +160,20 @@ class CredentialProvider(ABC):
         """Return the placeholders and files that tools inside need. Pure; must not contain the secret."""
         del credential
         return ContainerSetup()
+
+    async def refresh(self, credential: Credential, host: Host) -> Credential:
+        """Return a fresh credential in the place of one, or the same. Called in the daemon while runs spend it.
+
+        Every refresh_every_s, earlier before its end, and when its service answers 401. Nobody can be asked, and
+        host.env is the daemon's. Raises GrantRevoked when it will never work again, GrantFailed to be asked later.
+        """
+        del credential, host
+        raise GrantFailed(f"the provider {self.name} renews no credentials", hint="run: moat plugins")
+
+    def captured(self, credential: Credential, tokens: CapturedTokens) -> Credential:
+        """Return credential with the tokens that a `CaptureToken` rule of it caught. Pure; the daemon stores it.
+
+        Raises GrantFailed where they cannot be used: nothing is stored then, and the client is refused.
+        """
+        del credential, tokens
+        raise GrantFailed(f"the provider {self.name} keeps no captured tokens", hint="run: moat plugins")

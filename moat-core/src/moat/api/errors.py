@@ -3,6 +3,7 @@
     MoatError                 problem, hint, exit_code; the CLI prints `error: …` and `hint: …`
     ├── UsageError            the command line or a setting is wrong                          exit 2
     ├── GrantFailed           a credential could not be obtained or was refused; nothing is saved
+    │   └── GrantRevoked      its service will never accept it again
     ├── GrantMissing          a run asks for a grant that is not stored
     ├── StoreError            the credential store
     │   ├── StoreLocked       the key cannot be read now (keyring locked, absent, failing)
@@ -12,6 +13,8 @@
     ├── RuntimeUnavailable    no runtime can start this run here
     ├── SandboxFailed         a sandbox could not be made, or did not prove that it is sealed
     ├── DaemonError           the daemon cannot be started, reached, or refused a request
+    │   ├── DaemonLeaving     it is finishing: its successor can be asked
+    │   └── DaemonUnreached   nobody answers at its socket
     └── RunNotFound           a run reference matches no run, or more than one
 
 A *problem* is lower case and names the thing; a *hint* is the next command to type. Neither ever holds a secret.
@@ -41,6 +44,10 @@ class UsageError(MoatError):
 
 class GrantFailed(MoatError):
     """A credential could not be obtained or was refused by its service; nothing was saved."""
+
+
+class GrantRevoked(GrantFailed):
+    """A service will never accept this credential again: it is renewed no more, and only granting anew helps."""
 
 
 class GrantMissing(MoatError):
@@ -77,6 +84,14 @@ class SandboxFailed(MoatError):
 
 class DaemonError(MoatError):
     """The daemon cannot be started or reached, or it refused a request."""
+
+
+class DaemonLeaving(DaemonError):
+    """The daemon is finishing and did nothing about this request; its successor can be asked."""
+
+
+class DaemonUnreached(DaemonError):
+    """Nobody answers at the daemon's socket."""
 
 
 class RunNotFound(MoatError):

@@ -6,12 +6,15 @@ A rule is plain data, so that it can cross a socket to the proxy. Providers make
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from moat.api.errors import MoatError
 
 Place = Literal["header", "path", "query", "body"]
+Surface = Literal["header", "query"]
+Otherwise = Literal["pass", "refuse"]
 
 _FORBIDDEN = frozenset("\r\n\0")
 _PLACEHOLDER = re.compile(r"[A-Za-z0-9._~-]{8,256}")
@@ -24,12 +27,14 @@ class Match:
     authority: exact host, or host:port; without a port it means https on 443 only. Never a pattern.
     methods: upper case. paths: patterns over the decoded path, `*` one segment, `**` any number: `/*/*/info/refs`.
     when_header: name of a header that the client must have sent; lets one of several credentials of a host be chosen.
+    any_port: for the other ports of the host too, https only, as far as no rule names them.
     """
 
     authority: str
     methods: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     when_header: str = ""
+    any_port: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,117 @@ class ReplaceToken:
         _check_value("the placeholder", self.value)
 
 
-Rule = SetHeader | AddHeader | RemoveHeader | ReplaceToken
+@dataclass(frozen=True, slots=True)
+class OnlyPlaceholder:
+    """Refuse a request that carries anything but placeholder there: a key of the client's own never leaves.
+
+    name: of a header field, or of a query parameter; a request without it is let through. In a field, placeholder may
+    stand alone, after a scheme, or as the password of `Basic`.
+    """
+
+    match: Match
+    name: str
+    placeholder: str
+    where: Surface = "header"
+    grant: str = ""
+
+    def __post_init__(self) -> None:
+        if self.where not in get_args(Surface) or not self.name:
+            raise MoatError(f"a placeholder is asked for in a header or the query, not in {self.where!r}")
+        if _PLACEHOLDER.fullmatch(self.placeholder) is None:
+            raise MoatError(f"the placeholder {self.placeholder!r} is not 8 or more of A-Z a-z 0-9 . _ ~ -")
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyTools:
+    """Refuse to call a tool of an MCP server (JSON-RPC, `tools/call`) that tools does not name, in a batch or alone.
+
+    A body that is not JSON, too long, or says something twice is refused too: nobody can tell what it would call.
+    """
+
+    match: Match
+    tools: tuple[str, ...]
+    limit_bytes: int = 4_194_304
+    grant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """How: the whole answer is this one."""
+
+    status: int
+    body: str
+    content_type: str = "application/json"
+
+    def __post_init__(self) -> None:
+        if not 200 <= self.status <= 599 or self.status in (204, 206, 304):
+            raise MoatError(f"an answer with a body cannot have the status {self.status}")
+        _check_value("content-type", self.content_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriter:
+    """How: by a pure function of a plugin's, `(head, body, parameters) -> (head, body)`, which runs in the proxy.
+
+    name: an entry point of the group `moat.rewriters`. body: without content coding. An exception is a 502.
+    """
+
+    name: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteResponse:
+    """Change an answer before the client gets it. It is held until it is whole; what comes of it is scrubbed like any.
+
+    statuses, kinds: which answers; empty means every status, and every kind but event streams and gRPC. Answers
+    without a body pass. otherwise: what becomes of those that fit, whose body is needed, and that cannot be held:
+    longer than limit_bytes, a part only, in an unknown coding, or not whole within a minute. "pass": as they came;
+    "refuse": 502.
+    """
+
+    match: Match
+    how: Instead | Rewriter
+    statuses: tuple[int, ...] = ()
+    kinds: tuple[str, ...] = ("application/json",)
+    limit_bytes: int = 1_048_576
+    otherwise: Otherwise = "pass"
+    grant: str = ""
+
+    def __post_init__(self) -> None:
+        if self.otherwise not in get_args(Otherwise):
+            raise MoatError(f"an answer that cannot be rewritten is passed or refused, not {self.otherwise!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureToken:
+    """Keep what a token endpoint hands out: the client gets placeholders, the grant's provider the tokens.
+
+    request: fields that the JSON or form body of the request must have, with these values, or it is refused:
+    {"grant_type": "refresh_token", "refresh_token": PLACEHOLDER}. A login of the client's own then never replaces the
+    grant. ReplaceToken puts the real value in. tokens: what the client gets for each field of the answer:
+    {"access_token": PLACEHOLDER}; a dot leads into an object. They are stored (`CredentialProvider.captured`) and in
+    force in every run before the client has its answer; where that fails, it gets 502 or 503. A field that looks like
+    a token and is not named in tokens or shown is a 502 too.
+    """
+
+    match: Match
+    grant: str
+    request: Mapping[str, str]
+    tokens: Mapping[str, str]
+    shown: tuple[str, ...] = ()
+    limit_bytes: int = 262_144
+
+    def __post_init__(self) -> None:
+        if not self.match.paths or not self.grant or not self.tokens:
+            raise MoatError("a token is captured at a path, for a grant, from a field: one of these is missing")
+        for placeholder in self.tokens.values():
+            _check_value("a placeholder", placeholder)
+
+
+Rule = (
+    SetHeader | AddHeader | RemoveHeader | ReplaceToken | OnlyPlaceholder | OnlyTools | RewriteResponse | CaptureToken
+)
 
 
 def _check_field(name: str, value: str) -> None:

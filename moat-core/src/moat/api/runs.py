@@ -44,7 +44,7 @@ class NetworkPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What the user asked for, flags and settings merged. Paths are absolute."""
+    """What the user asked for, flags and settings merged. Paths are absolute. profile: whose grants; "": default."""
 
     workspace: Path
     command: tuple[str, ...]
@@ -56,6 +56,7 @@ class RunSpec:
     runtime: str = ""
     image: str = ""
     allow_sockets: bool = False
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class RunContext:
     """A live run as the proxy sees it: immutable, replaced whole. token_sha256: hex; the token itself is not kept.
 
     is_open: False until the sandbox has proved that it is sealed; nothing but the probe is answered before.
-    endpoints: served at the proxy's own address.
+    endpoints: served at the proxy's own address. why_closed: what a closed run is told instead of the usual.
     """
 
     run_id: str
@@ -73,6 +74,7 @@ class RunContext:
     is_open: bool = False
     probe_answer: str = field(default="", repr=False)
     endpoints: tuple[Endpoint, ...] = ()
+    why_closed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class RunInfo:
     exit_code: int | None = None
     requests: int = 0
     denied: int = 0
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)

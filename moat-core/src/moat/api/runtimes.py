@@ -39,11 +39,12 @@ class SandboxSpec:
 
 @dataclass(frozen=True, slots=True)
 class DoorTicket:
-    """How a gate reaches the daemon. folder: the run's own door folder, holding `door.sock` and nothing else.
+    """How a gate reaches the daemon. folder: the run's own door folder, with `door.sock` and the sockets of places.
 
     nonce: one-time, handed to the gate on its standard input. proxy_url: for runtimes without a door, token included.
     listen: for engines that no door reaches: has the daemon listen on an address of this machine and returns the
-    proxy's URL there, token included. None where that is not to be had.
+    proxy's URL there, token included. None where that is not to be had. places: sockets beyond the door's own that lead
+    to endpoints: name, kind, host or file, port.
     """
 
     run_id: str
@@ -51,6 +52,7 @@ class DoorTicket:
     nonce: str = field(repr=False)
     proxy_url: str = field(default="", repr=False)
     listen: Callable[[str], Awaitable[str]] | None = field(default=None, repr=False)
+    places: tuple[tuple[str, str, str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +130,11 @@ class Runtime(ABC):
     async def reap(self, run_id: str) -> None:
         """Remove what a run left whose CLI and gate are both gone. Called by the daemon; default: nothing to remove."""
         del run_id
+
+    async def pulse(self, run_id: str) -> bool | None:
+        """Say whether the run's sandbox still exists, quickly: False only when it certainly does not, None if unknown.
+
+        Asked by the daemon now and then. Default: True, since a gate that is there says as much.
+        """
+        del run_id
+        return True

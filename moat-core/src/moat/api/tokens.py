@@ -8,7 +8,7 @@ from typing import ClassVar
 from moat.api.container import ContainerSetup
 from moat.api.credentials import Credential, CredentialProvider, Host, HttpRequest
 from moat.api.errors import GrantFailed
-from moat.api.rules import Match, Rule, SetHeader
+from moat.api.rules import Match, OnlyPlaceholder, Rule, SetHeader
 
 MAX_TOKEN_CHARS = 16_384  # far above any real token; a file pasted by mistake is refused
 
@@ -19,7 +19,8 @@ class TokenProvider(CredentialProvider):
     hosts: exact hosts the token is spent on. header, prefix: `header: prefix + token`.
     variables: environment variables it may come from, first wins; each is set to the placeholder inside.
     question: the prompt. check_url: asked with GET, 2xx means accepted; empty means it cannot be checked.
-    check_headers: sent along. placeholder: what tools inside find instead of the token.
+    check_headers: sent along. placeholder: what tools inside find instead of the token. require: refuse requests whose
+    header holds anything else than the placeholder, so that a key of the run's own is kept in and not replaced.
     """
 
     hosts: ClassVar[Sequence[str]]
@@ -30,6 +31,7 @@ class TokenProvider(CredentialProvider):
     check_url: ClassVar[str] = ""
     check_headers: ClassVar[Sequence[tuple[str, str]]] = ()
     placeholder: ClassVar[str] = "moat-placeholder"
+    require: ClassVar[bool] = False
 
     async def grant(self, host: Host) -> Credential:
         """Take the token from the first variable that is set, else ask; check it."""
@@ -45,7 +47,11 @@ class TokenProvider(CredentialProvider):
     def rules(self, credential: Credential) -> Sequence[Rule]:
         """Set the header on every host."""
         value = self.prefix + credential.secret
-        return [SetHeader(Match(host), self.header, value, self.name) for host in self.hosts]
+        rules: list[Rule] = [SetHeader(Match(host), self.header, value, self.name) for host in self.hosts]
+        if self.require:
+            only = [OnlyPlaceholder(Match(host), self.header, self.placeholder, grant=self.name) for host in self.hosts]
+            rules += only
+        return rules
 
     def container(self, credential: Credential) -> ContainerSetup:
         """Set every variable to the placeholder."""

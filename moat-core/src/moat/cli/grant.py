@@ -17,7 +17,7 @@ import click
 
 from moat.api.errors import GrantFailed, UsageError
 from moat.cli import output
-from moat.ids import checked_name
+from moat.ids import checked_name, checked_profile
 from moat.paths import find_home
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from moat.store.credentials import CredentialStore, GrantInfo
 
 STDIN_LIMIT_BYTES = 64 * 1024
+_PROFILE = "moat.grant.profile"
 
 
 class Grants(click.Group):
@@ -44,11 +45,14 @@ class Grants(click.Group):
 
 
 @click.group(cls=Grants)
-def grant() -> None:
+@click.option("--profile", envvar="MOAT_PROFILE", default="", metavar="P", help="Whose credentials; see moat run.")
+@click.pass_context
+def grant(ctx: click.Context, profile: str) -> None:
     """Store a credential, and list, show or revoke those stored.
 
     `moat grant NAME` obtains the credential, checks it against its service and keeps it encrypted.
     """
+    ctx.meta[_PROFILE] = checked_profile(profile)
 
 
 @grant.command("list")
@@ -145,8 +149,13 @@ async def _obtained(provider: CredentialProvider, secret: str | None, host: Host
 
 
 def _spent_on(provider: CredentialProvider, credential: Credential) -> str:
+    from moat.api.endpoints import EndpointProvider
+
     hosts = sorted({rule.match.authority for rule in provider.rules(credential)})
-    return ", ".join(hosts) or "nothing yet"
+    if hosts:
+        return ", ".join(hosts)
+    has_endpoint = isinstance(provider, EndpointProvider) and provider.endpoints(credential)
+    return "its endpoint inside of runs" if has_endpoint else "nothing yet"
 
 
 def _read_secret(name: str) -> str:
@@ -171,4 +180,5 @@ def _providers() -> Sequence[CredentialProvider]:
 def _store() -> CredentialStore:
     from moat.store.credentials import CredentialStore
 
-    return CredentialStore(find_home(), warn=output.warn)
+    profile: str = click.get_current_context().meta.get(_PROFILE, "")
+    return CredentialStore(find_home(), warn=output.warn, profile=profile)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict
 
 import click
 
+from moat.api.errors import DaemonError, MoatError
 from moat.cli import output
+from moat.cli.logs import logs
 from moat.daemon import lifecycle
-from moat.paths import find_home
+from moat.daemon.environment import reduced
+from moat.daemon.process import living, set_kept
+from moat.daemon.protocol import GrantState, Health
+from moat.paths import Home, find_home, private_folder
+
+STATES = {"static": "not renewed", "fresh": "renewed", "failing": "cannot be renewed now", "revoked": "revoked"}
 
 
 @click.group()
@@ -16,17 +25,33 @@ def proxy() -> None:
     """Start, stop and look at the daemon that holds the credentials."""
 
 
+proxy.add_command(logs)
+
+
 @proxy.command()
-def start() -> None:
+@click.option("--foreground", is_flag=True, help="Stay, and show its log; for service managers.")
+@click.option("--keep", is_flag=True, help="Have it stay when it has nothing to do, until: moat proxy stop.")
+def start(foreground: bool, keep: bool) -> None:
     """Start the daemon, unless it runs. Every command that needs it does the same."""
-    health = lifecycle.ensure_running(find_home()).health()
-    output.say(f"the daemon runs (process {health.pid}, proxy port {health.proxy_port})")
+    home = find_home()
+    if keep:
+        private_folder(home.daemon)
+        set_kept(home, kept=True)
+    if foreground:
+        _become(home)
+    _say_running(lifecycle.ensure_running(home).health())
 
 
 @proxy.command()
 def stop() -> None:
     """Stop the daemon. Runs that still live lose their way out and are stopped."""
     output.say("the daemon is stopped" if lifecycle.stop(find_home()) else "the daemon was not running")
+
+
+@proxy.command()
+def restart() -> None:
+    """Replace the daemon by a new one. Live runs go on: the new one takes them over."""
+    _say_running(lifecycle.restart(find_home()).health())
 
 
 @proxy.command()
@@ -39,6 +64,50 @@ def status(as_json: bool) -> None:
     elif health is None:
         output.show("the daemon is not running")
     else:
-        output.show(f"the daemon runs since {health.started_at} (process {health.pid}, version {health.version})")
-        output.show(f"proxy port  {health.proxy_port}, worker process {health.worker_pid}")
-        output.show(f"live runs   {health.run_count}")
+        _show(health)
+
+
+def grant_line(state: GrantState) -> str:
+    """Return what is known about a grant in use, for people."""
+    parts = [STATES[state.state]]
+    if state.expires_at:
+        parts.append(f"expires {state.expires_at}")
+    if state.next_at:
+        parts.append(f"next {state.next_at}")
+    if state.problem:
+        parts.append(state.problem)
+    if state.state == "revoked":
+        option = f"--profile {state.profile} " if state.profile else ""
+        parts.append(f"run: moat grant {option}{state.grant}")
+    return "; ".join(parts)
+
+
+def _show(health: Health) -> None:
+    build = f"{health.version}, {health.commit[:12]}" if health.commit else health.version
+    output.show(f"the daemon runs since {health.started_at} (process {health.pid}, version {build})")
+    output.show(f"proxy port  {health.proxy_port}, worker process {health.worker_pid}")
+    if health.routing_port:
+        output.show(f"routing     http://localhost:{health.routing_port}/")
+    output.show(f"live runs   {health.run_count}")
+    for state in health.grants:
+        output.show(f"grant       {_name(state)}: {grant_line(state)}")
+
+
+def _name(state: GrantState) -> str:
+    return f"{state.grant} ({state.profile})" if state.profile else state.grant
+
+
+def _say_running(health: Health) -> None:
+    output.say(f"the daemon runs (process {health.pid}, proxy port {health.proxy_port})")
+
+
+def _become(home: Home) -> None:
+    """Become the daemon: this process is replaced by it, with its reduced environment."""
+    if (pid := living(home)) is not None:
+        raise DaemonError(f"the daemon runs already (process {pid})", hint="run: moat proxy stop")
+    command = [*lifecycle.COMMAND, "--home", str(home.root), "--foreground"]
+    sys.stdout.flush()
+    try:
+        os.execve(command[0], command, reduced(os.environ))  # noqa: S606 # no shell, our own interpreter
+    except OSError as failure:
+        raise MoatError(f"the daemon cannot be started: {failure}") from failure

@@ -19,6 +19,8 @@ from moat.cli.output import say, show, show_json, warn
 from moat.cli.run_words import as_json, as_text, end_line, own_secrets, start_line
 from moat.config.mounts import parse_mount
 from moat.config.settings import NetworkSettings, load_settings
+from moat.ids import checked_profile
+from moat.net.batch import batch_warnings
 from moat.net.rules import parse_rule
 from moat.paths import Home, find_home
 from moat.plugins.manager import Plugins
@@ -50,6 +52,7 @@ class RunCommand(click.Command):
 @click.command("run", cls=RunCommand)
 @click.argument("words", nargs=-1, metavar="[PATH]")
 @click.option("--grant", "grants", multiple=True, metavar="G", help="Spend this grant's credential for the run.")
+@click.option("--profile", envvar="MOAT_PROFILE", default="", metavar="P", help="Whose credentials to spend.")
 @click.option("-e", "--env", "variables", multiple=True, metavar="K=V", help="Set a variable inside.")
 @click.option("--mount", "mounts", multiple=True, metavar="SRC[:DST][:ro]", help="Show a host path inside.")
 @click.option("--runtime", envvar="MOAT_RUNTIME", default="", metavar="R", help="bubblewrap, docker or process.")
@@ -66,6 +69,7 @@ def run(
     ctx: click.Context,
     words: tuple[str, ...],
     grants: tuple[str, ...],
+    profile: str,
     variables: tuple[str, ...],
     mounts: tuple[str, ...],
     runtime: str,
@@ -99,6 +103,7 @@ def run(
         runtime=runtime or settings.runtime,
         image=image or settings.image,
         allow_sockets=allow_socket,
+        profile=checked_profile(profile),
     )
     return _rehearse(spec, home, in_json) if dry_run else _run(spec, home)
 
@@ -163,7 +168,7 @@ def _announce(prepared: Prepared, spec: RunSpec, sandbox: Sandbox) -> None:
 
 
 def _warn(prepared: Prepared, spec: RunSpec) -> None:
-    warnings = [*prepared.plan.warnings, *own_secrets(spec.env)]
+    warnings = [*prepared.plan.warnings, *own_secrets(spec.env), *batch_warnings(spec.policy)]
     if seen := describe(exposed_secrets(prepared.facts.paths[spec.workspace].resolved)):
         warnings.append(seen)
     if not prepared.runtime.sealed:

@@ -11,14 +11,20 @@
       allow_cidrs: [10.0.0.0/8]
       proxy: http://proxy.corp.example:3128
       no_proxy: ["*.corp.example"]
+    daemon:
+      idle_minutes: 5
+    routing:
+      port: 8080
 
 YAML and pydantic are imported only when the file exists: most installations have none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ipaddress
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
 
 DEFAULT_IMAGE = "debian:bookworm-slim"
 
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _DIRECT = re.compile(r"\*|(?:\*\.)?(?:\[[0-9A-Fa-f:.]+\]|[^\s:/@*\[\]]+)(?::[0-9]{1,5})?")
 _PLACE = re.compile(r"(?:\[([^]]*)\]|([^:]*))(?::([0-9]{1,5}))?")
 
@@ -69,6 +76,24 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DaemonSettings:
+    """How the daemon lives. idle_minutes: it leaves after so long without runs; 0 is never."""
+
+    idle_minutes: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingSettings:
+    """Where ports of runs are reached from outside. port: on loopback."""
+
+    port: int = 8080
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port < 65_536:
+            raise ValueError(f"{self.port} is not a port")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything config.yaml may say. runtime: empty means automatic."""
 
@@ -76,6 +101,8 @@ class Settings:
     image: str = DEFAULT_IMAGE
     runtime: str = ""
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    daemon: DaemonSettings = field(default_factory=DaemonSettings)
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
 
 
 def load_settings(home: Home) -> Settings:
@@ -116,6 +143,8 @@ def _parsed(path: Path, text: str) -> object:
         mark = getattr(failure, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         raise UsageError(f"{path} is not YAML{where}", hint=f"edit {path}") from None
+    except _UNREADABLE as failure:  # PyYAML's constructors, of dates that do not exist and their like
+        raise UsageError(f"{path} holds a value that is none: {failure}"[:300], hint=f"edit {path}") from None
 
 
 def _checked(path: Path, values: object) -> Settings:
@@ -124,13 +153,17 @@ def _checked(path: Path, values: object) -> Settings:
     if not isinstance(values, dict):
         raise UsageError(f"{path} must be a mapping of settings", hint=f"edit {path}")
     _refuse_unknown(path, "", values, Settings)
-    for name, kind in (("network", NetworkSettings), ("upstream", UpstreamSettings)):
+    sections = {"network": NetworkSettings, "upstream": UpstreamSettings, "daemon": DaemonSettings,
+                "routing": RoutingSettings}  # fmt: skip
+    for name, kind in sections.items():
         if isinstance(section := values.get(name), dict):
             _refuse_unknown(path, f"{name}.", section, kind)
     try:
         settings = TypeAdapter(Settings).validate_python(values)
     except ValidationError as failure:
         raise _explained(path, failure) from None
+    if not 0 <= settings.daemon.idle_minutes < math.inf:
+        raise UsageError(f"{path}: daemon.idle_minutes is no time", hint="write minutes, 0 for never")
     return replace(settings, upstream=_checked_upstream(path, settings.upstream))
 
 
@@ -153,7 +186,9 @@ def _checked_upstream(path: Path, upstream: UpstreamSettings) -> UpstreamSetting
     """Return upstream with an absolute bundle path and lower-case hosts; relative paths start at the settings file."""
     bundle = upstream.ca_bundle
     if bundle is not None:
-        bundle = path.parent / bundle.expanduser()
+        with contextlib.suppress(RuntimeError):  # no such user: then there is no such file either
+            bundle = bundle.expanduser()
+        bundle = path.parent / bundle
         if not bundle.is_file():
             raise UsageError(f"{path}: upstream.ca_bundle: there is no file {bundle}", hint=f"edit {path}")
     for host, place in upstream.resolve.items():

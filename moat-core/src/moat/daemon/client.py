@@ -6,16 +6,20 @@ subclass that it was there, with its hint.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
+import os
 import socket
+import struct
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from moat.api import errors
-from moat.api.errors import DaemonError, MoatError
+from moat.api.errors import DaemonError, DaemonUnreached, MoatError
 from moat.api.runs import RunInfo
 from moat.daemon.protocol import (
     EndRequest,
@@ -23,8 +27,11 @@ from moat.daemon.protocol import (
     PatchRequest,
     RegisterRequest,
     RegisterResponse,
+    RouteRequest,
+    RouteResponse,
     SetupRequest,
     SetupResponse,
+    needed_capabilities,
 )
 from moat.paths import Home, socket_address
 from moat.trace.values import decode
@@ -34,6 +41,7 @@ T = TypeVar("T")
 HEALTH_TIMEOUT_S = 3.0  # a daemon that needs longer to say that it is there is not well
 TIMEOUT_S = 60.0  # a keyring may ask the user for a password meanwhile
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_CREDENTIALS = struct.Struct("iII")  # process, user, group
 _RESTART = "run: moat proxy stop"
 
 
@@ -48,11 +56,16 @@ class DaemonClient:
         return self._ask(Health, "GET", "/v1/health", timeout_s=timeout_s)
 
     def setup(self, request: SetupRequest) -> SetupResponse:
-        """Return what grants and plugins put into a run; changes nothing."""
+        """Return what grants and plugins put into a run; changes nothing. Raises DaemonError like register."""
+        self._check_understood(request)
         return self._ask(SetupResponse, "POST", "/v1/setup", asdict(request))
 
     def register(self, request: RegisterRequest) -> RegisterResponse:
-        """Make a run known. Raises GrantMissing, StoreLocked, PlanConflict, UsageError and the like."""
+        """Make a run known. Raises GrantMissing, StoreLocked, PlanConflict, UsageError and the like.
+
+        Raises DaemonError, and makes no run, when the daemon is too old for a part of request, and would leave it out.
+        """
+        self._check_understood(request)
         return self._ask(RegisterResponse, "POST", "/v1/runs", asdict(request))
 
     def tell_container(self, token: str, container_id: str) -> None:
@@ -70,9 +83,29 @@ class DaemonClient:
             raise DaemonError("the daemon's answer is no list of runs", hint=_RESTART)
         return [_decoded(RunInfo, each) for each in answer]
 
+    def run(self, run_id: str) -> RunInfo:
+        """Return one run, live or ended. Raises RunNotFound."""
+        return self._ask(RunInfo, "GET", f"/v1/runs/{quote(run_id, safe='')}")
+
+    def route(self, agent: str, request: RouteRequest) -> RouteResponse:
+        """Have ports of a live run reached under a name. Raises UsageError, PlanConflict, RunNotFound."""
+        return self._ask(RouteResponse, "POST", f"/v1/routes/{quote(agent, safe='')}", asdict(request))
+
+    def unroute(self, agent: str) -> None:
+        """Have a name lead nowhere any more."""
+        self._call("DELETE", f"/v1/routes/{quote(agent, safe='')}")
+
     def shutdown(self, timeout_s: float = TIMEOUT_S) -> None:
         """Ask the daemon to finish; it may live a moment longer."""
         self._call("POST", "/v1/shutdown", timeout_s=timeout_s)
+
+    def _check_understood(self, request: SetupRequest | RegisterRequest) -> None:
+        if not (needed := needed_capabilities(request)):
+            return
+        health = self.health()
+        if unknown := [name for name in needed if name not in health.capabilities]:
+            problem = f"the running daemon (version {health.version}) does not know: {', '.join(unknown)}"
+            raise DaemonError(problem, hint="run: moat proxy restart")
 
     def _ask(
         self, kind: type[T], method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S
@@ -89,11 +122,15 @@ class DaemonClient:
             connection.request(method, path, payload, headers)
             response = connection.getresponse()
             data = response.read(MAX_ANSWER_BYTES)
+            if response.length:  # what is still to come
+                raise ConnectionResetError("the answer broke off")
             return _answer(response.status, data)
         except TimeoutError:
             raise DaemonError(f"the daemon did not answer within {timeout_s:g} s", hint=_RESTART) from None
-        except (OSError, http.client.HTTPException) as failure:
-            raise DaemonError(f"the daemon cannot be reached: {failure}", hint="run: moat proxy start") from failure
+        except OSError as failure:
+            raise DaemonUnreached(f"the daemon cannot be reached: {failure}", hint="run: moat proxy start") from failure
+        except http.client.HTTPException as failure:
+            raise DaemonError(f"the daemon does not speak HTTP: {failure}", hint=_RESTART) from failure
         finally:
             connection.close()
 
@@ -111,10 +148,18 @@ class _UnixConnection(http.client.HTTPConnection):
         sock.settimeout(self.timeout)
         try:
             sock.connect(socket_address(self._path))
+            _check_owner(sock)
         except BaseException:
             sock.close()
             raise
         self.sock = sock
+
+
+def _check_owner(sock: socket.socket) -> None:
+    """Refuse to tell anything to a daemon of another user's, should one listen here (unix(7): struct ucred)."""
+    _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    if uid != os.geteuid():
+        raise ConnectionRefusedError(errno.EACCES, "it belongs to another user")
 
 
 def _answer(status: int, data: bytes) -> object:

@@ -1,8 +1,8 @@
 """The daemon's composition root: makes every part, hands them to each other, and ends them in order. Decides nothing.
 
-start   sweep ─▶ worker in force ─▶ socket served
-group   worker.serve · records.flush_forever · one watch a run
-stop    runs lost ─▶ requests drained ─▶ worker ended ─▶ everything flushed
+start   runs.json read ─▶ sweep ─▶ worker in force ─▶ runs back ─▶ socket served
+group   worker.serve · records.flush_forever · ledger.keep · restore, rounds, idle · one watch a run
+stop    requests drained ─▶ runs ended, or kept for the next daemon ─▶ worker ended ─▶ everything flushed
 """
 
 from __future__ import annotations
@@ -12,31 +12,47 @@ import logging
 import os
 import shutil
 import signal
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
+from aiohttp.web import AppRunner
+
 import moat
 from moat.api.errors import UsageError
 from moat.api.runs import RunInfo
-from moat.config.settings import load_settings
+from moat.config.settings import DaemonSettings, load_settings
+from moat.daemon import answers
+from moat.daemon.answers import Answers
+from moat.daemon.audience import Audience
+from moat.daemon.build import commit
+from moat.daemon.captures import Captures, Means
 from moat.daemon.environment import reduced
+from moat.daemon.front import Front
 from moat.daemon.grants import Grants
-from moat.daemon.listening import listening
+from moat.daemon.handlers import Handlers
+from moat.daemon.idle import Idle
+from moat.daemon.ledger import Ledger
+from moat.daemon.listening import listening_again
 from moat.daemon.parts import Parts
-from moat.daemon.process import Card, read_card, start_time, write_card
+from moat.daemon.presence import Presence
+from moat.daemon.process import Card, boot_id, is_kept, read_card, remove_lock, start_time, write_card
 from moat.daemon.protocol import Health
 from moat.daemon.reaper import RuntimeReaper
 from moat.daemon.records import Records
 from moat.daemon.registry import Registry
 from moat.daemon.runs import Runs
 from moat.daemon.server import Server, bind, serve
-from moat.daemon.sweep import sweep
+from moat.daemon.services import Services
+from moat.daemon.state import load, render, state_file
+from moat.daemon.sweep import still_live, sweep
 from moat.daemon.upstream import Installation
 from moat.daemon.watch import REAP_TIMEOUT_S
 from moat.daemon.worker import COMMAND, Worker
 from moat.log import Redactor
-from moat.paths import Home
+from moat.paths import Home, write_private
 from moat.plugins.manager import Plugins
 from moat.proxy.ca import load_or_make
 from moat.proxy.messages import Configure
@@ -45,6 +61,7 @@ from moat.trace.network import NetworkLog
 from moat.trace.store import RunStore
 
 PREFERRED_PORT = 19080
+PORT_PATIENCE_S = 3.0  # for the worker of a killed daemon to let go of the port
 
 log = logging.getLogger(__name__)
 
@@ -57,46 +74,152 @@ class Identity:
     born: datetime
 
 
+class Leaving:
+    """How the daemon is asked to end, and whether its runs go on: after a signal, and when it is idle, they do."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.keeps_runs = True
+        self.first: list[Callable[[], object]] = []  # called at once, before anything is taken down
+
+    def keep(self) -> None:
+        """End, and leave the runs to the next daemon."""
+        for function in self.first:
+            function()
+        self.asked.set()
+
+    def end_runs(self) -> None:
+        """End, and the runs with it."""
+        self.keeps_runs = False
+        self.keep()
+
+
 async def run_daemon(home: Home, redactor: Redactor) -> None:
-    """Serve until SIGTERM, SIGINT or a shutdown request, then end in order. The caller holds the daemon's lock."""
-    leave = asyncio.Event()
+    """Serve until a signal, a shutdown request or long idleness, then end in order. The caller holds the lock."""
+    leaving = Leaving()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, leave.set)
-    listener = listening((_last_port(home), PREFERRED_PORT, 0))
+        asyncio.get_running_loop().add_signal_handler(number, leaving.keep)
+    listener = await listening_again(_last_port(home), (PREFERRED_PORT, 0), PORT_PATIENCE_S)
     identity = Identity(listener.getsockname()[1], datetime.now(UTC))
-    parts = await asyncio.to_thread(make_parts, home, redactor, identity.proxy_port)
-    lost = sweep(home, parts.store)
+    audience = Audience()
+    parts = await asyncio.to_thread(make_parts, home, redactor, identity.proxy_port, audience)
+    before = still_live(parts.store, load(home, boot_id()))
+    lost = sweep(home, parts.store, {entry.run_id for entry in before})
     async with asyncio.TaskGroup() as group:
         group.create_task(parts.worker.serve(), name="worker")
-        flushing = group.create_task(parts.records.flush_forever(), name="flush")
+        group.create_task(parts.ledger.keep(), name="ledger")
         runs = Runs(parts, group)
         parts.worker.configure(_first_configuration(parts.installation))
         parts.worker.listen("", "token", listener)
         await parts.worker.barrier()
-        reaping = [group.create_task(_reap(parts, info), name=f"reap {info.run_id}") for info in lost]
-        server = Server(runs, partial(_health, identity, parts), leave.set)
+        runs.restore.begin(before)
+        background = [group.create_task(_reap(parts, info), name=f"reap {info.run_id}") for info in lost]
+        services = Services(parts, audience, CredentialStore(home), runs.connect, redactor)
+        server = _served(runs, parts, services, partial(_health, identity, parts, services), leaving)
         runner = await serve(server.application(), bind(home.daemon / "daemon.sock"))
         _write_card(home, identity)
-        log.info("daemon ready", extra={"proxy_port": identity.proxy_port})
+        background += _background(group, parts, runs, redactor, services) + services.begin(group)
+        presence = Presence(home, runner, partial(_write_card, home, identity), partial(_give_way, parts))
+        background += _staying(group, presence, parts, lambda: _is_busy(home, runs, server), leaving)
+        log.info("daemon ready", extra={"proxy_port": identity.proxy_port, "restored": len(before)})
 
-        await leave.wait()
-        server.is_leaving = True
-        await runner.cleanup()  # first: a registration that is under way still makes a run
-        await runs.lose_all()
-        await parts.worker.stop()
-        for task in (flushing, *reaping):
+        await leaving.asked.wait()
+        await _end(leaving, parts, runs, server, runner, services)
+        for task in background:
             task.cancel()
+    _tidied(home, parts)
+
+
+def _tidied(home: Home, parts: Parts) -> None:
+    """Leave nothing in memory, and no lock."""
     parts.records.flush()
-    (home.daemon / "daemon.sock").unlink(missing_ok=True)
-    log.info("daemon ended")
+    remove_lock(home)
+    log.info("daemon ended", extra={"kept_runs": len(parts.registry)})
 
 
-def make_parts(home: Home, redactor: Redactor, proxy_port: int) -> Parts:
+def _served(
+    runs: Runs, parts: Parts, services: Services, health: Callable[[], Health], leaving: Leaving
+) -> Server:  # fmt: skip
+    """Return the API."""
+    front = Front(runs, parts.registry, parts.store, services.routes)
+    return Server(front, health, leaving.end_runs, Handlers(front, services.events).add_to)
+
+
+def _background(
+    group: asyncio.TaskGroup, parts: Parts, runs: Runs, redactor: Redactor, services: Services
+) -> list[asyncio.Task[None]]:
+    """Start what goes on as long as the daemon lives."""
+    return [
+        group.create_task(parts.records.flush_forever(), name="flush"),
+        group.create_task(runs.restore.resolve_forever(), name="restore"),
+        group.create_task(runs.rounds.forever(), name="rounds"),
+        group.create_task(_captures(parts, redactor, services).forever(), name="captures"),
+        group.create_task(_answers(parts, redactor).forever(), name="answers"),
+    ]
+
+
+def _staying(
+    group: asyncio.TaskGroup, presence: Presence, parts: Parts, is_busy: Callable[[], bool], leaving: Leaving
+) -> list[asyncio.Task[None]]:
+    """Start what decides how long the daemon stays."""
+    idle = Idle(_idle_limit(parts.installation), time.monotonic)
+    looking = group.create_task(presence.forever(), name="presence")
+    leaving.first.append(looking.cancel)  # or it would put back what is taken down on purpose
+    return [looking, group.create_task(idle.forever(is_busy, leaving.keep), name="idle")]
+
+
+def _captures(parts: Parts, redactor: Redactor, services: Services) -> Captures:
+    """Return who takes the tokens that the worker captures."""
+    vault, answer = CredentialStore(parts.home), parts.worker.answer
+    means = Means(parts.registry, vault, parts.grants.provider, redactor.learn, services.renew, answer)
+    captures = Captures(means)
+    parts.worker.takers["captured"] = captures.take
+    return captures
+
+
+def _answers(parts: Parts, redactor: Redactor) -> Answers:
+    """Return who has providers answer what runs ask at endpoints."""
+    vault, answer = CredentialStore(parts.home), parts.worker.answer
+    means = answers.Means(parts.registry, vault, parts.grants, redactor.learn, answer)
+    answering = Answers(means)
+    parts.worker.takers["ask"] = answering.take
+    return answering
+
+
+async def _end(
+    leaving: Leaving, parts: Parts, runs: Runs, server: Server, runner: AppRunner, services: Services
+) -> None:
+    """Take no more requests, answer those that are under way, let the runs go or end them, write everything down."""
+    if leaving.keeps_runs:
+        await runs.calm()
+    server.is_leaving = True
+    services.events.close()  # or its streams would hold up the end of requests
+    (parts.home.daemon / "daemon.sock").unlink(missing_ok=True)  # first: who comes now finds nobody, and tries again
+    await runner.cleanup()  # a registration that is under way still makes a run
+    await (runs.leave() if leaving.keeps_runs else runs.lose_all())
+    await parts.worker.stop()
+    await parts.ledger.close()
+
+
+def _give_way(parts: Parts) -> None:
+    """End at once, touching no file any more: they are another daemon's now, and so are the runs."""
+    parts.records.flush()
+    os._exit(1)
+
+
+def _is_busy(home: Home, runs: Runs, server: Server) -> bool:
+    return runs.is_busy or server.in_flight > 0 or is_kept(home)
+
+
+def make_parts(home: Home, redactor: Redactor, proxy_port: int, audience: Audience) -> Parts:
     """Return the parts of a daemon. Blocking: reads files, loads plugins, makes the CA if there is none."""
     plugins = Plugins.load()
+    audience.add(plugins)
     authority = load_or_make(home.ca)
     registry, store = Registry(), RunStore(home)
-    records = Records(registry, store, NetworkLog(), plugins)
+    ledger = Ledger(partial(_rendered, registry, boot_id()), partial(write_private, state_file(home)))
+    registry.on_change = ledger.changed
+    records = Records(registry, store, NetworkLog(), audience)
     return Parts(
         home=home,
         installation=Installation(authority.certificate_pem, authority.key_pem, partial(load_settings, home)),
@@ -105,10 +228,23 @@ def make_parts(home: Home, redactor: Redactor, proxy_port: int) -> Parts:
         worker=Worker(records, home.daemon / "daemon.log", reduced(os.environ), COMMAND),
         records=records,
         store=store,
-        observers=plugins,
+        observers=audience,
         reaper=RuntimeReaper(plugins),
         proxy_port=proxy_port,
+        ledger=ledger,
     )
+
+
+def _rendered(registry: Registry, boot: str) -> bytes:
+    return render(registry, boot)
+
+
+def _idle_limit(installation: Installation) -> float:
+    """Return after how many seconds without runs the daemon leaves; 0 is never."""
+    try:
+        return installation.settings().daemon.idle_minutes * 60
+    except UsageError:  # told to whoever registers a run
+        return DaemonSettings().idle_minutes * 60
 
 
 def _first_configuration(installation: Installation) -> Configure:
@@ -129,7 +265,7 @@ async def _reap(parts: Parts, info: RunInfo) -> None:
         log.exception("a lost run could not be reaped", extra={"run_id": info.run_id})
 
 
-def _health(identity: Identity, parts: Parts) -> Health:
+def _health(identity: Identity, parts: Parts, services: Services) -> Health:
     return Health(
         pid=os.getpid(),
         version=moat.__version__,
@@ -138,15 +274,22 @@ def _health(identity: Identity, parts: Parts) -> Health:
         started_at=identity.born.isoformat(timespec="seconds"),
         uptime_s=(datetime.now(UTC) - identity.born).total_seconds(),
         worker_pid=parts.worker.pid,
+        commit=commit(),
+        routing_port=services.routes.port,
+        grants=services.refreshers.states(),
     )
 
 
 def _last_port(home: Home) -> int:
     card = read_card(home)
-    return card.proxy_port if card is not None else PREFERRED_PORT
+    return card.proxy_port if card is not None else 0
 
 
 def _write_card(home: Home, identity: Identity) -> None:
     pid = os.getpid()
     started_at = identity.born.isoformat(timespec="seconds")
-    write_card(home, Card(pid, start_time(pid) or 0, moat.__version__, identity.proxy_port, started_at))
+    card = Card(pid, start_time(pid) or 0, moat.__version__, identity.proxy_port, started_at, boot_id())
+    try:
+        write_card(home, card)
+    except OSError as failure:  # a full disk; tried again every second
+        log.warning("the daemon's card could not be written", extra={"problem": str(failure)})

@@ -2,7 +2,8 @@
 
     grant names ──▶ store ──▶ Credential ──▶ provider.rules ─────────┐
                                         └──▶ provider.container ─────┼──▶ Resolved
-    RunSpec ──▶ moat_configure_run of every plugin ──────────────────┘
+    RunSpec ──▶ moat_configure_run of every plugin ──────────────────┤
+    Extras of the registration ──▶ `given` ──────────────────────────┘
 
 The store's key is asked for here and not before: a locked keyring is an error of this one request.
 """
@@ -10,17 +11,33 @@ The store's key is asked for here and not before: a locked keyring is an error o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from moat.api.container import ContainerSetup, merge
 from moat.api.credentials import Credential, CredentialProvider
-from moat.api.endpoints import Endpoint, EndpointProvider
-from moat.api.errors import GrantMissing, PlanConflict, PluginError, UsageError
-from moat.api.rules import AddHeader, ReplaceToken, Rule, SetHeader
+from moat.api.endpoints import (
+    Endpoint,
+    EndpointProvider,
+    Forward,
+    ProxyPath,
+    Question,
+    Reply,
+    Respond,
+    Stream,
+    Tcp,
+    UnixPath,
+)
+from moat.api.errors import GrantFailed, GrantMissing, PlanConflict, PluginError, UsageError
+from moat.api.rules import AddHeader, ReplaceToken, Rewriter, RewriteResponse, Rule, SetHeader
 from moat.api.runs import Contribution, RunSpec
+from moat.daemon import given
+from moat.daemon.extras import Extras
 from moat.ids import checked_name
 from moat.log import Redactor
+from moat.plugins.discovery import rewriter_candidate
+
+NO_EXTRAS = Extras()
 
 
 class CredentialSource(Protocol):
@@ -28,6 +45,10 @@ class CredentialSource(Protocol):
 
     def load(self, name: str) -> Credential:
         """Return a credential. Raises GrantMissing, StoreLocked or StoreCorrupt."""
+        ...
+
+    def in_profile(self, profile: str) -> CredentialSource:
+        """Return the credentials of a profile, "" is the default one."""
         ...
 
 
@@ -40,6 +61,10 @@ class Contributors(Protocol):
 
     def endpoint_provider(self, name: str) -> EndpointProvider | None:
         """Return what serves the endpoints of a grant, if anything does."""
+        ...
+
+    async def respond(self, question: Question, credential: Credential) -> Reply:
+        """Return the answer of credential's provider. Raises PluginError."""
         ...
 
     def configure_run(self, spec: RunSpec) -> Sequence[tuple[str, Contribution]]:
@@ -69,9 +94,18 @@ class Grants:
         self._plugins = plugins
         self._redactor = redactor
 
-    def resolve(self, spec: RunSpec) -> Resolved:
+    def provider(self, name: str) -> CredentialProvider:
+        """Return whose credentials a grant's are. Raises UsageError, PluginError."""
+        return self._plugins.credential_provider(name)
+
+    async def respond(self, question: Question, credential: Credential) -> Reply:
+        """Return the answer of credential's provider. Raises PluginError."""
+        return await self._plugins.respond(question, credential)
+
+    def resolve(self, spec: RunSpec, extras: Extras = NO_EXTRAS) -> Resolved:
         """Return what a run with these grants gets; the secrets are taught to the redactor first.
 
+        extras: what its registration brought beyond them.
         Raises UsageError for a grant that no plugin provides, GrantMissing naming all that are not stored, StoreLocked,
         StoreCorrupt, PluginError of a plugin that fails, and PlanConflict when two contributors disagree.
         """
@@ -79,33 +113,61 @@ class Grants:
         rules: list[Rule] = []
         setups: list[tuple[str, ContainerSetup]] = []
         endpoints: list[Endpoint] = []
-        for provider, credential in zip(providers, self._load([each.name for each in providers]), strict=True):
+        store = self._store.in_profile(spec.profile) if providers else self._store
+        for provider, credential in zip(providers, _load(store, [each.name for each in providers]), strict=True):
             rules += self._taught(credential, provider.rules(credential))
             setups.append((f"the grant {provider.name}", provider.container(credential)))
             endpoints += self._endpoints(credential)
         for owner, contribution in self._plugins.configure_run(spec):
             rules += self._learned(contribution.rules)
             setups.append((owner, contribution.setup))
+        if extras != NO_EXTRAS:
+            given = self._given(spec, extras)
+            rules, endpoints = [*given.rules, *rules], [*endpoints, *given.endpoints]
         return Resolved(tuple(rules), merge(setups), _distinct(endpoints))
 
-    def _load(self, names: Sequence[str]) -> list[Credential]:
-        found: list[Credential] = []
-        missing: list[tuple[str, GrantMissing]] = []
-        for name in names:
-            try:
-                found.append(self._store.load(name))
-            except GrantMissing as absent:
-                missing.append((name, absent))
-        if missing:
-            raise _all_missing(missing)
-        return found
+    def _given(self, spec: RunSpec, extras: Extras) -> Resolved:
+        """Return what the registration itself brought; its own rules come first, and so win."""
+        given.check(extras)
+        rules = list(self._learned(given.rules_of(extras)))
+        relays = given.mcp_endpoints(extras.mcp_servers, self._store.in_profile(spec.profile).load)
+        endpoints = list(self._learned_of(relays))
+        if extras.aws_config is not None:
+            of_role, at_role = self._given_role(spec, given.aws_credential(extras.aws_config))
+            rules, endpoints = [*rules, *of_role], [*endpoints, *at_role]
+        return Resolved(tuple(rules), endpoints=tuple(endpoints))
+
+    def _given_role(self, spec: RunSpec, credential: Credential) -> tuple[Sequence[Rule], Sequence[Endpoint]]:
+        if credential.provider in spec.grants:
+            raise UsageError("aws_config and the grant aws are two roles for one run", hint="leave out one of them")
+        try:
+            of_role = self._taught(credential, self._plugins.credential_provider(credential.provider).rules(credential))
+            at_role = self._endpoints(credential)
+        except GrantFailed as refused:
+            raise UsageError(f"aws_config: {refused.problem}", hint=refused.hint) from None
+        if not of_role and not at_role:
+            raise UsageError("the installed AWS provider serves no runs", hint="run: pip install -U moat-provider-aws")
+        return of_role, at_role
 
     def _endpoints(self, credential: Credential) -> Sequence[Endpoint]:
         provider = self._plugins.endpoint_provider(credential.provider)
-        endpoints = () if provider is None else provider.endpoints(credential)
+        found = () if provider is None else provider.endpoints(credential)
+        # Who answers is asked by the grant's name, so that one provider cannot answer in another's.
+        own = [replace(each, grant=credential.provider) if isinstance(each.how, Respond) else each for each in found]
+        return self._learned_of(own)
+
+    def _learned_of(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         for endpoint in endpoints:
-            self._learned(endpoint.how.rules)
-            self._redactor.learn(endpoint.how.upstream.client_certificate)
+            match endpoint.how:
+                case Forward(upstream, rules):
+                    self._learned(rules)
+                    self._redactor.learn(upstream.client_certificate)
+                case Stream(upstream, prelude):
+                    self._redactor.learn(prelude.decode("latin-1").strip())
+                    self._redactor.learn(upstream.client_certificate)
+                case Respond(reply=Reply(secrets=secrets)):
+                    for secret in secrets:
+                        self._redactor.learn(secret)
         return endpoints
 
     def _taught(self, credential: Credential, rules: Sequence[Rule]) -> Sequence[Rule]:
@@ -113,20 +175,48 @@ class Grants:
         return self._learned(rules)
 
     def _learned(self, rules: Sequence[Rule]) -> Sequence[Rule]:
+        for rule in rules:
+            if isinstance(rule, RewriteResponse) and isinstance(rule.how, Rewriter):
+                rewriter_candidate(rule.how.name)  # what is not installed is told now and not with the first answer
         for value in _values(rules):
             self._redactor.learn(value)
             self._redactor.learn(value.rpartition(" ")[2])  # without its scheme: base64 of a secret is a secret
         return rules
 
 
+def _load(store: CredentialSource, names: Sequence[str]) -> list[Credential]:
+    found: list[Credential] = []
+    missing: list[tuple[str, GrantMissing]] = []
+    for name in names:
+        try:
+            found.append(store.load(name))
+        except GrantMissing as absent:
+            missing.append((name, absent))
+    if missing:
+        raise _all_missing(missing)
+    return found
+
+
 def _distinct(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
     owners: dict[str, str] = {}
     for endpoint in endpoints:
-        if (owner := owners.setdefault(endpoint.where.prefix, endpoint.grant)) != endpoint.grant:
-            raise PlanConflict(f"the grants {owner} and {endpoint.grant} both want {endpoint.where.prefix}")
+        place = _place(endpoint)
+        if (owner := owners.setdefault(place, endpoint.grant)) != endpoint.grant:
+            raise PlanConflict(f"the grants {owner} and {endpoint.grant} both want {place}")
     if len(owners) < len(endpoints):
-        raise PluginError("a provider wants one path for two endpoints", hint="run: moat plugins")
+        raise PluginError("a provider wants one place for two endpoints", hint="run: moat plugins")
     return tuple(endpoints)
+
+
+def _place(endpoint: Endpoint) -> str:
+    """Return what no two endpoints may share."""
+    match endpoint.where:
+        case ProxyPath(prefix):
+            return prefix
+        case Tcp(name, port):
+            return f"{name}:{port}"
+        case UnixPath(path):
+            return path
 
 
 def _values(rules: Sequence[Rule]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Starts, finds and stops the daemon, from any command. Standard library only, like the client.
 
-    ensure_running: healthy? ── yes ──▶ client
+    ensure_running: healthy? ── yes ─▶ older than us, and hands its runs over? ─ no ──▶ client
+                     │                  └ yes ─▶ spawn lock ─▶ asked to leave ─▶ spawned again: runs restored
                      └ no ─▶ spawn lock ─▶ healthy now? ─▶ alive but silent? error ─▶ dead: spawn ─▶ wait for health
 
 The daemon outlives whoever spawned it and gets nothing of the caller: not its tokens, its folder or its terminal.
@@ -11,27 +12,32 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from moat.api.errors import DaemonError
+import moat
+from moat.api.errors import DaemonError, DaemonLeaving, DaemonUnreached
 from moat.daemon.client import HEALTH_TIMEOUT_S, DaemonClient
 from moat.daemon.environment import reduced
-from moat.daemon.process import exclusively, living, send_signal
+from moat.daemon.process import exclusively, living, send_signal, set_kept
 from moat.daemon.protocol import Health
-from moat.paths import Home, private_folder
+from moat.daemon.versions import should_replace
+from moat.paths import Home, private_folder, set_aside
 
 T = TypeVar("T")
 
 COMMAND = (sys.executable, "-P", "-m", "moat.daemon.main")  # -P: no module of the current folder, which is /
 START_TIMEOUT_S = 20.0  # a cold start on a slow disk; a warm one takes well under a second
 STOP_TIMEOUT_S = 15.0  # the daemon's own bound for an orderly end, and some
+LEAVE_TIMEOUT_S = 25.0  # as before, and until no run is half started
 KILL_TIMEOUT_S = 5.0
 SHUTDOWN_TIMEOUT_S = 5.0  # for the answer alone
 LOG_LINES_SHOWN = 8
+_ATTEMPTS = 3
 _POLL_S = 0.02
 
 
@@ -42,12 +48,39 @@ def ensure_running(home: Home) -> DaemonClient:
     does not answer: that one is never replaced behind its back, since it holds the doors of live runs.
     """
     client = DaemonClient(home)
-    if _health(client) is not None:
+    if _is_good(_health(client)):
         return client
     with exclusively(home.daemon / "spawn.lock"):
-        if _health(client) is None:
+        health = _health(client)
+        if health is not None and not _is_good(health):
+            _leave(home)
+            health = None
+        if health is None:
             _start(home, client)
     return client
+
+
+def restart(home: Home) -> DaemonClient:
+    """Replace the daemon by a new one, which takes the live runs over; without one, start it. Raises DaemonError."""
+    with exclusively(home.daemon / "spawn.lock"):
+        if living(home) is not None:
+            _leave(home)
+        client = DaemonClient(home)
+        _start(home, client)
+    return client
+
+
+def patiently(home: Home, client: DaemonClient, ask: Callable[[DaemonClient], T]) -> T:
+    """Return what ask gets of the daemon, or of the next one should this one be leaving just now.
+
+    For what may be asked twice: a registration that got no answer is refused as used before, and reaped.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return ask(client)
+        except (DaemonLeaving, DaemonUnreached):
+            client = ensure_running(home)
+    return ask(client)
 
 
 def status(home: Home) -> Health | None:
@@ -58,9 +91,11 @@ def status(home: Home) -> Health | None:
 def stop(home: Home) -> bool:
     """End the daemon and wait until it is gone; False when none was running. One that hangs is killed.
 
-    Raises DaemonError when it cannot be ended.
+    Its runs end with it, and `moat proxy start --keep` is over. Raises DaemonError when it cannot be ended.
     """
     with exclusively(home.daemon / "spawn.lock"):
+        with contextlib.suppress(OSError):
+            set_kept(home, kept=False)
         if living(home) is None:
             return False
         with contextlib.suppress(DaemonError):
@@ -84,6 +119,16 @@ def log_tail(home: Home, lines: int = LOG_LINES_SHOWN) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
+def _is_good(health: Health | None) -> bool:
+    return health is not None and not should_replace(moat.__version__, health)
+
+
+def _leave(home: Home) -> None:
+    """Have the daemon leave its runs to the next one. Raises DaemonError when it does not."""
+    if send_signal(home, signal.SIGTERM) and not _gone(home, LEAVE_TIMEOUT_S):
+        raise DaemonError("the daemon does not leave", hint="run: moat proxy stop")
+
+
 def _start(home: Home, client: DaemonClient) -> None:
     if _patient_health(home, client) is not None:
         return
@@ -102,8 +147,7 @@ def _patient_health(home: Home, client: DaemonClient) -> Health | None:
 
 
 def _spawn(home: Home) -> subprocess.Popen[bytes]:
-    private_folder(home.daemon)
-    log_file = os.open(home.daemon / "daemon.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    log_file = _open_log(home)
     try:
         return subprocess.Popen(
             [*COMMAND, "--home", str(home.root)],
@@ -116,6 +160,19 @@ def _spawn(home: Home) -> subprocess.Popen[bytes]:
         )
     finally:
         os.close(log_file)
+
+
+def _open_log(home: Home) -> int:
+    file = home.daemon / "daemon.log"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        private_folder(home.daemon)
+        if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode):
+            set_aside(file)
+        return os.open(file, flags, 0o600)
+    except OSError as failure:
+        hint = "is the disk full, or the folder read-only? run: moat doctor"
+        raise DaemonError(f"{file} cannot be opened: {os.strerror(failure.errno or 0)}", hint=hint) from failure
 
 
 def _failed(home: Home, process: subprocess.Popen[bytes]) -> DaemonError:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
+import time
 from collections.abc import Sequence
 
 from moat.api.errors import UsageError
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 1024
+
+
+async def listening_again(port: int, others: Sequence[int], patience_s: float) -> socket.socket:
+    """Return a listener on loopback, on port if that is free in time: the dead daemon's worker may still hold it."""
+    deadline = time.monotonic() + patience_s
+    while port and time.monotonic() < deadline:
+        try:
+            return listening((port,))
+        except UsageError:
+            await asyncio.sleep(0.05)
+    return listening((port, *others))
 
 
 def listening(ports: Sequence[int], address: str = LOOPBACK) -> socket.socket:

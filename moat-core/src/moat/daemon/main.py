@@ -28,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the daemon until it is asked to end; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m moat.daemon.main")
     parser.add_argument("--home", type=Path, required=True)
-    home = Home(parser.parse_args(arguments).home)
+    parser.add_argument("--foreground", action="store_true", help="write the log to standard error too")
+    options = parser.parse_args(arguments)
+    home = Home(options.home)
     harden()
     redactor = Redactor()
     file = home.daemon / "daemon.log"
@@ -37,8 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         logging.basicConfig(stream=sys.stderr)
         log.error("a daemon of %s lives already", home.root)
         return 1
-    _keep_small(file)
-    log_to_file(file, redactor)
+    log_to_file(file, redactor, limit_bytes=LOG_LIMIT_BYTES, also=sys.stderr if options.foreground else None)
     return _run(home, redactor)
 
 
@@ -61,12 +62,6 @@ def _flat(group: BaseExceptionGroup[MoatError]) -> list[MoatError]:
     for each in group.exceptions:
         found += _flat(each) if isinstance(each, BaseExceptionGroup) else [each]
     return found
-
-
-def _keep_small(file: Path) -> None:
-    """Put a long log aside; one older is enough to look at."""
-    if file.exists() and file.stat().st_size > LOG_LIMIT_BYTES:
-        file.replace(file.with_name("daemon.log.1"))
 
 
 if __name__ == "__main__":

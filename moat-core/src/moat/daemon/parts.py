@@ -7,6 +7,7 @@ from typing import Protocol
 
 from moat.api.runs import RunInfo
 from moat.daemon.grants import Grants
+from moat.daemon.ledger import Ledger
 from moat.daemon.records import Records
 from moat.daemon.registry import Registry
 from moat.daemon.upstream import Installation
@@ -34,6 +35,10 @@ class Reaper(Protocol):
         """Remove containers and the like of one run."""
         ...
 
+    async def pulse(self, runtime: str, run_id: str) -> bool | None:
+        """Return whether a run's sandbox exists; None when that cannot be told now."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -49,3 +54,4 @@ class Parts:
     observers: Observers
     reaper: Reaper
     proxy_port: int
+    ledger: Ledger

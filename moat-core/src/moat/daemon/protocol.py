@@ -6,18 +6,36 @@ Unknown fields are ignored. No answer ever holds a secret of a credential; the r
     POST   /v1/setup         SetupRequest    → SetupResponse      what grants put into a run; changes nothing
     POST   /v1/runs          RegisterRequest → RegisterResponse   201; with auth_token: register again
     GET    /v1/runs                          → [RunInfo]          no tokens
+    GET    /v1/runs/{id}                     → RunInfo            live or ended, with its counters
     PATCH  /v1/runs/{token}  PatchRequest    → 204
     DELETE /v1/runs/{token}  EndRequest      → RunInfo
     GET    /v1/health                        → Health
     POST   /v1/shutdown                      → 202
+    POST   /v1/routes/{agent} RouteRequest   → RouteResponse      where its ports are reached from outside
+    DELETE /v1/routes/{agent}                → 204                whether it was there or not
+    GET    /v1/events                        → server-sent events: run_started, run_stopped, exchange, grant
     errors → {"error": {"code", "message", "hint"}}; code: the name of a class of `moat.api.errors`
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
-CAPABILITIES = ("doors", "transparent", "hosts-policy", "network-rules")
+from moat.daemon.extras import (
+    AwsConfig,
+    ExtraHeader,
+    Extras,
+    GivenCredential,
+    McpServer,
+    ResponseTransformer,
+    RoutedPort,
+    TokenSubstitution,
+    UnwantedHeader,
+)
+
+CAPABILITIES = ("doors", "transparent", "hosts-policy", "network-rules", "profiles", "restore", "extras",
+                "routing", "refresh", "events")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +49,7 @@ class SetupRequest:
     network_policy: str = "permissive"
     network_allow: tuple[str, ...] = ()
     network_rules: tuple[str, ...] = ()
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +68,15 @@ class SetupResponse:
 
 @dataclass(frozen=True, slots=True)
 class RegisterRequest:
-    """A run to be made. network_rules: lines, the first that fits decides.
+    """A run to be made. network_rules: lines, the first that fits decides. profile: whose credentials are spent.
 
     needs_door: the runtime hands over sockets; otherwise the run is identified by its token.
 
+    credentials … aws_config: as `extras` says. endpoints: ports to be routed under the run's name.
+
     listen_on: with auth_token, an address of this machine where this one run is to be served by token, since its door
-    cannot be reached; launcher_pid: the process without which such a run is over.
+    cannot be reached; launcher_pid: the process without which such a run is over, and without which any run is not
+    waited for by the next daemon.
     """
 
     run_id: str
@@ -70,14 +92,27 @@ class RegisterRequest:
     listen_on: str = ""
     launcher_pid: int = 0
     network_rules: tuple[str, ...] = ()
+    profile: str = ""
+    credentials: tuple[GivenCredential, ...] = ()
+    extra_headers: tuple[ExtraHeader, ...] = ()
+    remove_headers: tuple[UnwantedHeader, ...] = ()
+    token_substitutions: tuple[TokenSubstitution, ...] = ()
+    response_transformers: tuple[ResponseTransformer, ...] = ()
+    mcp_servers: tuple[McpServer, ...] = ()
+    aws_config: AwsConfig | None = None
+    endpoints: tuple[RoutedPort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DoorInfo:
-    """Where the gate connects, and the one-time nonce it must know."""
+    """Where the gate connects, and the one-time nonce it must know.
+
+    places: sockets that it opens beyond the door's own, for endpoints: name, kind, host or file, port.
+    """
 
     folder: str
     nonce: str = field(repr=False)
+    places: tuple[tuple[str, str, str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +140,38 @@ class EndRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteRequest:
+    """Which ports of a run are to be reached from outside, under an agent's name."""
+
+    run_id: str
+    endpoints: tuple[RoutedPort, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteResponse:
+    """Where they are. urls: by the endpoint's name."""
+
+    agent: str
+    port: int
+    urls: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GrantState:
+    """A grant that live runs spend. static: not renewed here. Times are ISO 8601 in UTC, "" where there is none."""
+
+    profile: str
+    grant: str
+    state: Literal["static", "fresh", "failing", "revoked"] = "fresh"
+    expires_at: str = ""
+    refreshed_at: str = ""
+    next_at: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
-    """The daemon's state. started_at: ISO 8601, UTC."""
+    """The daemon's state. started_at: ISO 8601, UTC. routing_port: 0 while nothing is routed."""
 
     pid: int
     version: str
@@ -116,3 +181,19 @@ class Health:
     uptime_s: float
     worker_pid: int
     capabilities: tuple[str, ...] = CAPABILITIES
+    commit: str = ""
+    routing_port: int = 0
+    grants: tuple[GrantState, ...] = ()
+
+
+def needed_capabilities(request: SetupRequest | RegisterRequest) -> tuple[str, ...]:
+    """Return what a daemon must be capable of, or it would leave out a part of request without a word."""
+    wanted: dict[str, object] = {"network-rules": request.network_rules, "profiles": request.profile}
+    if isinstance(request, RegisterRequest):
+        wanted |= {"extras": extras_of(request) != Extras(), "routing": request.endpoints}
+    return tuple(name for name, value in wanted.items() if value)
+
+
+def extras_of(request: RegisterRequest) -> Extras:
+    """Return what a registration asks for beyond grants and policy."""
+    return Extras(**{each.name: getattr(request, each.name) for each in fields(Extras) if hasattr(request, each.name)})

@@ -1,4 +1,4 @@
-"""Finds the runtime that a lost run was in, and lets it remove what is left."""
+"""Finds the runtime that a run is in, asks it whether the run exists, and lets it remove what a lost one left."""
 
 from __future__ import annotations
 
@@ -32,3 +32,13 @@ class RuntimeReaper:
             await found[runtime].reap(run_id)
         elif runtime:
             log.warning("a lost run's runtime is not installed", extra={"run_id": run_id, "runtime": runtime})
+
+    async def pulse(self, runtime: str, run_id: str) -> bool | None:
+        """Return whether a run's sandbox exists; a runtime that is not installed cannot tell.
+
+        A run of no runtime, registered by another tool, is over when its process is.
+        """
+        if not runtime:
+            return True
+        found = {each.name: each for each in self._plugins.runtimes()}
+        return await found[runtime].pulse(run_id) if runtime in found else None

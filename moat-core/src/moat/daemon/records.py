@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import Protocol
 
 from moat.api.runs import ExchangeRecord
 from moat.daemon.registry import Registry
+from moat.proxy.messages import Exchanges
+from moat.proxy.record import record_of
 from moat.trace.network import FLUSH_EVERY_S, NetworkLog
 from moat.trace.store import RunStore
+
+_REJECTED = b'"status":401,'  # of interest to whoever renews credentials, whether plugins watch or not
+_SHOWN_BYTES = 1_000  # of what is nobody's, in the log
 
 log = logging.getLogger(__name__)
 
 
 class ExchangeObserver(Protocol):
     """Who watches exchanges: the plugins. Never raises."""
+
+    @property
+    def watches_exchanges(self) -> bool:
+        """Whether anybody does."""
+        ...
 
     def exchange_done(self, run_id: str, exchange: ExchangeRecord) -> None:
         """Take one exchange."""
@@ -36,17 +45,16 @@ class Records:
         self._plugins = plugins
         self._names: dict[str, dict[str, str]] = {}
 
-    def exchange(self, record: ExchangeRecord) -> None:
-        """Count, remember and pass on one exchange."""
-        entry = self._registry.get(record.run_id)
-        if entry is None:
-            log.info("an exchange of no live run", extra={"outcome": record.outcome, "reason": record.reason})
+    def exchanges(self, report: Exchanges) -> None:
+        """Count, remember and pass on finished exchanges of one run."""
+        run_id = report.run_id
+        if not self._registry.count(run_id, report.count, denied=report.denied):
+            log.info("exchanges of no live run", extra={"first": report.lines[:_SHOWN_BYTES].decode(errors="replace")})
             return
-        info = entry.info
-        counted = replace(info, requests=info.requests + 1, denied=info.denied + (record.outcome == "denied"))
-        self._registry.replace(replace(entry, info=counted))
-        self._network.append(self._store.network(record.run_id), record)
-        self._plugins.exchange_done(record.run_id, record)
+        self._network.append(self._store.network(run_id), report.lines)
+        if self._plugins.watches_exchanges or _REJECTED in report.lines:
+            for line in report.lines.splitlines():
+                self._plugins.exchange_done(run_id, record_of(line))
 
     def named(self, run_id: str, name: str, address: str) -> None:
         """Keep the address that a name was given, with the next flush."""

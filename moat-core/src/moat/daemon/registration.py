@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
+from moat.api.endpoints import UnixPath
 from moat.api.errors import UsageError
 from moat.api.runs import NetworkPolicy, PolicyMode, RunContext, RunInfo, RunSpec
+from moat.config.mounts import checked_target
 from moat.daemon.grants import Resolved
 from moat.daemon.protocol import RegisterRequest, SetupRequest, SetupResponse
 from moat.daemon.registry import hash_token
-from moat.ids import checked_name, checked_run_id, new_name, new_token
+from moat.ids import checked_name, checked_profile, checked_run_id, new_name, new_token
 from moat.net.hosts import HostPattern
 from moat.net.rules import parse_rule
+from moat.runtimes.places import Row, places_of
 
 TOKEN = re.compile(r"[0-9a-f]{64}")
 
@@ -38,6 +41,7 @@ def spec_of(request: SetupRequest | RegisterRequest) -> RunSpec:
         grants=request.grants,
         policy=checked_policy(request.network_policy, request.network_allow, request.network_rules),
         runtime=request.runtime if isinstance(request, RegisterRequest) else "",
+        profile=checked_profile(request.profile),
     )
 
 
@@ -56,6 +60,7 @@ def setup_of(resolved: Resolved, ca_certificate: str) -> SetupResponse:
 def checked_register(request: RegisterRequest) -> RegisterRequest:
     """Return request if its names are names. Raises UsageError: what is a path in disguise gets no further."""
     checked_run_id(request.run_id)
+    checked_profile(request.profile)
     for text, what in ((request.name, "run"), (request.runtime, "runtime")):
         if text:
             checked_name(text, what)
@@ -67,6 +72,15 @@ def checked_register(request: RegisterRequest) -> RegisterRequest:
 def token_of(request: RegisterRequest) -> str:
     """Return the token that a run is to have: the one it had, or a fresh one."""
     return request.auth_token or new_token()
+
+
+def places_for(resolved: Resolved) -> tuple[Row, ...]:
+    """Return the sockets that a run's endpoints need inside. Raises UsageError and MoatError for what cannot be."""
+    wheres = [endpoint.where for endpoint in resolved.endpoints]
+    for where in wheres:
+        if isinstance(where, UnixPath):
+            checked_target(where.path)
+    return places_of(wheres)
 
 
 def context_of(request: RegisterRequest, policy: NetworkPolicy, resolved: Resolved, token: str) -> RunContext:
@@ -92,6 +106,7 @@ def info_of(request: RegisterRequest, policy: NetworkPolicy) -> RunInfo:
         workspace=request.workspace,
         command=request.command,
         started_at=now(),
+        profile=checked_profile(request.profile),
     )
 
 

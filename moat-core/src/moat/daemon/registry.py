@@ -8,26 +8,44 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from moat.api.errors import DaemonError, RunNotFound
 from moat.api.runs import RunContext, RunInfo
+from moat.daemon.extras import Extras
 
 MAX_ENDED = 1_000  # a CLI asks for the run that it ended within seconds
+MAX_RECENT = 16  # whole entries, with their rules: a token request that outlives its run takes a minute
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run's requests come from, and how it is known again by a later daemon.
+
+    needs_door: through sockets that its gate hands over. nonce_sha256: of what the gate must say. cookie: the network
+    namespace that it proved to be in, 0 before. listen_on, port: the address of its own where a run without a door is
+    served; the shared one without. launcher: id of the process without which the run is over, where neither a door nor
+    a process of its own tells; began: when that process started, in clock ticks after boot.
+    """
+
+    needs_door: bool = True
+    nonce_sha256: str = ""
+    cookie: int = 0
+    listen_on: str = ""
+    port: int = 0
+    launcher: str = ""
+    began: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One live run: what the proxy sees, what is written down, and whether its sockets come through a door.
-
-    launcher: id of the process without which the run is over, where neither a door nor a process of its own tells.
-    """
+    """One live run: what the proxy sees, what is written down, where its requests come from, what came with it."""
 
     context: RunContext = field(repr=False)
     info: RunInfo
-    needs_door: bool = True
-    launcher: str = ""
+    place: Place = field(default_factory=Place)
+    extras: Extras = field(default_factory=Extras, repr=False)
 
     @property
     def run_id(self) -> str:
@@ -36,11 +54,16 @@ class Entry:
 
 
 class Registry:
-    """All live runs, and for a while who has ended. Used by one event loop; nothing in it waits."""
+    """All live runs, and for a while who has ended. Used by one event loop; nothing in it waits.
 
-    def __init__(self) -> None:
+    on_change: told of everything but counters.
+    """
+
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+        self.on_change = on_change
         self._entries: dict[str, Entry] = {}
         self._ended: OrderedDict[str, str] = OrderedDict()
+        self._recent: OrderedDict[str, Entry] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -55,16 +78,31 @@ class Registry:
         if self._holder(entry.context.token_sha256) is not None:
             raise DaemonError("the run token belongs to another run", hint="register without auth_token")
         self._entries[entry.run_id] = entry
+        self.on_change()
 
     def replace(self, entry: Entry) -> None:
         """Replace a live run's entry; a run that has ended meanwhile stays ended."""
         if entry.run_id in self._entries:
             self._entries[entry.run_id] = entry
+            self.on_change()
+
+    def count(self, run_id: str, requests: int, *, denied: int) -> bool:
+        """Count exchanges of a live run; return whether it is one."""
+        entry = self._entries.get(run_id)
+        if entry is None:
+            return False
+        info = replace(entry.info, requests=entry.info.requests + requests, denied=entry.info.denied + denied)
+        self._entries[run_id] = replace(entry, info=info)
+        return True
 
     def remove(self, run_id: str) -> Entry | None:
         """Forget a live run and remember its token as ended; None when it was not live."""
         entry = self._entries.pop(run_id, None)
         if entry is not None:
+            self.on_change()
+            self._recent[run_id] = entry
+            while len(self._recent) > MAX_RECENT:
+                self._recent.popitem(last=False)
             self._ended[entry.context.token_sha256] = run_id
             while len(self._ended) > MAX_ENDED:
                 self._ended.popitem(last=False)
@@ -73,6 +111,10 @@ class Registry:
     def get(self, run_id: str) -> Entry | None:
         """Return a live run, or None."""
         return self._entries.get(run_id)
+
+    def recent(self, run_id: str) -> Entry | None:
+        """Return a run that is live, or was not long ago: what it began may end after it. None for any other."""
+        return self._entries.get(run_id) or self._recent.get(run_id)
 
     def with_token(self, token: str) -> Entry:
         """Return the live run that a token belongs to. Raises RunNotFound, whatever is wrong with the token."""

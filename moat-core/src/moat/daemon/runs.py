@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import socket
 from dataclasses import replace
 
 from moat.api.errors import DaemonError, RunNotFound
@@ -16,17 +17,29 @@ from moat.api.runs import RunInfo
 from moat.daemon.doors import Door, Doors
 from moat.daemon.grants import Resolved
 from moat.daemon.listening import listening
+from moat.daemon.liveness import is_process_id
 from moat.daemon.parts import Parts
-from moat.daemon.protocol import DoorInfo, RegisterRequest, RegisterResponse, SetupRequest, SetupResponse
+from moat.daemon.process import start_time
+from moat.daemon.protocol import (
+    DoorInfo,
+    RegisterRequest,
+    RegisterResponse,
+    SetupRequest,
+    SetupResponse,
+    extras_of,
+)
+from moat.daemon.pulse import Rounds
 from moat.daemon.registration import (
     checked_register,
     context_of,
     info_of,
+    places_for,
     setup_of,
     spec_of,
     token_of,
 )
-from moat.daemon.registry import Entry
+from moat.daemon.registry import Entry, Place
+from moat.daemon.restore import Restore, served
 from moat.daemon.watch import Watches
 
 log = logging.getLogger(__name__)
@@ -40,6 +53,17 @@ class Runs:
         self._doors = Doors(parts.home, parts.registry, parts.worker)
         self._watches = Watches(parts, group)
         self._coming: set[str] = set()
+        self.restore = Restore(parts, self._doors, self._watches, group)
+        self.rounds = Rounds(parts.registry, parts.reaper, self._doors.is_open, self._watches.gone)
+
+    async def connect(self, run_id: str, port: int) -> socket.socket:
+        """Return a connection to a port inside a run. Raises ConnectionError."""
+        return await self._doors.connect(run_id, port)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a run, or one is being made."""
+        return bool(self._coming) or len(self._parts.registry) > 0
 
     async def setup(self, request: SetupRequest) -> SetupResponse:
         """Return what grants and plugins put into a run; changes nothing."""
@@ -57,7 +81,7 @@ class Runs:
         self._coming.add(request.run_id)
         try:
             spec = spec_of(request)
-            resolved = await asyncio.to_thread(self._parts.grants.resolve, spec)
+            resolved = await asyncio.to_thread(self._parts.grants.resolve, spec, extras_of(request))
             self._parts.worker.configure(await asyncio.to_thread(self._parts.installation.configuration))
             if (live := self._live(request)) is not None:
                 return await self._renew(live, request, resolved)
@@ -68,8 +92,11 @@ class Runs:
     def tell_container(self, token: str, container_id: str) -> None:
         """Take the sandbox's id: the second phase of a registration. Raises RunNotFound."""
         entry = self._parts.registry.with_token(token)
+        place = entry.place
+        if not place.needs_door and not place.launcher and is_process_id(container_id):
+            entry = replace(entry, place=replace(place, began=start_time(int(container_id)) or 0))
         self._watches.update(entry, replace(entry.info, container_id=container_id))
-        if not entry.needs_door:
+        if not place.needs_door:
             self._watches.opened(entry.run_id)
         self._watches.told(entry.run_id)
 
@@ -93,6 +120,14 @@ class Runs:
         """Mark every live run as lost; for the daemon's own end. Their gates hold the doors shut and stop them."""
         await self._watches.lose_all()
 
+    async def calm(self) -> None:
+        """Wait, bounded, until no run is half started."""
+        await self._watches.calm()
+
+    async def leave(self) -> None:
+        """Let go of every run without ending it: its gate keeps the door, and the next daemon takes it over."""
+        await self._watches.leave()
+
     def _live(self, request: RegisterRequest) -> Entry | None:
         if not request.auth_token:
             if self._parts.store.exists(request.run_id):
@@ -107,36 +142,45 @@ class Runs:
 
     async def _renew(self, entry: Entry, request: RegisterRequest, resolved: Resolved) -> RegisterResponse:
         policy = spec_of(request).policy
-        context = replace(entry.context, policy=policy, rules=resolved.rules, endpoints=resolved.endpoints)
-        info = replace(entry.info, policy=policy.mode, grants=request.grants)
+        entry = replace(entry, extras=extras_of(request))
+        self.restore.done(entry.run_id)
+        is_open = self._doors.is_open(entry.run_id) or not entry.place.needs_door
+        context = replace(served(entry.context, resolved, is_open=is_open), policy=policy)
+        profile = spec_of(request).profile
+        info = replace(entry.info, policy=policy.mode, grants=request.grants, profile=profile)
         if request.listen_on:
             return await self._serve_at(request, replace(entry, context=replace(context, is_open=True), info=info))
         self._watches.update(replace(entry, context=context), info)
         self._parts.worker.put(context)
         await self._parts.worker.barrier()
+        await self._parts.ledger.settled()
         return RegisterResponse(entry.run_id, request.auth_token, self._parts.proxy_port)
 
     async def _serve_at(self, request: RegisterRequest, entry: Entry) -> RegisterResponse:
         """Serve a run whose door cannot be reached at an address of this machine, by its token and no other."""
         listener = listening((0,), request.listen_on)
         port = int(listener.getsockname()[1])
-        launcher = str(request.launcher_pid) if request.launcher_pid else ""
-        doorless = replace(entry, needs_door=False, launcher=launcher)
+        place = replace(_launched_by(request), needs_door=False, listen_on=request.listen_on, port=port)
+        doorless = replace(entry, place=place)
         await self._watches.restart_without_door(entry.run_id)
         self._watches.update(doorless, doorless.info)
         self._parts.worker.put(doorless.context)
         self._parts.worker.listen(entry.run_id, "token", listener)
         await self._parts.worker.barrier()
+        await self._parts.ledger.settled()
         log.info("run served without a door", extra={"run_id": entry.run_id, "address": request.listen_on})
         return RegisterResponse(entry.run_id, request.auth_token, port)
 
     async def _begin(self, request: RegisterRequest, resolved: Resolved) -> RegisterResponse:
         token, policy, run_id = token_of(request), spec_of(request).policy, request.run_id
-        entry = Entry(context_of(request, policy, resolved, token), info_of(request, policy), request.needs_door)
+        place = replace(_launched_by(request), needs_door=request.needs_door)
+        context = context_of(request, policy, resolved, token)
+        entry = Entry(context, info_of(request, policy), place, extras_of(request))
+        places = places_for(resolved)
         door = await self._made(entry)
         self._watches.start(run_id, door)
         log.info("run registered", extra={"run_id": run_id, "grants": request.grants, "policy": policy.mode})
-        info = None if door is None else DoorInfo(str(door.folder), door.nonce)
+        info = None if door is None else DoorInfo(str(door.folder), door.nonce, places)
         return RegisterResponse(run_id, token, self._parts.proxy_port, info)
 
     async def _made(self, entry: Entry) -> Door | None:
@@ -147,7 +191,7 @@ class Runs:
                 undo.callback(shutil.rmtree, self._parts.home.run(run_id), ignore_errors=True)
             try:
                 self._parts.store.write(entry.info)
-                door = self._doors.make(run_id) if entry.needs_door else None
+                door = self._doors.make(run_id) if entry.place.needs_door else None
             except OSError as failure:
                 raise DaemonError(f"{run_id} cannot be written down: {failure}", hint="run: moat doctor") from failure
             if door is None:
@@ -156,6 +200,15 @@ class Runs:
                 await self._parts.worker.barrier()
             else:
                 undo.callback(door.close)
+                entry = replace(entry, place=replace(entry.place, nonce_sha256=door.nonce_sha256))
             self._parts.registry.publish(entry)
+            undo.callback(self._parts.registry.remove, run_id)
+            await self._parts.ledger.settled()
             undo.pop_all()
         return door
+
+
+def _launched_by(request: RegisterRequest) -> Place:
+    """Return who launches a run, so that he is known again."""
+    pid = request.launcher_pid
+    return Place(launcher=str(pid), began=start_time(pid) or 0) if pid else Place()

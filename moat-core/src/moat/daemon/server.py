@@ -7,6 +7,7 @@ peer's uid ─▶ body limit ─▶ pydantic (unknown fields ignored) ─▶ Run
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from moat.api.errors import (
     DaemonError,
+    DaemonLeaving,
     GrantMissing,
     MoatError,
     PlanConflict,
@@ -57,10 +59,6 @@ _STATUS: tuple[tuple[type[MoatError], int], ...] = (
     (DaemonError, 503),
 )
 
-_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (SetupRequest, RegisterRequest, PatchRequest, EndRequest)
-}
-
 log = logging.getLogger(__name__)
 
 
@@ -75,13 +73,18 @@ class Service(Protocol):
 
 
 class Server:
-    """The API's handlers. shutdown: called when a client asks the daemon to finish."""
+    """The API's handlers. shutdown: called when a client asks the daemon to finish. more: adds further handlers."""
 
-    def __init__(self, service: Service, health: Callable[[], Health], shutdown: Callable[[], None]) -> None:
+    def __init__(
+        self, service: Service, health: Callable[[], Health], shutdown: Callable[[], None],
+        more: Callable[[web.Application], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._more = more
         self._service = service
         self._ask_health = health
         self._shutdown = shutdown
         self.is_leaving = False
+        self.in_flight = 0  # requests that change something: the daemon does not leave under them
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -93,6 +96,7 @@ class Server:
         app.router.add_delete("/v1/runs/{token}", self._end)
         app.router.add_get("/v1/health", self._health)
         app.router.add_post("/v1/shutdown", self._leave)
+        self._more(app)
         return app
 
     @web.middleware
@@ -100,39 +104,47 @@ class Server:
         try:
             _check_peer(request)
             if self.is_leaving and request.method != "GET":
-                raise DaemonError("the daemon is finishing", hint="try again: the next command starts a new one")
-            return await handler(request)
+                raise DaemonLeaving("the daemon is finishing", hint="try again: the next command starts a new one")
+            self.in_flight += request.method != "GET"
+            try:
+                return await handler(request)
+            finally:
+                self.in_flight -= request.method != "GET"
         except MoatError as refusal:
             return _refusal(_status(refusal), refusal)
         except web.HTTPException as refusal:  # aiohttp's own: no such path, method not allowed, body too large
             problem = f"{request.method} {_shown(request)}: {refusal.reason.lower()}"
-            return _refusal(refusal.status, DaemonError(problem, hint="is the daemon older? run: moat proxy stop"))
+            unknown = DaemonError(problem, hint="is the daemon older? run: moat proxy restart")
+            response = _refusal(refusal.status, unknown)
+            if "Allow" in refusal.headers:  # RFC 9110 §15.5.6 wants it of a 405
+                response.headers["Allow"] = refusal.headers["Allow"]
+            return response
         except Exception:  # the top of a request: the client gets an error, the log the traceback
             log.exception("a request failed", extra={"method": request.method})
             return _refusal(500, DaemonError("the daemon failed at this request", hint="see daemon.log in MOAT_HOME"))
 
     async def _setup(self, request: web.Request) -> web.Response:
-        return _json(await self._service.setup(await _body(request, SetupRequest)))
+        return json_of(await self._service.setup(await body_of(request, SetupRequest)))
 
     async def _register(self, request: web.Request) -> web.Response:
-        return _json(await self._service.register(await _body(request, RegisterRequest)), status=201)
+        return json_of(await self._service.register(await body_of(request, RegisterRequest)), status=201)
 
     async def _list(self, request: web.Request) -> web.Response:
         del request
         return web.json_response([asdict(info) for info in self._service.list()])
 
     async def _patch(self, request: web.Request) -> web.Response:
-        body = await _body(request, PatchRequest)
+        body = await body_of(request, PatchRequest)
         self._service.tell_container(request.match_info["token"], body.container_id)
         return web.Response(status=204)
 
     async def _end(self, request: web.Request) -> web.Response:
-        body = await _body(request, EndRequest) if request.can_read_body else EndRequest()
-        return _json(await self._service.end(request.match_info["token"], body.exit_code))
+        body = await body_of(request, EndRequest) if request.can_read_body else EndRequest()
+        return json_of(await self._service.end(request.match_info["token"], body.exit_code))
 
     async def _health(self, request: web.Request) -> web.Response:
         del request
-        return _json(self._ask_health())
+        return json_of(self._ask_health())
 
     async def _leave(self, request: web.Request) -> web.Response:
         del request
@@ -163,10 +175,16 @@ async def serve(app: web.Application, sock: socket.socket) -> web.AppRunner:
     return runner
 
 
-async def _body(request: web.Request, kind: type[T]) -> T:
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+async def body_of(request: web.Request, kind: type[T]) -> T:
+    """Return a request's body as a dataclass of protocol.py. Raises UsageError, which never quotes a value."""
     data = await request.read()
     try:
-        return cast("T", _ADAPTERS[kind].validate_json(data))
+        return cast("T", _adapter(cast("Any", kind)).validate_json(data))
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the body"
@@ -192,7 +210,8 @@ def _shown(request: web.Request) -> str:
     return "/".join(request.path.split("/")[:3])
 
 
-def _json(value: Any, status: int = 200) -> web.Response:  # any dataclass of protocol.py
+def json_of(value: Any, status: int = 200) -> web.Response:  # any dataclass of protocol.py
+    """Return an answer that holds a value."""
     return web.json_response(asdict(value), status=status)
 
 

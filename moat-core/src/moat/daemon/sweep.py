@@ -4,27 +4,46 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from moat.api.runs import RunInfo
 from moat.daemon.registration import now
+from moat.daemon.registry import Entry
 from moat.paths import Home
 from moat.trace.store import LIVE_STATES, RunStore
 
 log = logging.getLogger(__name__)
 
 
-def sweep(home: Home, store: RunStore) -> list[RunInfo]:
+def still_live(store: RunStore, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the runs that were not over when the last daemon died, as their records say, which are written at once."""
+    known = {info.run_id: info for info in store.list()}
+    told = [replace(entry, info=known.get(entry.run_id, entry.info)) for entry in entries]
+    return [entry for entry in told if entry.info.state in LIVE_STATES]
+
+
+def sweep(home: Home, store: RunStore, kept: Collection[str] = ()) -> list[RunInfo]:
     """Set broken records aside, mark the dead daemon's runs as lost, remove their doors; return the lost runs.
 
-    Only the lock's holder may call it. The doors are shut anyway: who listened on them is gone.
+    kept: runs that go on. Only the lock's holder may call it.
     """
     store.set_aside_broken()
     lost: list[RunInfo] = []
     for info in store.list():
-        if info.state in LIVE_STATES:
+        if info.state in LIVE_STATES and info.run_id not in kept:
             lost.append(replace(info, state="lost", ended_at=now()))
             store.write(lost[-1])
             log.warning("a run was lost with the daemon before this one", extra={"run_id": info.run_id})
-    shutil.rmtree(home.root / "doors", ignore_errors=True)
+    for folder in _folders(home.root / "doors"):
+        if folder.name not in kept:  # a gate that comes back looks in the very folder that it knows
+            shutil.rmtree(folder, ignore_errors=True)
     return lost
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return list(parent.iterdir())
+    except OSError:
+        return []

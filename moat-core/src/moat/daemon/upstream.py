@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from moat.api.errors import UsageError
-from moat.config.settings import Settings
-from moat.net.authority import AuthorityRefused
+from moat.config.settings import Settings, split_address
+from moat.net.authority import AuthorityRefused, canonical_host
 from moat.net.route import ProxyRoute
 from moat.proxy.messages import Configure
 
@@ -36,6 +37,8 @@ class Installation:
                 ProxyRoute.parse(upstream.proxy, upstream.no_proxy)
         except AuthorityRefused as refused:
             raise UsageError(f"upstream.proxy or upstream.no_proxy: {refused}", hint="edit config.yaml") from None
+        _check_roots(roots)
+        _check_pins(upstream.resolve)
         return Configure(
             self.ca_certificate,
             self.ca_key,
@@ -49,3 +52,22 @@ class Installation:
     def bare(self) -> Configure:
         """Return the configuration without settings, for a broken config.yaml: nothing private is dialled."""
         return Configure(self.ca_certificate, self.ca_key)
+
+
+def _check_roots(roots: str) -> None:
+    """Raise for a bundle that the worker could not take; it has nobody to tell."""
+    try:
+        if roots:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=roots)
+    except (ssl.SSLError, ValueError):
+        raise UsageError("upstream.ca_bundle holds no certificates in PEM", hint="edit config.yaml") from None
+
+
+def _check_pins(resolve: Mapping[str, str]) -> None:
+    """Raise for a host or an address that the worker could not take."""
+    for host, place in resolve.items():
+        try:
+            canonical_host(host)
+            canonical_host(split_address(place)[0])
+        except ValueError as refused:
+            raise UsageError(f"upstream.resolve.{host}: {refused}", hint="edit config.yaml") from None

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import time
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -25,6 +26,7 @@ from moat.daemon.registry import Entry
 GRACE_S = 60.0  # between register and the sandbox's first sign: a container engine may be slow, a dead CLI never comes
 LINGER_S = 2.0  # a CLI that lives tells within this time that its run is over, and cleans up itself
 REAP_TIMEOUT_S = 30.0
+CALM_S = 5.0  # before the daemon leaves, for runs that are being started
 NO_EXIT_CODE = -1  # what observers of a run's end are told when nobody knows
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class Watches:
         self._group = group
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._told: dict[str, asyncio.Event] = {}
+        self._is_leaving = False
 
     def start(self, run_id: str, door: Door | None) -> None:
         """Follow a run from now on; its door is closed when that ends."""
@@ -98,12 +101,36 @@ class Watches:
         log.info("run ended", extra={"run_id": run_id, "state": state, "exit_code": exit_code})
         return info
 
+    async def calm(self) -> None:
+        """Wait a little until no gate is on its way: one that finds nobody at its door gives up."""
+        deadline = time.monotonic() + CALM_S
+        while self._is_gate_coming() and time.monotonic() < deadline:  # noqa: ASYNC110 # told by many
+            await asyncio.sleep(0.05)
+
+    async def leave(self) -> None:
+        """Follow no run any more, and end none: another daemon takes them over."""
+        self._is_leaving = True
+        watches = tuple(self._tasks.values())
+        for watch in watches:
+            watch.cancel()
+        if watches:
+            await asyncio.wait(watches)
+
+    def gone(self, run_id: str) -> None:
+        """Take it that a run's sandbox does not exist any more: it is over, and what it left is removed."""
+        if (entry := self._parts.registry.get(run_id)) is not None:
+            self.cancel(run_id)
+            self._group.create_task(self._lost(entry.info), name=f"gone {run_id}")
+
     async def lose_all(self) -> None:
         """End every live run as lost, and follow none any more."""
         for entry in self._parts.registry:
             await self.finish(entry.run_id, "lost", None)
         for run_id in tuple(self._tasks):
             self.cancel(run_id)
+
+    def _is_gate_coming(self) -> bool:
+        return any(entry.place.needs_door and not entry.place.cookie for entry in self._parts.registry)
 
     async def _watch(self, run_id: str, door: Door | None) -> None:
         """Follow one run until it is over, however that happens."""
@@ -120,11 +147,19 @@ class Watches:
             log.exception("a run's watch failed", extra={"run_id": run_id})
             await self.finish(run_id, "lost", None)
 
+    async def _lost(self, info: RunInfo) -> None:
+        try:
+            await self._reap(await self.finish(info.run_id, "lost", None))
+        except Exception:  # the top of a task: what cannot be removed now must not end the daemon
+            log.exception("a lost run could not be reaped", extra={"run_id": info.run_id})
+
     def _forget(self, run_id: str, door: Door | None, watch: asyncio.Task[None]) -> None:
         del watch
         self._tasks.pop(run_id, None)
         self._told.pop(run_id, None)
-        if door is not None:
+        if door is not None and self._is_leaving:
+            door.leave()
+        elif door is not None:
             door.close()
 
     async def _follow_door(self, run_id: str, door: Door) -> int | None:
@@ -139,6 +174,8 @@ class Watches:
             log.warning("a door could not be taken", extra={"run_id": run_id, "problem": failure.problem})
             return None
         self.opened(run_id)
+        with contextlib.suppress(DaemonError):  # logged there; a full disk does not keep an admitted run from starting
+            await self._parts.ledger.settled()  # the next daemon knows by it which namespace the gate is in
         door.open()
         return await door.exit_code()
 
@@ -151,7 +188,7 @@ class Watches:
             return None
         entry = self._parts.registry.get(run_id)
         if entry is not None:
-            await process_end(entry.launcher or entry.info.container_id)
+            await process_end(entry.place.launcher or entry.info.container_id, entry.place.began)
         return None
 
     async def _reap(self, info: RunInfo) -> None:

@@ -2,7 +2,7 @@
 
     Runs ── configure · put · listen · drop ──▶ Worker ── frames ──▶ moat.proxy.server.worker
                                                   │ keeps a copy of all that is in force, for the next one
-    Records ◀── exchange · named ─────────────────┘
+    Records ◀── exchanges · named ─────────────────┘
 
 While no worker lives, connections wait in the backlog of the sockets: nothing is let through, nothing is refused.
 """
@@ -16,16 +16,26 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from moat.api.errors import DaemonError
-from moat.api.runs import ExchangeRecord, RunContext
+from moat.api.runs import RunContext
 from moat.frames import FrameChannel, FrameError, Message
-from moat.proxy.messages import Configure, Drop, Exchanges, Listen, ListenName, Ping, SetRun, Stop, ToWorker, encode
-from moat.proxy.messages import decode as decode_message
-from moat.trace.values import decode
+from moat.proxy.messages import (
+    Configure,
+    Drop,
+    Exchanges,
+    Listen,
+    ListenName,
+    Ping,
+    SetRun,
+    Stop,
+    ToWorker,
+    decode,
+    encode,
+)
 
 COMMAND = (sys.executable, "-P", "-m", "moat.proxy.server.worker")
 BARRIER_TIMEOUT_S = 10.0  # a worker that has not read its messages for so long hangs, and is replaced
@@ -39,8 +49,8 @@ log = logging.getLogger(__name__)
 class Observer(Protocol):
     """Who is told what the worker reports."""
 
-    def exchange(self, record: ExchangeRecord) -> None:
-        """Take one finished exchange."""
+    def exchanges(self, report: Exchanges) -> None:
+        """Take finished exchanges of one run."""
         ...
 
     def named(self, run_id: str, name: str, address: str) -> None:
@@ -65,6 +75,11 @@ class Worker:
         self._process: asyncio.subprocess.Process | None = None
         self._is_stopping = False
         self._ended = asyncio.Event()
+        self.takers: dict[str, Callable[[Any], None]] = {}  # who takes what the worker asks, by the message's type
+
+    def answer(self, message: ToWorker) -> None:
+        """Send the answer to a question of the worker's; one of a worker before this one is not understood by it."""
+        self._send(message)
 
     @property
     def pid(self) -> int:
@@ -206,19 +221,19 @@ class Worker:
             match message.get("type"):
                 case "exchanges":
                     self._take_exchanges(message)
-                case "exchange":
-                    self._observer.exchange(decode(ExchangeRecord, message.get("record")))
                 case "named":
                     self._take_name(str(message["run_id"]), str(message["name"]), str(message["address"]))
                 case "pong":
                     self._take_pong(message.get("id"))
+                case kind if kind in self.takers:
+                    self.takers[kind](decode(message))
         except (KeyError, ValueError) as failure:
             log.warning("a report of the worker does not fit", extra={"problem": str(failure)})
 
     def _take_exchanges(self, message: Message) -> None:
-        report = decode_message(message)
-        for record in report.records if isinstance(report, Exchanges) else ():
-            self._observer.exchange(record)
+        report = decode(message)
+        if isinstance(report, Exchanges):
+            self._observer.exchanges(report)
 
     def _take_name(self, run_id: str, name: str, address: str) -> None:
         if (run := self._runs.get(run_id)) is not None:

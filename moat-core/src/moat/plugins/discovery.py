@@ -1,12 +1,19 @@
-"""Finds the installed plugins: entry points of the group `moat`, and which distribution each came in. Imports none."""
+"""Finds the installed plugins: entry points of the group `moat`, and which distribution each came in. Imports none.
+
+And the pure functions of theirs that rules name, group `moat.rewriters`: those are imported by the proxy, one by one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Any
+
+from moat.api.errors import PluginError
 
 GROUP = "moat"
+REWRITERS = "moat.rewriters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,24 @@ def candidates(entry_points: Iterable[metadata.EntryPoint]) -> list[Candidate]:
             (distribution, entry.name, entry.value), Candidate(entry.name, distribution, version, entry.load)
         )
     return [found[key] for key in sorted(found)]
+
+
+def rewriter(name: str) -> Callable[..., Any]:
+    """Import and return the function that a `Rewriter` names. Raises PluginError, and what importing raises."""
+    found = rewriter_candidate(name)
+    function = found.load()
+    if not callable(function):
+        raise PluginError(f"the rewriter {name!r} of {found.distribution} is no function", hint="run: moat plugins")
+    return function
+
+
+def rewriter_candidate(name: str) -> Candidate:
+    """Return the entry point of a rewriter, not imported. Raises PluginError for none, or for one of two owners."""
+    found = candidates(metadata.entry_points(group=REWRITERS, name=name))
+    if len({each.distribution for each in found}) != 1:
+        owners = " and ".join(each.distribution for each in found) or "nobody"
+        raise PluginError(f"the rewriter {name!r} is claimed by {owners}", hint="run: moat plugins")
+    return found[0]
 
 
 def _origin(entry: metadata.EntryPoint) -> tuple[str, str]:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import pluggy
 
 from moat.api import hookspecs
-from moat.api.credentials import CredentialProvider
-from moat.api.endpoints import EndpointProvider
+from moat.api.credentials import Credential, CredentialProvider
+from moat.api.endpoints import EndpointProvider, Question, Reply
 from moat.api.errors import MoatError, PluginError, UsageError
 from moat.api.runs import Contribution, ExchangeRecord, RunInfo, RunSpec
 from moat.api.runtimes import Runtime
@@ -114,6 +114,19 @@ class Plugins:
         offers = self._union("moat_endpoint_providers", kind, frozenset())  # type: ignore[type-abstract] # for isinstance
         return next((offer.value for offer in offers if offer.value.name == name), None)
 
+    async def respond(self, question: Question, credential: Credential) -> Reply:
+        """Return the answer of credential's provider to a question of a run's. Raises PluginError."""
+        provider = self.endpoint_provider(credential.provider)
+        if provider is None:
+            raise PluginError(f"no plugin serves the endpoints of {credential.provider}", hint="run: moat plugins")
+        try:
+            reply = await provider.respond(question, credential)
+        except Exception as failure:
+            raise PluginError(f"{provider.name} did not answer: {_told(failure)}") from failure
+        if not isinstance(reply, Reply):
+            raise PluginError(f"{provider.name} answered with {type(reply).__name__}, not with a Reply")
+        return reply
+
     def runtimes(self) -> list[Runtime]:
         """Return every runtime, by name. Raises PluginError when two claim one name."""
         return [offer.value for offer in self.runtime_offers()]
@@ -163,6 +176,11 @@ class Plugins:
         """Tell every plugin that a run ended; return what they want kept, by distribution."""
         answers = self._tell("moat_run_stopped", run=run, exit_code=exit_code)
         return {owner: dict(answer) for owner, answer in answers if isinstance(answer, Mapping)}
+
+    @property
+    def watches_exchanges(self) -> bool:
+        """Whether any plugin is told about exchanges."""
+        return bool(self._calls("moat_exchange_done"))
 
     def exchange_done(self, run_id: str, exchange: ExchangeRecord) -> None:
         """Tell every plugin about an exchange."""

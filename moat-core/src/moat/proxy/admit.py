@@ -9,14 +9,16 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from moat.api.http import Authority
-from moat.api.rules import Rule
+from moat.api.endpoints import Tcp
+from moat.api.http import DEFAULT_PORTS, Authority
+from moat.api.rules import AddHeader, ReplaceToken, Rule, SetHeader
 from moat.api.runs import NetworkPolicy, RunContext
 from moat.net.policy import Objection, is_nameable, narrowed, objection, request_objection
 from moat.proxy.inject import by_authority
+from moat.proxy.renderings import secrets_in
 from moat.proxy.scrub import Spent
 
 _MAX_NARROWED = 1_024  # authorities of one run whose part of the policy is kept
@@ -41,6 +43,14 @@ class LiveRun:
         rules = by_authority(context.rules)
         return cls(context, rules, spent or Spent(), frozenset(authority.host for authority in rules))
 
+    def rules_for(self, authority: Authority) -> tuple[Rule, ...]:
+        """Return the rules of an authority: its own, else those of its host that are for any port."""
+        own = self.rules.get(authority)
+        if own is not None or authority.scheme != "https":
+            return own or ()
+        default = Authority("https", authority.host, DEFAULT_PORTS["https"])
+        return tuple(rule for rule in self.rules.get(default, ()) if rule.match.any_port)
+
     def objection(self, authority: Authority) -> Objection | None:
         """Return why the run may send nothing to authority, or None."""
         return objection(self._policy(authority), self.rules.keys(), authority)
@@ -49,9 +59,18 @@ class LiveRun:
         """Return why the run may not send this request, or None. path: without its query."""
         return request_objection(self._policy(authority), self.rules.keys(), authority, method, path)
 
+    def rules_of_host(self, host: str) -> Iterator[Rule]:
+        """Return the rules for host, whatever the port."""
+        for authority, rules in self.rules.items():
+            if authority.host == host:
+                yield from rules
+
     def is_nameable(self, host: str) -> bool:
         """Whether the run's resolver gives host an address."""
-        return self.context.is_open and is_nameable(self.context.policy, self.rules.keys(), host)
+        if not self.context.is_open:
+            return False
+        is_place = any(isinstance(each.where, Tcp) and each.where.name == host for each in self.context.endpoints)
+        return is_place or is_nameable(self.context.policy, self.rules.keys(), host)
 
     def _policy(self, authority: Authority) -> NetworkPolicy:
         """Return the policy as far as it concerns authority: a thousand rules for others cost a request nothing."""
@@ -70,6 +89,7 @@ class Admission:
 
     def __init__(self) -> None:
         self._by_id: dict[str, LiveRun] = {}
+        self._by_digest: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[LiveRun]:
         return iter(self._by_id.values())
@@ -77,11 +97,17 @@ class Admission:
     def put(self, context: RunContext) -> None:
         """Add a run or replace it whole."""
         known = self._by_id.get(context.run_id)
-        self._by_id[context.run_id] = LiveRun.of(context, known.spent if known is not None else None)
+        if known is not None:
+            self._by_digest.pop(known.context.token_sha256, None)
+        self._by_digest[context.token_sha256] = context.run_id
+        run = self._by_id[context.run_id] = LiveRun.of(context, known.spent if known is not None else None)
+        run.spent.expect(_secrets(context.rules))
 
     def drop(self, run_id: str) -> None:
         """Forget a run; unknown ones are fine."""
-        self._by_id.pop(run_id, None)
+        run = self._by_id.pop(run_id, None)
+        if run is not None:
+            self._by_digest.pop(run.context.token_sha256, None)
 
     def by_id(self, run_id: str) -> LiveRun | None:
         """Return the run as it is now."""
@@ -90,16 +116,21 @@ class Admission:
     def by_token(self, proxy_authorization: str) -> LiveRun | None:
         """Return the run whose token is the password of this `Basic` value (the user name is free), or None.
 
-        Every live run is compared, in constant time each, so that the time tells nothing about a token.
+        Looked up by its digest: nobody can come nearer to a token by the time that takes, and it does not grow with
+        the number of runs. What is found is compared in constant time.
         """
         token = basic_password(proxy_authorization)
         if token is None:
             return None
-        digest, found = hashlib.sha256(token).hexdigest(), None
-        for run in self._by_id.values():
-            if hmac.compare_digest(digest, run.context.token_sha256):
-                found = run
-        return found
+        digest = hashlib.sha256(token).hexdigest()
+        run = self._by_id.get(self._by_digest.get(digest, ""))
+        return run if run is not None and hmac.compare_digest(digest, run.context.token_sha256) else None
+
+
+def _secrets(rules: Iterable[Rule]) -> Iterator[str]:
+    for rule in rules:
+        if isinstance(rule, ReplaceToken) or (isinstance(rule, SetHeader | AddHeader) and rule.is_secret):
+            yield from secrets_in(rule.value)
 
 
 def basic_password(value: str) -> bytes | None:

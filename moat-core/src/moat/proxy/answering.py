@@ -14,31 +14,47 @@ from dataclasses import dataclass, replace
 
 from moat.api.http import Headers, RequestHead, ResponseHead
 from moat.proxy.bodies import BodyReader
-from moat.proxy.decode import Decoder, decoder_for
+from moat.proxy.decode import Decoder, decoder_for, named_codings
 from moat.proxy.http1 import NO_BODY, UNTIL_CLOSE, Response
 from moat.proxy.refusal import Refusal
-from moat.proxy.scrub import Scrub, ScrubbedStream
+from moat.proxy.scrub import Scrub, ScrubbedStream, Spent
+from moat.proxy.websocket import ScrubbedFrames, check_extensions, is_websocket
 
 _PARTIAL = 206
 
 
 def plain_wanted(head: RequestHead) -> RequestHead:
-    """Return head asking for an answer without content coding, so that it can be read as it comes."""
-    return head.with_headers(head.headers.with_set("Accept-Encoding", "identity"))
+    """Return head asking for an answer that can be read as it comes: no content coding, no websocket compression."""
+    plain = head.headers.without("sec-websocket-extensions")
+    return head.with_headers(plain.with_set("Accept-Encoding", "identity"))
 
 
 @dataclass(slots=True)
 class Answering:
-    """One answer on its way. must_read: a credential went out with the request, so nothing unreadable may come back."""
+    """One answer on its way. must_read: a credential went out with the request, so nothing unreadable may come back.
+
+    spent: of the run, which may send more while an upgraded connection lasts.
+    """
 
     scrub: Scrub
     must_read: bool
+    spent: Spent | None = None
     _stream: ScrubbedStream | None = None
     _decoder: Decoder | None = None
 
     def begun(self) -> Answering:
         """Return one for the next answer; a passage serves requests that come again (`repeats`)."""
-        return Answering(self.scrub, self.must_read)
+        return Answering(self.scrub, self.must_read, self.spent)
+
+    def sieve(self, response: Response) -> ScrubbedFrames | None:
+        """Return what an upgraded connection's bytes go through, None for another protocol than websockets.
+
+        Raises Malformed where the server uses extensions that it was not offered.
+        """
+        if not is_websocket(response):
+            return None
+        check_extensions(response)
+        return ScrubbedFrames(lambda: self.scrub if self.spent is None else self.spent.scrub)
 
     @property
     def has_more(self) -> bool:
@@ -92,7 +108,7 @@ class Answering:
 
     def _decoded(self, head: ResponseHead, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Find a decoder, if one is needed; return headers without what it makes untrue."""
-        coding = _coding(head.headers)
+        coding = named_codings(head.headers)
         if not coding:
             return headers
         self._decoder = None if head.status == _PARTIAL else decoder_for(coding)
@@ -111,12 +127,12 @@ class _Reader:
         self._inner = inner
         self.is_done = inner.is_done
         self.may_end_here = inner.may_end_here
-        self.trailers: list[tuple[str, str]] = []
+        self.trailers = answering.interim(inner.trailers)  # those of an empty body may have come with the head
 
     def take(self, buffer: bytearray) -> bytes:
         """Return the payload that is there now, b"" when more is needed. Raises Malformed."""
         payload = self._fed(b"")
-        if not payload and not self._inner.is_done and buffer:
+        if not payload and not self._inner.is_done:
             payload = self._fed(self._inner.take(buffer))
         self.may_end_here = self._inner.may_end_here
         if self._inner.is_done and not self._answering.has_more and not self.is_done:
@@ -134,12 +150,6 @@ class _Reader:
     def end(self) -> bytes:
         """Return what was held back of a body that ends with its connection. Raises Malformed."""
         return b"" if self.is_done else self._answering.finish()
-
-
-def _coding(headers: Headers) -> str:
-    """Return what must be undone, "" for nothing; several codings are one that nobody knows."""
-    listed = [part.strip().lower() for part in ",".join(headers.get_all("content-encoding")).split(",")]
-    return ", ".join(part for part in listed if part not in ("", "identity"))
 
 
 def _unreadable(coding: str, status: int) -> Refusal:

@@ -1,4 +1,4 @@
-"""Undoes a content coding as a body streams: gzip, deflate, br or zstd (RFC 9110 §8.4.1). Sans-IO.
+"""Undoes content codings as a body streams: gzip, deflate, br or zstd (RFC 9110 §8.4.1), or a few of them. Sans-IO.
 
 A little input may become a lot of output: it is handed out in pieces of bounded size, `has_more` says that more of it
 waits, and a body that grows beyond all sense is Malformed.
@@ -15,12 +15,15 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
+from moat.api.http import Headers
 from moat.proxy.http1 import Malformed
 
 MAX_PIECE_BYTES = 262_144
 MAX_RATIO = 1_100  # just above what deflate can reach (1,032); br and zstd exceed it only to hurt
 FREE_BYTES = 64 * 1024 * 1024  # below that, the ratio does not matter
 MAX_PARTS = 4_096  # gzip members or zstd frames of one body: each costs a copy of what waits
+MAX_CODINGS = 3  # stacked: nobody sends more than two, each costs a window and a pass
+MAX_BARREN_BYTES = 4 * 1024 * 1024  # between two codings, without any output: codings of nothing are made to hurt
 _MAX_WINDOW_LOG = 23  # RFC 9659: what a reader of zstd must have room for; more costs memory per stream
 _ZLIB_CM = 8  # RFC 1950 §2.2
 
@@ -64,10 +67,50 @@ class Decoder:
             raise Malformed("the encoded body breaks off")
 
 
-def decoder_for(coding: str) -> Decoder | None:
-    """Return what undoes coding (lower-case), None for one that is not known."""
-    kind = _KINDS.get(coding)
-    return Decoder(kind()) if kind is not None else None
+def decoder_for(codings: str) -> Decoder | None:
+    """Return what undoes codings, as `named_codings` writes them; None where one is not known or they are too many."""
+    kinds = [_KINDS.get(name) for name in codings.split(", ")]
+    known = [kind for kind in kinds if kind is not None]
+    if len(known) < len(kinds) or len(known) > MAX_CODINGS:
+        return None
+    engine = known[0]()
+    for kind in known[1:]:
+        engine = _Stack(kind(), engine)
+    return Decoder(engine)
+
+
+def named_codings(headers: Headers) -> str:
+    """Return the codings of a body in the order they were applied, lower case, `gzip, br`; "" for none."""
+    listed = [part.strip().lower() for part in ",".join(headers.get_all("content-encoding")).split(",")]
+    return ", ".join(part for part in listed if part not in ("", "identity"))
+
+
+class _Stack:
+    """Two codings: outer was applied last and is undone first."""
+
+    def __init__(self, outer: Engine, inner: Engine) -> None:
+        self._outer = outer
+        self._inner = inner
+        self._waiting = b""
+        self._barren = 0
+        self.has_more = False
+        self.is_over = False
+
+    def push(self, data: bytes) -> bytes:
+        self._waiting += data
+        if self._inner.has_more:  # it may take nothing new before it has given what it holds
+            out = self._inner.push(b"")
+        else:
+            given, self._waiting = self._waiting, b""
+            middle = self._outer.push(given)
+            self._barren += len(middle)
+            out = self._inner.push(middle)
+        self._barren = 0 if out else self._barren
+        if self._barren > MAX_BARREN_BYTES:
+            raise Malformed("the body has codings of nothing")
+        self.is_over = self._inner.is_over and self._outer.is_over
+        self.has_more = bool(self._waiting) or self._inner.has_more or self._outer.has_more
+        return out
 
 
 class _Zlib:

@@ -8,11 +8,11 @@ Policy comes before credentials and both before any look-up: a refused name is n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from moat.api.endpoints import Upstream
+from moat.api.endpoints import Upstream, Where
 from moat.api.http import Authority, Headers, RequestHead
 from moat.net.authority import AuthorityRefused, from_absolute, from_connect, from_host
 from moat.net.policy import Objection
@@ -20,27 +20,36 @@ from moat.proxy.admit import LiveRun
 from moat.proxy.answering import Answering, plain_wanted
 from moat.proxy.http1 import NO_BODY, Framing, Request, end_to_end
 from moat.proxy.inject import inject
+from moat.proxy.own_keys import keep_in_own_keys
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, closed, denied, malformed, misdirected
 from moat.proxy.renderings import secrets_in
-from moat.proxy.substitute import BodyTask, substitute
+from moat.proxy.substitute import BodyTask, captured_body, substitute
+from moat.proxy.tools import tool_task
+from moat.proxy.whole import WholeTask, whole_task
 
 Via = Literal["connect", "http", "transparent", "endpoint"]
+_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How a request came in. bound: the authority of its tunnel or local address; None where the target names it."""
+    """How a request came in. bound: the authority of its tunnel or local address; None where the target names it.
+
+    where: the place of an endpoint that its connection is at; None elsewhere.
+    """
 
     via: Via
     bound: Authority | None = None
+    where: Where | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A request that may leave. head: with credentials; its headers hold nothing of this connection's framing.
 
-    body: what is to be done to the request's body before it leaves; answering: to the answer. None for nothing.
+    body: what is to be done to the request's body before it leaves; whole, then answering: to the answer. None for
+    nothing; an answer that has a whole may be passed on through `server/settle.py` only.
     upstream: of the endpoint that it is for, if it is for one.
     """
 
@@ -50,25 +59,27 @@ class Passage:
     answering: Answering | None = field(default=None, repr=False)
     body: BodyTask | None = field(default=None, repr=False)
     upstream: Upstream | None = None
+    whole: WholeTask | None = field(default=None, repr=False)
 
 
 def judge(run: LiveRun, arrival: Arrival, request: Request, trail: Trail) -> Passage:
     """Take one request through every decision. Raises Refusal."""
-    trail.ask(request.method, request.target)
+    trail.ask(request.method, request.target, run.spent.unsaid)
     if arrival.bound is not None:
         trail.aim(arrival.bound)
-    _check_open(run)
-    _check_method(request)
+    check_open(run)
+    check_method(request)
     authority, target = _agreed(arrival, request)
     trail.aim(authority)
-    _permit(run.request_objection(authority, request.method, target.partition("?")[0]))
+    for method in _methods(request) if run.context.policy.rules else (request.method,):
+        _permit(run.request_objection(authority, method, target.partition("?")[0]))
     return _with_credentials(run, authority, target, request)
 
 
 def judge_connect(run: LiveRun, request: Request, trail: Trail) -> Authority:
     """Take a CONNECT through every decision that does not need what is inside. Raises Refusal."""
     trail.method, trail.host = request.method, request.target[:255]
-    _check_open(run)
+    check_open(run)
     if request.framing.kind != "none":
         raise malformed("a CONNECT has no body")
     authority = _read(from_connect, request.target)
@@ -78,12 +89,14 @@ def judge_connect(run: LiveRun, request: Request, trail: Trail) -> Authority:
     return authority
 
 
-def _check_open(run: LiveRun) -> None:
+def check_open(run: LiveRun) -> None:
+    """Raise a Refusal for a run that may send nothing yet, or no more."""
     if not run.context.is_open:
-        raise closed()
+        raise closed(run.context.why_closed)
 
 
-def _check_method(request: Request) -> None:
+def check_method(request: Request) -> None:
+    """Raise a Refusal for a method that nobody may use."""
     method = request.method.upper()  # RFC 9110 §9.1 knows upper case only; some servers are kinder
     if method == "CONNECT":
         raise Refusal(405, "no tunnel inside a tunnel", kind="method")
@@ -134,6 +147,13 @@ def _absolute(target: str) -> tuple[Authority, str]:
         raise malformed(f"the request target: {refused}") from None
 
 
+def _methods(request: Request) -> Iterator[str]:
+    """Return every method that a server may take a request for: many frameworks let a header override it."""
+    yield request.method
+    for name in _OVERRIDES:
+        yield from (value.strip() for value in request.fields.get(name, ()))
+
+
 def _permit(found: Objection | None) -> None:
     if found is not None:
         raise denied(found)
@@ -145,15 +165,21 @@ def _with_credentials(run: LiveRun, authority: Authority, target: str, request: 
     head = RequestHead(request.method, authority, target, Headers(tuple(kept)))
     if authority.host not in run.scrubbed:
         return Passage(authority, head)
-    rules = run.rules.get(authority, ())
+    rules = run.rules_for(authority)
+    keep_in_own_keys(rules if authority.scheme == "https" else run.rules_of_host(authority.host), head)
+    has_body = request.framing not in (NO_BODY, Framing("length", 0))
     injected = inject(rules, head)
-    done = substitute(rules, injected.head, has_body=request.framing not in (NO_BODY, Framing("length", 0)))
+    done = substitute(rules, injected.head, has_body=has_body)
     grants, secrets = tuple(dict.fromkeys(injected.grants + done.grants)), injected.secrets + done.secrets
     run.spent.add(token for value in secrets for token in secrets_in(value))
-    if not run.spent.scrub:
-        return Passage(authority, done.head, grants, body=done.body)
-    answering = Answering(run.spent.scrub, must_read=bool(secrets))
-    return Passage(authority, plain_wanted(done.head), grants, answering, done.body)
+    whole, body = whole_task(rules, head, run.spent, done.renewed), done.body
+    if whole is not None and whole.capture is not None:
+        body = captured_body(whole.capture, done.head, body, has_body=has_body)
+    body = tool_task(rules, head, request, body, has_body=has_body)
+    if not run.spent.scrub and whole is None:
+        return Passage(authority, done.head, grants, body=body)
+    answering = Answering(run.spent.scrub, bool(secrets), run.spent) if run.spent.scrub else None
+    return Passage(authority, plain_wanted(done.head), grants, answering, body, whole=whole)
 
 
 def _read(reader: Callable[[str], Authority], text: str) -> Authority:

@@ -98,7 +98,7 @@ class Response:
 
 def take_head(buffer: bytearray) -> str | None:
     """Cut a whole head off the buffer's front and return it as text, or None while it is not all there."""
-    if buffer.startswith(b"\r\n"):  # RFC 9112 §2.2: one empty line before a request is tolerated
+    while buffer.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are tolerated
         del buffer[:2]
     end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
     if end < 0:
@@ -141,8 +141,14 @@ def _read_response(text: str, method: str) -> Response:
     if line is None:
         raise Malformed("the status line is not HTTP/1.1's")
     headers, fields = _fields(lines, _RESPONSE_FIELD)
-    head = ResponseHead(int(line[2]), headers, line[3] or "", f"1.{line[1]}")
+    status = int(line[2])
+    head = ResponseHead(status, true_headers(status, headers), line[3] or "", f"1.{line[1]}")
     return Response(head, _response_framing(head, fields, method), fields)
+
+
+def true_headers(status: int, headers: Headers) -> Headers:
+    """Return headers without a length where status has no body (RFC 9110 §8.6): some clients wait for one."""
+    return headers.without("content-length") if status < 200 or status == 204 else headers
 
 
 # Clients poll and APIs answer alike: values that cannot change are read once. Bounded to about a megabyte each.

@@ -181,6 +181,10 @@ class Http2:
     def refuse(self, stream: int) -> None:
         """Reset a stream that was not looked at: its sender may try again. Raises Malformed for a flood of them."""
         self.reset(stream, REFUSED_STREAM)
+        self.blame()
+
+    def blame(self) -> None:
+        """Count a reset that the peer provoked, as cheaply as with its own (CVE-2025-8671). Raises Malformed."""
         try:
             self._flood.count()
         except Broken as broken:
@@ -193,6 +197,8 @@ class Http2:
         self._raw += b"\0\0\x08" + bytes((Kind.GOAWAY, 0)) + bytes(4) + last.to_bytes(4) + code.to_bytes(4)
 
     def _received(self, frame: Frame) -> Iterator[Event]:
+        if self._is_client and frame.kind == Kind.HEADERS and frame.stream % 2 == 0:  # h2 would keep each (§8.4)
+            raise Broken("a stream that only a push could have opened")
         if frame.is_idle or self._is_stale(frame):
             self._flood.count()
         if frame.kind == Kind.GOAWAY and not frame.stream and len(payload := frame.payload) >= 8:
@@ -225,6 +231,8 @@ class Http2:
             case h2_events.DataReceived():
                 yield from self._payload(event)
             case h2_events.StreamReset():
+                if not event.remote_reset:
+                    self._flood.count()
                 yield Gone(event.stream_id, int(event.error_code))
             case h2_events.WindowUpdated():
                 yield Opened(event.stream_id)

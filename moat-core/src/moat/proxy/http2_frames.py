@@ -70,7 +70,7 @@ class Frame:
         length = len(self.raw) - HEADER_BYTES
         if self.kind == Kind.DATA:
             return not self.flags & _END_STREAM and length <= (_PADDING if self.flags & _PADDED else 0)
-        if self.kind in (Kind.HEADERS, Kind.WINDOW_UPDATE, Kind.GOAWAY):
+        if self.kind in (Kind.HEADERS, Kind.WINDOW_UPDATE):
             return False
         return not (self.kind == Kind.CONTINUATION and length)
 

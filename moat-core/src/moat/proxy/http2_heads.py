@@ -17,7 +17,7 @@ from hpack.struct import HeaderTuple, NeverIndexedHeaderTuple
 from moat.api.http import Authority, Headers, RequestHead, ResponseHead
 from moat.net.authority import AuthorityRefused, from_host
 from moat.proxy.bodies import NOT_IN_TRAILERS
-from moat.proxy.http1 import CHUNKED, MAX_FIELDS, NO_BODY, Framing, Malformed, Request, Response
+from moat.proxy.http1 import CHUNKED, MAX_FIELDS, NO_BODY, Framing, Malformed, Request, Response, true_headers
 
 Pairs: TypeAlias = Iterable[tuple[bytes, bytes]]
 Fields: TypeAlias = Mapping[str, tuple[str, ...]]
@@ -35,7 +35,7 @@ _RESPONSE = frozenset((":status",))
 _SECRET = frozenset(("authorization", "cookie", "proxy-authorization"))  # RFC 7541 §7.1.3
 
 
-def read_request(pairs: Pairs, *, is_over: bool) -> Request:
+def read_request(pairs: Pairs, *, is_over: bool, scheme: str = "https") -> Request:
     """Return the request that a field section holds. is_over: no body follows. Raises Malformed."""
     pseudo, headers, fields = _read(pairs, _REQUEST)
     method = pseudo.get(":method", "")
@@ -48,7 +48,7 @@ def read_request(pairs: Pairs, *, is_over: bool) -> Request:
         target = host
     else:
         target = pseudo.get(":path", "")
-        if pseudo.get(":scheme") != "https" or _TARGET.fullmatch(target) is None:
+        if pseudo.get(":scheme") != scheme or _TARGET.fullmatch(target) is None:
             raise Malformed("an HTTP/2 request has one :path, and its :scheme is that of the connection")
     _check_request(fields)
     headers, fields = _with_one_cookie(headers, fields)
@@ -65,7 +65,7 @@ def read_response(pairs: Pairs, method: str, *, is_over: bool) -> Response:
     if status < 200 and is_over:
         raise Malformed("an interim response ends the stream")
     framing = NO_BODY if method == "HEAD" or status < 200 or status in (204, 304) else _framing(fields, is_over)
-    return Response(ResponseHead(status, Headers(tuple(headers)), "", "2"), framing, fields)
+    return Response(ResponseHead(status, true_headers(status, Headers(tuple(headers))), "", "2"), framing, fields)
 
 
 def read_trailers(pairs: Pairs) -> list[tuple[str, str]]:
@@ -80,10 +80,11 @@ def request_fields(
     """Return a request as HTTP/2 fields. known: what the client sent; all else is kept out of compression tables."""
     pairs = [(":method", head.method), (":scheme", authority.scheme), (":authority", str(authority)),
              (":path", head.target)]  # fmt: skip
-    own = [(name.lower(), value) for name, value in head.headers.items]
+    lower = ((name.lower(), value) for name, value in head.headers.items)
+    own = [pair for pair in lower if pair[0] not in _OF_CONNECTIONS]
     if framing.kind == "length":
         own.append(("content-length", str(framing.length)))
-    seen = frozenset(known)
+    seen = frozenset((name.lower(), value) for name, value in known)
     return [*map(_field, pairs), *(_field(pair, secret=pair not in seen) for pair in own)]
 
 

@@ -1,7 +1,7 @@
 """The words that daemon and worker exchange: each a value, each with one JSON form. No I/O.
 
-    daemon ──▶ Configure · SetRun · Listen (+1 descriptor) · Drop · Ping · Stop       ──▶ worker
-    daemon ◀── Ready · Exchanges · Named · Pong                                       ◀── worker
+    daemon ──▶ Configure · SetRun · Listen (+1 descriptor) · Drop · Answered · Kept · Ping · Stop     ──▶ worker
+    daemon ◀── Ready · Exchanges · Named · Ask · Captured · Pong                                      ◀── worker
 
 Additive only: unknown fields are ignored, an unknown type is an error at the worker and ignored by the daemon.
 """
@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from operator import attrgetter
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
-from moat.api.runs import ExchangeRecord, RunContext
-from moat.proxy.snapshot import SnapshotError, from_wire, to_wire
+from moat.api.endpoints import Question, Reply
+from moat.api.errors import MoatError
+from moat.api.http import Headers
+from moat.api.runs import RunContext
+from moat.frames import TAIL
+from moat.proxy.endpoint_wire import packed, reply_from_wire, reply_to_wire, unpacked
+from moat.proxy.snapshot import from_wire, to_wire
 
 VERSION = 1
-ListenName = Literal["proxy", "http", "tls", "dns-udp", "dns-tcp", "token"]
+ListenName: TypeAlias = str  # one of _LISTENERS, "tcp:PORT", or "unix:PATH" with the path inside
+_LISTENERS = frozenset(("proxy", "http", "tls", "dns-udp", "dns-tcp", "token"))
 Wire: TypeAlias = dict[str, Any]  # one JSON object; decode checks what it takes out
 
 
@@ -58,6 +63,22 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to an Ask. reply: None when there is none, for whatever reason."""
+
+    id: int
+    reply: Reply | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The answer to a Captured: stored and in force. problem: why not, "" for done."""
+
+    id: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """Asks for a Pong once everything before it is in force."""
 
@@ -75,17 +96,13 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
-    """One finished exchange, to be traced."""
-
-    record: ExchangeRecord
-
-
-@dataclass(frozen=True, slots=True)
 class Exchanges:
-    """Finished exchanges, to be traced: `{"rows": [[run_id, at, …], …]}`, values in the order of the fields."""
+    """Finished exchanges of one run, to be traced. lines: each a line of JSON with its end (`record.line_of`)."""
 
-    records: tuple[ExchangeRecord, ...]
+    run_id: str
+    count: int
+    denied: int
+    lines: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +115,38 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """A question for the provider of an endpoint of a run's. grant: whose provider that is."""
+
+    id: int
+    grant: str
+    question: Question = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What a token endpoint handed to a run, to be stored for its grant. expires_in: seconds, 0 when not told."""
+
+    id: int
+    run_id: str
+    grant: str
+    tokens: Mapping[str, str] = field(repr=False)
+    expires_in: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """The answer to a Ping."""
 
     id: int
 
 
-ToWorker = Configure | SetRun | Listen | Drop | Ping | Stop
-ToDaemon = Ready | Exchange | Exchanges | Named | Pong
-_SIMPLE: dict[str, type[Listen | Drop | Ping | Stop | Ready | Named | Pong]] = {
-    "listen": Listen, "drop": Drop, "ping": Ping, "stop": Stop, "ready": Ready, "named": Named, "pong": Pong,
+ToWorker = Configure | SetRun | Listen | Drop | Answered | Kept | Ping | Stop
+ToDaemon = Ready | Exchanges | Named | Ask | Captured | Pong
+_SIMPLE: dict[str, type[Listen | Drop | Ping | Stop | Kept | Ready | Named | Pong]] = {
+    "listen": Listen, "drop": Drop, "ping": Ping, "stop": Stop, "kept": Kept, "ready": Ready, "named": Named,
+    "pong": Pong,
 }  # fmt: skip
-_RECORD_FIELDS = tuple(each.name for each in fields(ExchangeRecord))  # asdict copies deeply: too slow per request
-_row = attrgetter(*_RECORD_FIELDS)
-_JSON_TYPES = {"int": int, "float": float, "str": str}
-_ROW_TYPES = tuple(_JSON_TYPES.get(str(each.type), list) for each in fields(ExchangeRecord))
-_GRANTS = _RECORD_FIELDS.index("grants")
 _TYPES = {kind: name for name, kind in _SIMPLE.items()}
 
 
@@ -132,10 +165,14 @@ def encode(message: ToWorker | ToDaemon) -> Wire:
                     "ca_key": message.ca_key, "upstream": upstream}  # fmt: skip
         case SetRun(context, names):
             return {"type": "run", "context": to_wire(context), "names": dict(names)}
-        case Exchange(record):
-            return {"type": "exchange", "record": {name: getattr(record, name) for name in _RECORD_FIELDS}}
-        case Exchanges(records):
-            return {"type": "exchanges", "rows": [_row(record) for record in records]}
+        case Exchanges(run_id, count, denied, lines):
+            return {"type": "exchanges", "run_id": run_id, "count": count, "denied": denied, TAIL: lines}
+        case Ask(number, grant, asked):
+            return {"type": "ask", "id": number, "grant": grant, "question": _question_to_wire(asked)}
+        case Answered(number, reply):
+            return {"type": "answered", "id": number, "reply": None if reply is None else reply_to_wire(reply)}
+        case Captured():
+            return {"type": "captured", **asdict(message)}
         case _:
             return {"type": _TYPES[type(message)], **asdict(message)}
 
@@ -148,13 +185,21 @@ def decode(wire: Wire) -> ToWorker | ToDaemon:
             return _configure(wire)
         if kind == "run":
             return SetRun(from_wire(wire["context"]), _texts(wire.get("names", {})))
-        if kind == "exchange":
-            return Exchange(_record(wire["record"]))
         if kind == "exchanges":
-            return Exchanges(tuple(_record_of(row) for row in wire["rows"]))
+            return _exchanges(wire)
+        if kind in ("ask", "answered", "captured"):
+            return _captured(wire) if kind == "captured" else _of_endpoints(wire)
         return _simple(wire, str(kind))
-    except (KeyError, TypeError, AttributeError, SnapshotError):
+    except MessageError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, MoatError):
         raise MessageError(f"a message of type {str(kind)[:32]!r} is malformed") from None
+
+
+def is_listener(name: str) -> bool:
+    """Whether a worker knows what to do with a socket of this name."""
+    kind, _, rest = name.partition(":")
+    return name in _LISTENERS or (kind == "tcp" and rest.isdecimal()) or (kind == "unix" and rest.startswith("/"))
 
 
 def _configure(wire: Wire) -> Configure:
@@ -172,18 +217,38 @@ def _configure(wire: Wire) -> Configure:
     )
 
 
-def _record(wire: Wire) -> ExchangeRecord:
-    values = {name: value for name, value in wire.items() if name in _RECORD_FIELDS}
-    return ExchangeRecord(**(values | {"grants": tuple(values.get("grants", ()))}))
-
-
-def _record_of(row: list[Any]) -> ExchangeRecord:
-    """Return the record in a row; what a newer worker appends is ignored."""
-    values = row[: len(_ROW_TYPES)]
-    if tuple(map(type, values)) != _ROW_TYPES or not all(isinstance(grant, str) for grant in values[_GRANTS]):
+def _of_endpoints(wire: Wire) -> Ask | Answered:
+    number = wire["id"]
+    if not isinstance(number, int):
         raise TypeError
-    values[_GRANTS] = tuple(values[_GRANTS])
-    return ExchangeRecord(*values)
+    if wire["type"] == "answered":
+        return Answered(number, None if wire["reply"] is None else reply_from_wire(wire["reply"]))
+    return Ask(number, _text(wire["grant"]), _question_from_wire(wire["question"]))
+
+
+def _question_to_wire(asked: Question) -> Wire:
+    return {"run_id": asked.run_id, "name": asked.name, "method": asked.method, "target": asked.target,
+            "headers": [list(pair) for pair in asked.headers], "body": packed(asked.body)}  # fmt: skip
+
+
+def _question_from_wire(wire: Wire) -> Question:
+    run_id, name, method, target = (_text(wire[key]) for key in ("run_id", "name", "method", "target"))
+    headers = Headers(tuple((_text(key), _text(value)) for key, value in wire["headers"]))
+    return Question(run_id, name, method, target, headers, unpacked(wire["body"]))
+
+
+def _captured(wire: Wire) -> Captured:
+    number, seconds = wire["id"], wire["expires_in"]
+    if type(number) is not int or type(seconds) is not int:
+        raise TypeError
+    return Captured(number, _text(wire["run_id"]), _text(wire["grant"]), _texts(wire["tokens"]), seconds)
+
+
+def _exchanges(wire: Wire) -> Exchanges:
+    count, denied, lines = wire["count"], wire["denied"], wire[TAIL]
+    if type(count) is not int or type(denied) is not int or not isinstance(lines, bytes):
+        raise TypeError
+    return Exchanges(_text(wire["run_id"]), count, denied, lines)
 
 
 def _simple(wire: Wire, kind: str) -> ToWorker | ToDaemon:
@@ -192,7 +257,7 @@ def _simple(wire: Wire, kind: str) -> ToWorker | ToDaemon:
     values = {each.name: wire[each.name] for each in fields(_SIMPLE[kind])}
     if any(not isinstance(value, int if name == "id" else str) for name, value in values.items()):
         raise TypeError
-    if kind == "listen" and values["name"] not in get_args(ListenName):
+    if kind == "listen" and not is_listener(values["name"]):
         raise MessageError(f"{str(values['name'])[:32]!r} is no listener")
     return _SIMPLE[kind](**values)
 

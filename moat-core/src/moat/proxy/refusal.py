@@ -79,9 +79,9 @@ def misdirected(reason: str) -> Refusal:
     return Refusal(421, reason, kind="authority")
 
 
-def closed() -> Refusal:
-    """Return the 503 for a run that has not proved yet that it is sealed."""
-    return Refusal(503, "the run is not open yet", kind="not-open")
+def closed(why: str = "") -> Refusal:
+    """Return the 503 for a run that has not proved yet that it is sealed, or is closed for the reason given."""
+    return Refusal(503, why or "the run is not open yet", kind="not-open")
 
 
 def unreachable(reason: str, kind: str = "upstream") -> Refusal:

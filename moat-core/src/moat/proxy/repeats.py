@@ -13,8 +13,9 @@ from typing import Generic, TypeVar
 from moat.proxy.admit import LiveRun
 from moat.proxy.endpoint import judge_anywhere
 from moat.proxy.flow import Arrival, Passage
-from moat.proxy.http1 import Framing, Request
+from moat.proxy.http1 import Request
 from moat.proxy.record import Trail
+from moat.proxy.telling import Told
 
 T = TypeVar("T")
 
@@ -38,14 +39,6 @@ class Last(Generic[T]):
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """How a client is told of an answer: the head's bytes, and how the body is framed."""
-
-    head: bytes = field(repr=False)
-    framing: Framing
-
-
 @dataclass(slots=True)
 class Repeats:
     """The memory of one connection. passages: judgements. asked: heads as they go upstream. told: heads of answers."""
@@ -59,7 +52,7 @@ class Repeats:
         scrub = run.spent.scrub
         known = self.passages.made_of(run, scrub, arrival, request)
         if known is not None:
-            trail.ask(request.method, request.target)
+            trail.ask(request.method, request.target, run.spent.unsaid)
             trail.aim(known.authority)
             return known
         passage = judge_anywhere(run, arrival, request, trail)

@@ -9,8 +9,10 @@ ever changes. Sans-IO. A stream is never delayed, but for a tail that may be the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 from moat.proxy.renderings import Needle, needles
+from moat.proxy.search import holds
 
 _MASK = b"[moat:redacted]"
 _HINT_BYTES = 4  # of a form's beginning: enough to find candidates by
@@ -24,6 +26,7 @@ class Scrub:
         unique = dict.fromkeys(needle for secret in secrets for needle in needles(secret))
         self._needles: tuple[Needle, ...] = tuple(unique)
         forms = tuple(dict.fromkeys(form for needle in self._needles for form in needle.forms))
+        self._anchored = tuple((needle.anchor, needle.forms) for needle in self._needles)
         self._by_hint = {hint: [form for form in forms if form.startswith(hint)] for hint in map(_hint, forms)}
         self._bytes = frozenset(b"".join(forms))
         self._longest = max(map(len, forms), default=0)
@@ -41,6 +44,11 @@ class Scrub:
         found = self.find(data)
         return _masked(data, found, 0).decode("latin-1") if found else text
 
+    def whole(self, data: bytes) -> bytes:
+        """Return a body that is all there without secrets."""
+        found = self.find(data)
+        return _masked(data, found, 0) if found else data
+
     def headers(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return header fields without secrets; a field whose name holds one is dropped."""
         if not self.find("\n".join([part for pair in pairs for part in pair]).encode("latin-1")):
@@ -50,11 +58,12 @@ class Scrub:
     def find(self, data: bytes) -> list[tuple[int, int]]:
         """Return where secrets stand in data: (start, end), by start, the longest first."""
         found: list[tuple[int, int]] = []
-        for needle in self._needles:
-            if needle.anchor in data:
-                for form in needle.forms:
+        for anchor, forms in self._anchored:
+            if holds(data, anchor):
+                for form in forms:
                     found += _occurrences(form, data)
-        found.sort(key=lambda span: (span[0], -span[1]))
+        if found:
+            found.sort(key=lambda span: (span[0], -span[1]))
         return found
 
     def held(self, data: bytes) -> int:
@@ -99,17 +108,33 @@ class ScrubbedStream:
 
 
 class Spent:
-    """The secrets that a run has sent upstream in its life. Survives the run's replacement: old ones may come back."""
+    """The secrets that a run has sent upstream in its life. Survives the run's replacement: old ones may come back.
+
+    scrub: what is removed from answers. What it may still send (`expect`) is known too, for what is written down.
+    """
 
     def __init__(self) -> None:
         self._secrets: dict[str, None] = {}
+        self._expected: tuple[str, ...] = ()
+        self._known: Scrub | None = None
         self.scrub = Scrub(())
+
+    def expect(self, secrets: Iterable[str]) -> None:
+        """Take the secrets of the run's rules as they are now, as many as are looked for."""
+        self._expected, self._known = tuple(islice(dict.fromkeys(secrets), _MAX_REMEMBERED)), None
+
+    def unsaid(self, text: str) -> str:
+        """Return text (latin-1) without any secret of the run, for records."""
+        if self._known is None:
+            self._known = Scrub((*self._secrets, *self._expected))
+        return self._known.text(text)
 
     def add(self, secrets: Iterable[str]) -> None:
         """Remember secrets that are about to leave."""
         new = [each for each in secrets if each not in self._secrets]
         if not new:
             return
+        self._known = None
         self._secrets |= dict.fromkeys(new)
         while len(self._secrets) > _MAX_REMEMBERED:
             del self._secrets[next(iter(self._secrets))]

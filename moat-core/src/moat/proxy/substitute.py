@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import quote, quote_plus
 
 from moat.api.http import Headers, RequestHead
-from moat.api.rules import ReplaceToken, Rule
+from moat.api.rules import CaptureToken, ReplaceToken, Rule
 from moat.net.paths import decoded_path
+from moat.proxy.capture import demanded, not_renewing
 from moat.proxy.inject import NOT_FOR_RULES, matches
 from moat.proxy.refusal import Refusal
 
@@ -28,20 +29,28 @@ _FORM = "application/x-www-form-urlencoded"
 class BodyTask:
     """What is to be done to a body. encode: how a value is written there; None for a kind of body that is not searched.
 
-    missing: the rules that demand their placeholder and did not find it in the head.
+    missing: the rules that demand their placeholder and did not find it in the head. capture: what the answer to it
+    falls under; it must then be the request that renews the grant. headers: as the client sent them.
     """
 
     rules: tuple[ReplaceToken, ...] = field(repr=False)
     encode: Callable[[str], str] | None
     missing: tuple[ReplaceToken, ...] = field(default=(), repr=False)
+    capture: CaptureToken | None = None
+    headers: Headers = field(default_factory=Headers, repr=False)
 
     @property
     def limit_bytes(self) -> int:
         """How much may be held; 0 where nothing is searched."""
-        return 0 if self.encode is None else min(rule.limit_bytes for rule in self.rules)
+        limits = [rule.limit_bytes for rule in self.rules]
+        if self.capture is not None:
+            limits.append(self.capture.limit_bytes)
+        return 0 if self.encode is None else min(limits)
 
     def apply(self, body: bytes) -> tuple[bytes, tuple[str, ...]]:
         """Return body with placeholders replaced, and the grants spent. Raises Refusal."""
+        if self.capture is not None:
+            demanded(self.capture, self.headers, body)
         found: list[ReplaceToken] = []
         for rule in self.rules if self.encode is not None else ():
             placeholder = rule.placeholder.encode()
@@ -53,9 +62,10 @@ class BodyTask:
 
     def give_up(self) -> None:
         """Take note that the body is not searched, since it is too large or of another kind. Raises Refusal."""
-        if self.missing and self.encode is None:
+        must = self.missing or self.capture is not None
+        if must and self.encode is None:
             raise Refusal(415, "a body of this kind cannot be searched for the placeholder it must hold", kind="body")
-        if self.missing:
+        if must:
             reason = f"the body is longer than the {self.limit_bytes} bytes that are searched for its placeholder"
             raise Refusal(413, reason, kind="body")
 
@@ -68,6 +78,11 @@ class Substituted:
     grants: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
     body: BodyTask | None = None
+
+    @property
+    def renewed(self) -> tuple[str, ...]:
+        """The grants whose placeholder was found, or may be in the body."""
+        return self.grants if self.body is None else (*self.grants, *(rule.grant for rule in self.body.rules))
 
 
 def substitute(rules: Iterable[Rule], head: RequestHead, *, has_body: bool) -> Substituted:
@@ -90,6 +105,21 @@ def substitute(rules: Iterable[Rule], head: RequestHead, *, has_body: bool) -> S
     spent = [rule for rule in ours if rule in found or rule in bodily]
     grants = tuple(dict.fromkeys(rule.grant for rule in found if rule.grant))
     return Substituted(head, grants, tuple(rule.value for rule in spent), task)
+
+
+def captured_body(
+    capture: CaptureToken, head: RequestHead, task: BodyTask | None, *, has_body: bool
+) -> BodyTask | None:
+    """Return what is to be done to the body of a request to a token endpoint. head: as it leaves. Raises Refusal.
+
+    A query could say otherwise than the body what is asked for, so there is none.
+    """
+    if not capture.request:
+        return task
+    if not has_body or "?" in head.target:
+        raise not_renewing(capture)
+    found = task or _task((), [], head)
+    return replace(found, capture=capture, headers=head.headers)
 
 
 def _in_head(rule: ReplaceToken, head: RequestHead) -> RequestHead:

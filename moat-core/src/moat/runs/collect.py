@@ -11,6 +11,7 @@ from typing import Literal
 from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
 from moat.daemon.client import DaemonClient
+from moat.daemon.lifecycle import patiently
 from moat.daemon.protocol import SetupRequest, SetupResponse
 from moat.ids import checked_name, new_name, new_run_id
 from moat.net.rules import rule_text
@@ -39,7 +40,7 @@ def collect(
         name=name,
         home=Home(home.root.resolve()),
         runtime=runtime.name,
-        setup=_setup(spec, name, client),
+        setup=_setup(spec, name, home, client),
         paths={path: found_at(path) for path in (spec.workspace, *(mount.source for mount in spec.mounts))},
         is_sealed=runtime.sealed,
         needs_image=runtime.needs_image,
@@ -67,15 +68,15 @@ def _kind(mode: int) -> Kind:
     return "socket" if stat.S_ISSOCK(mode) else "other"
 
 
-def _setup(spec: RunSpec, name: str, client: DaemonClient) -> SetupResponse:
-    return client.setup(
-        SetupRequest(
-            grants=spec.grants,
-            name=name,
-            workspace=os.fspath(spec.workspace),
-            command=spec.command,
-            network_policy=spec.policy.mode,
-            network_allow=spec.policy.allow,
-            network_rules=tuple(rule_text(rule) for rule in spec.policy.rules),
-        )
+def _setup(spec: RunSpec, name: str, home: Home, client: DaemonClient) -> SetupResponse:
+    request = SetupRequest(
+        grants=spec.grants,
+        name=name,
+        workspace=os.fspath(spec.workspace),
+        command=spec.command,
+        network_policy=spec.policy.mode,
+        network_allow=spec.policy.allow,
+        network_rules=tuple(rule_text(rule) for rule in spec.policy.rules),
+        profile=spec.profile,
     )
+    return patiently(home, client, lambda asked: asked.setup(request))

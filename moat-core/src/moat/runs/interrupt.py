@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 
 from moat.api.errors import MoatError
 from moat.api.runtimes import Sandbox
@@ -55,18 +55,22 @@ class Interrupts:
         if number != signal.SIGWINCH and self.number is None:
             self.number = number
 
-    async def supervise(self, sandbox: Sandbox) -> int:
-        """Wait for the command while signals are obeyed; return its exit code. Raises like Sandbox.wait."""
+    async def supervise(self, sandbox: Sandbox, beside: Coroutine[object, object, None] | None = None) -> int:
+        """Wait for the command while signals are obeyed; return its exit code. Raises like Sandbox.wait.
+
+        beside: what else goes on as long as the command runs.
+        """
         self._starter = None
         code, failure = 0, None
         async with asyncio.TaskGroup() as group:
-            obeying = group.create_task(self._obey(sandbox))
+            others = [group.create_task(each) for each in (self._obey(sandbox), beside) if each is not None]
             try:
                 code = await sandbox.wait()
             except MoatError as lost:
                 failure = lost  # raised below: the group would wrap it
             finally:
-                obeying.cancel()
+                for other in others:
+                    other.cancel()
         if failure is not None:
             raise failure
         return code

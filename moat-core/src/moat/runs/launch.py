@@ -14,16 +14,21 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from moat.api.errors import MoatError
 from moat.api.runs import RunInfo
 from moat.api.runtimes import DoorTicket, Runtime, Sandbox
 from moat.daemon.client import DaemonClient
+from moat.daemon.lifecycle import patiently
 from moat.daemon.protocol import RegisterResponse
 from moat.paths import Home, private_folder
 from moat.runs.attach import Attachment
 from moat.runs.interrupt import Interrupts
+from moat.runs.keep import is_live, keep_daemon
 from moat.runs.plan import RunPlan
+
+T = TypeVar("T")
 
 _SIGNALLED = 128  # a shell's exit code for a command that a signal ended is 128 + its number
 
@@ -69,9 +74,10 @@ class Launch:
 
     async def _steps(self, attachment: Attachment, interrupts: Interrupts, undo: AsyncExitStack) -> None:
         # Not in a thread: a registration that is cancelled half-way would leave a run that nobody ends.
-        registered = self._client.register(self._plan.registration)
+        asked = replace(self._plan.registration, launcher_pid=os.getpid())
+        registered = self._patiently(lambda client: client.register(asked))
         token = registered.auth_token
-        undo.push_async_callback(self._end, token)
+        undo.push_async_callback(self._end, registered.run_id, token)
 
         folder = self._home.inside(registered.run_id)
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -81,37 +87,45 @@ class Launch:
         ticket = replace(door_ticket(self._home, registered), listen=partial(self._listen, token))
 
         async def created(container_id: str) -> None:
-            await asyncio.to_thread(self._client.tell_container, token, container_id)
+            await asyncio.to_thread(self._patiently, lambda client: client.tell_container(token, container_id))
 
         sandbox = await self._runtime.launch(self._plan.sandbox, ticket, attachment.stdio, created)
         undo.push_async_callback(sandbox.close)
 
         self._announce(sandbox)
         attachment.begin()
-        self._exit_code = await interrupts.supervise(sandbox)
+        self._exit_code = await interrupts.supervise(sandbox, keep_daemon(self._home, registered.run_id))
 
     async def _listen(self, token: str, address: str) -> str:
         """Have the daemon serve the run at an address, by token; return the proxy's URL."""
         asked = replace(
             self._plan.registration, auth_token=token, needs_door=False, listen_on=address, launcher_pid=os.getpid()
         )
-        answer = await asyncio.to_thread(self._client.register, asked)
+        answer = await asyncio.to_thread(self._patiently, lambda client: client.register(asked))
         host = f"[{address}]" if ":" in address else address
         return f"http://moat:{token}@{host}:{answer.proxy_port}"
 
-    async def _end(self, token: str) -> None:
+    async def _end(self, run_id: str, token: str) -> None:
         try:
-            self._info = await asyncio.to_thread(self._client.end, token, self._exit_code)
+            self._info = await asyncio.to_thread(self._ended, run_id, token)
         except MoatError:
             self._info = None  # the daemon is gone; its successor finds the door closed and ends the run itself
 
+    def _ended(self, run_id: str, token: str) -> RunInfo:
+        if not is_live(self._home, run_id):  # stopped with its daemon, on purpose: nobody is to start one for this
+            return self._client.end(token, self._exit_code)
+        return self._patiently(lambda client: client.end(token, self._exit_code))
 
-def write_files(folder: Path, files: Mapping[Path, str]) -> None:
+    def _patiently(self, ask: Callable[[DaemonClient], T]) -> T:
+        return patiently(self._home, self._client, ask)
+
+
+def write_files(folder: Path, files: Mapping[Path, str | bytes]) -> None:
     """Write the files that a run sees: readable by whoever the run is inside, reachable by nobody else outside."""
     private_folder(folder.parent)
-    for path, text in files.items():
+    for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
         path.chmod(0o644)
         for parent in path.parents[: len(path.relative_to(folder).parts)]:
             parent.chmod(0o755)  # whatever the umask says
@@ -120,6 +134,7 @@ def write_files(folder: Path, files: Mapping[Path, str]) -> None:
 def door_ticket(home: Home, registered: RegisterResponse) -> DoorTicket:
     """Return how the sandbox reaches the daemon: by its door, or by address and token where it has none."""
     if registered.door is not None:
-        return DoorTicket(registered.run_id, Path(registered.door.folder), registered.door.nonce)
+        door = registered.door
+        return DoorTicket(registered.run_id, Path(door.folder), door.nonce, places=door.places)
     url = f"http://moat:{registered.auth_token}@127.0.0.1:{registered.proxy_port}"
     return DoorTicket(registered.run_id, home.door(registered.run_id), "", url)

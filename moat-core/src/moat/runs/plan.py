@@ -23,7 +23,17 @@ from moat.config.mounts import checked_target
 from moat.daemon.protocol import RegisterRequest, SetupResponse
 from moat.net.rules import rule_text
 from moat.paths import Home
-from moat.runs.trust import RESERVED, proxy_variables, trust_files, trust_variables
+from moat.runs.trust import (
+    BUNDLE,
+    JAVA,
+    RESERVED,
+    TRUST_STORE,
+    java_options,
+    proxy_variables,
+    trust_files,
+    trust_variables,
+)
+from moat.runs.truststore import trust_store
 
 WORKSPACE = "/workspace"
 INSIDE_HOME = "/home/moat"
@@ -68,7 +78,7 @@ class RunPlan:
 
     sandbox: SandboxSpec
     registration: RegisterRequest
-    files: Mapping[Path, str] = field(repr=False)
+    files: Mapping[Path, str | bytes] = field(repr=False)
     origins: Mapping[str, str]
     warnings: tuple[str, ...] = ()
 
@@ -85,7 +95,7 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
     contributions = _contributions(spec, facts, own_env)
     merged = merge(contributions)
     _check_cover(merged)
-    files, mounts = _place(merged.files, facts)
+    files, mounts = _place({**merged.files, TRUST_STORE: trust_store(merged.files[BUNDLE])}, facts)
     defaults = _defaults(facts)
     sandbox = SandboxSpec(
         run_id=facts.run_id,
@@ -99,7 +109,8 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
         terminal=facts.terminal,
         allow_sockets=spec.allow_sockets,
     )
-    origins = {WORKSPACE: "workspace"} | dict.fromkeys(defaults, "default") | _origins(contributions)
+    origins = {WORKSPACE: "workspace", TRUST_STORE: _OURS} | dict.fromkeys(defaults, "default")
+    origins |= _origins(contributions)
     return RunPlan(sandbox, _registration(spec, facts), files, origins, dropped)
 
 
@@ -109,12 +120,25 @@ def _contributions(spec: RunSpec, facts: Facts, own_env: Mapping[str, str]) -> l
     trust = trust_files(facts.roots, setup.ca_certificate)
     for path in setup.files:
         checked_target(path)
+    java = _java_options(("-e", own_env), (_granting(spec.grants), setup.env))
     return [
+        java,
         (_OURS, ContainerSetup({**trust_variables(), **proxy_variables()}, trust)),
-        (_granting(spec.grants), ContainerSetup(setup.env, setup.files, granted)),
-        ("-e", ContainerSetup(own_env)),
+        (_granting(spec.grants), ContainerSetup(_without_java(setup.env), setup.files, granted)),
+        ("-e", ContainerSetup(_without_java(own_env))),
         *((f"--mount {mount.source}", _mounted(mount, facts)) for mount in spec.mounts),
     ]
+
+
+def _java_options(*owned: tuple[str, Mapping[str, str]]) -> tuple[str, ContainerSetup]:
+    """Return what JVMs are told, in the name of the first who says something. Ours stands last, where it wins."""
+    given = [(owner, env[JAVA]) for owner, env in owned if env.get(JAVA)]
+    words = " ".join([*(value for _, value in reversed(given)), java_options()])
+    return given[0][0] if given else _OURS, ContainerSetup({JAVA: words})
+
+
+def _without_java(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name != JAVA}
 
 
 def _granting(grants: tuple[str, ...]) -> str:
@@ -147,10 +171,10 @@ def _defaults(facts: Facts) -> dict[str, str]:
     return chosen | {name: facts.passed[name] for name in PASSED_ON if facts.passed.get(name)}
 
 
-def _place(files: Mapping[str, str], facts: Facts) -> tuple[dict[Path, str], tuple[Mount, ...]]:
+def _place(files: Mapping[str, str | bytes], facts: Facts) -> tuple[dict[Path, str | bytes], tuple[Mount, ...]]:
     """Return where on the host each file is written, and the mounts that show it; equal ones are written once."""
     folder = facts.home.inside(facts.run_id)
-    sources: dict[str, Path] = {}
+    sources: dict[str | bytes, Path] = {}
     for target, text in files.items():
         sources.setdefault(text, folder / target.lstrip("/"))
     mounts = tuple(Mount(sources[text], target, read_only=True) for target, text in files.items())
@@ -169,6 +193,7 @@ def _registration(spec: RunSpec, facts: Facts) -> RegisterRequest:
         workspace=str(facts.paths[spec.workspace].resolved),
         command=spec.command,
         needs_door=facts.is_sealed,
+        profile=spec.profile,
     )
 
 

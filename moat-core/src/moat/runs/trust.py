@@ -4,7 +4,10 @@ Finding the host's roots reads files; the rest is text. Never holds a key: only 
 
     host's roots ─┐
                   ├─▶ /etc/moat/ca-bundle.pem = /etc/ssl/certs/ca-certificates.crt ◀── variables, wgetrc
-    our CA ───────┴─▶ /etc/moat/ca.pem  (for clients that add to their own roots)
+                  └─▶ /etc/moat/truststore.p12  (the same for Java: truststore.py) ◀── JAVA_TOOL_OPTIONS
+    our CA ─────────▶ /etc/moat/ca.pem  (for clients that add to their own roots)
+
+Which client needs which of them is a table, docs/reference/clients.md; what is in it is tested.
 """
 
 from __future__ import annotations
@@ -12,11 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 FOLDER = "/etc/moat"
 BUNDLE = f"{FOLDER}/ca-bundle.pem"
 AUTHORITY = f"{FOLDER}/ca.pem"
 WGETRC = f"{FOLDER}/wgetrc"
+TRUST_STORE = f"{FOLDER}/truststore.p12"
+JAVA = "JAVA_TOOL_OPTIONS"  # the one variable that every JVM reads, however it is started
 SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"  # what GnuTLS, curl, git and Go read when no variable tells them
 DOOR_URL = "http://127.0.0.1:19080"
 NO_PROXY = "localhost,127.0.0.1,::1"
@@ -42,6 +48,7 @@ _BUNDLE_VARIABLES = (
     "DENO_CERT",
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
     "HTTPLIB2_CA_CERTS",
+    "PERL_LWP_SSL_CA_FILE",  # LWP from CPAN brings roots of its own; Debian's takes the system's
     "NIX_SSL_CERT_FILE",
 )
 _ADDED_VARIABLES = ("NODE_EXTRA_CA_CERTS",)  # adds to Node's own roots
@@ -53,7 +60,7 @@ RESERVED = frozenset(
     {*_BUNDLE_VARIABLES, *_ADDED_VARIABLES, *_PROXY_VARIABLES, *_NO_PROXY_VARIABLES}
     | {"ALL_PROXY", "all_proxy", "FTP_PROXY", "ftp_proxy", "SSL_CERT_DIR", "WGETRC", "NODE_USE_ENV_PROXY"}
     | {"NPM_CONFIG_PROXY", "NPM_CONFIG_HTTPS_PROXY", "npm_config_cafile", "npm_config_proxy", "npm_config_https_proxy"}
-    | {"GIT_SSL_NO_VERIFY", "NODE_TLS_REJECT_UNAUTHORIZED", "PIP_PROXY", "CARGO_HTTP_PROXY"}
+    | {"GIT_SSL_NO_VERIFY", "NODE_TLS_REJECT_UNAUTHORIZED", "PIP_PROXY", "CARGO_HTTP_PROXY", "PERL_LWP_ENV_PROXY"}
 )
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -100,4 +107,14 @@ def trust_variables() -> Mapping[str, str]:
 def proxy_variables(url: str = DOOR_URL) -> Mapping[str, str]:
     """Return the variables that point clients to the proxy. url holds no token for a run that has a door."""
     variables = dict.fromkeys(_PROXY_VARIABLES, url) | dict.fromkeys(_NO_PROXY_VARIABLES, NO_PROXY)
-    return variables | {"NODE_USE_ENV_PROXY": "1"}  # Node 22 and later ignore the proxy variables without it
+    # Node 22 and later, and Perl's LWP, ignore the proxy variables without these.
+    return variables | {"NODE_USE_ENV_PROXY": "1", "PERL_LWP_ENV_PROXY": "1"}
+
+
+def java_options(url: str = DOOR_URL) -> str:
+    """Return what a JVM must be told: it reads no variable for proxy or roots. localhost it leaves alone by itself."""
+    proxy = urlsplit(url)
+    settings = {"javax.net.ssl.trustStore": TRUST_STORE, "javax.net.ssl.trustStoreType": "PKCS12"}
+    for scheme in ("http", "https"):
+        settings |= {f"{scheme}.proxyHost": proxy.hostname or "", f"{scheme}.proxyPort": str(proxy.port)}
+    return " ".join(f"-D{name}={value}" for name, value in settings.items())

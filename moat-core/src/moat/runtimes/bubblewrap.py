@@ -31,6 +31,7 @@ from moat.runtimes import bubblewrap_trial as trial
 from moat.runtimes.gatelink import GATE_FLAGS, GATE_SOURCE, GateConfig, GateLink
 from moat.runtimes.layout import host_layout
 from moat.runtimes.mounts import check_mounts
+from moat.runtimes.places import mounts_of
 from moat.runtimes.seccomp import bpf_filter
 from moat.runtimes.view import arguments, own_files
 
@@ -73,6 +74,8 @@ class Bubblewrap(Runtime):
             ours=home.inside(spec.run_id),
             allow_sockets=spec.allow_sockets,
         )
+        if found.place == "outside":
+            spec = replace(spec, mounts=(*spec.mounts, *mounts_of(ticket.folder, ticket.places)))
         with contextlib.ExitStack() as stack:
             parts = _Parts(stack, spec, ticket, stdio, home)
             argv, config = parts.inside() if found.place == "inside" else parts.outside()
@@ -240,6 +243,7 @@ class _Parts:
             argv=argv,
             stdio=(stdin, stdout, stderr),
             terminal=self._spec.terminal is not None,
+            places=self._ticket.places if place == "outside" else (),  # inside, nothing can be shown any more
         )
 
     def _bwrap(self, spec: SandboxSpec, *, own_network: bool) -> tuple[str, ...]:

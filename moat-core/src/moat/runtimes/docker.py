@@ -54,3 +54,13 @@ class Docker(Runtime):
         except SandboxFailed:
             if (await docker_ready.readiness("")).is_ready:
                 raise
+
+    async def pulse(self, run_id: str) -> bool | None:
+        """Say whether a container of the run's is running; None when the engine does not answer."""
+        from moat.runtimes import docker_engine, docker_ready
+
+        try:
+            async with docker_engine.session(docker_engine.READY_TIMEOUT_S) as docker:
+                return await docker_ready.is_running(docker, run_id)
+        except SandboxFailed:
+            return None

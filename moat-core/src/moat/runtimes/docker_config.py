@@ -65,14 +65,18 @@ def user_inside(security_options: Iterable[str], uid: int, gid: int) -> str:
     return "0:0" if any("rootless" in option for option in security_options) else f"{uid}:{gid}"
 
 
-def gate_container(image: str, program: GateProgram, door: Path, user: str, marks: dict[str, str]) -> JSONObject:
+def gate_container(
+    image: str, program: GateProgram, door: Path, user: str, marks: dict[str, str], *, has_sockets: bool = False
+) -> JSONObject:
     """Return the gate's container: it lives as long as its input stays open, and removes itself.
+
+    has_sockets: it makes unix sockets in the door's folder, which the run is shown.
 
     It starts as root with three capabilities, for one address on lo, and gives them up by itself (gate_start.py).
     """
     mounts = [Mount(path, str(path), read_only=True) for path in program.read_only]
     mounts += [Mount(path, inside, read_only=True) for path, inside in program.files.items()]
-    mounts.append(Mount(door, DOOR_INSIDE, read_only=True))
+    mounts.append(Mount(door, DOOR_INSIDE, read_only=not has_sockets))
     return {
         **_common(image, (*program.python, START_INSIDE, *user.split(":")), "0:0", marks),
         "Hostname": HOSTNAME,

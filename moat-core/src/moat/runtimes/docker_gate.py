@@ -118,7 +118,8 @@ async def ensure_image(docker: aiodocker.Docker) -> str:
 async def create_gate(docker: aiodocker.Docker, ticket: DoorTicket, user: str, marks: dict[str, str]) -> Gate:
     """Create the run's gate; whoever calls removes it, also when this fails. Raises SandboxFailed."""
     image = await ensure_image(docker)
-    config = gate_container(image, host_program(), ticket.folder, user, marks)
+    has_sockets = any(kind == "unix" for _, kind, _, _ in ticket.places)
+    config = gate_container(image, host_program(), ticket.folder, user, marks, has_sockets=has_sockets)
     return Gate(docker, await create(docker, gate_name(ticket.run_id), config))
 
 
@@ -156,9 +157,15 @@ class Gate:
 
     async def open_door(self, ticket: DoorTicket) -> None:
         """Hand over the nonce and wait until the daemon has opened the door. Raises SandboxFailed, DoorUnreached."""
-        await self._link.open(
-            GateConfig(run_id=ticket.run_id, nonce=ticket.nonce, door=DOOR_INSIDE, place="container", argv=None)
+        config = GateConfig(
+            run_id=ticket.run_id,
+            nonce=ticket.nonce,
+            door=DOOR_INSIDE,
+            place="container",
+            argv=None,
+            places=ticket.places,
         )
+        await self._link.open(config)
 
     async def watch(self) -> None:
         """Return never; raise SandboxFailed when the gate ends or has lost its daemon."""

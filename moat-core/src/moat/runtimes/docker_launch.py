@@ -44,6 +44,7 @@ from moat.runtimes.docker_stdio import drain, feed, feed_keys, is_terminal_wante
 from moat.runtimes.docker_user import name_user
 from moat.runtimes.gatelink import DoorUnreached
 from moat.runtimes.mounts import check_mounts
+from moat.runtimes.places import mounts_of
 from moat.runtimes.seccomp import engine_profile
 
 log = logging.getLogger(__name__)
@@ -181,6 +182,8 @@ class _Launch:
     async def agent(self, network: str, stdio: Stdio, created: Created, gate: Gate | None) -> DockerSandbox:
         """Create the command's container, tell who wants to know, and start it. Raises SandboxFailed."""
         spec, name = self._spec, container_name(self._spec.run_id)
+        if gate is not None:
+            spec = replace(spec, mounts=(*spec.mounts, *mounts_of(self._ticket.folder, self._ticket.places)))
         stdio = self._undo.enter_context(own_descriptors(stdio))
         has_keys = spec.terminal is not None
         if has_keys and not is_terminal_wanted(stdio):

@@ -42,8 +42,7 @@ async def has_image(docker: aiodocker.Docker, image: str) -> bool:
 
 async def reap(docker: aiodocker.Docker, run_id: str) -> None:
     """Remove every container and network with the run's marks. Raises SandboxFailed when one cannot be removed."""
-    marks = labels(run_id, find_home().root)
-    wanted = [f"{label}={marks[label]}" for label in (RUN_LABEL, HOME_LABEL)]
+    wanted = _marks(run_id)
     with told_as("list what a run left"):
         containers = await docker.containers.list(all=1, filters=_as_filter(wanted))
         networks = await docker.networks.list(filters={"label": wanted})
@@ -51,6 +50,17 @@ async def reap(docker: aiodocker.Docker, run_id: str) -> None:
         await remove(docker, container.id)
     for network in networks:
         await remove_network(docker, str(network["Id"]))
+
+
+async def is_running(docker: aiodocker.Docker, run_id: str) -> bool:
+    """Whether a container with the run's marks runs. Raises SandboxFailed when the engine does not say."""
+    with told_as("list a run's containers"):
+        return bool(await docker.containers.list(filters=_as_filter(_marks(run_id))))
+
+
+def _marks(run_id: str) -> list[str]:
+    marks = labels(run_id, find_home().root)
+    return [f"{label}={marks[label]}" for label in (RUN_LABEL, HOME_LABEL)]
 
 
 def _as_filter(wanted: list[str]) -> str:

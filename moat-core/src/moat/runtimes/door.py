@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import hmac
 import logging
 import os
@@ -26,7 +27,7 @@ from typing import Any
 from moat.api.errors import SandboxFailed
 from moat.frames import FrameChannel, FrameError
 from moat.paths import bind_by_folder, private_folder
-from moat.runtimes import gate
+from moat.runtimes import gate, places
 from moat.runtimes.canary import Canary
 
 HELLO_S = 5.0  # the gate says hello as soon as it has connected
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HandedSocket:
-    """One socket of a run's door. name: proxy, http, tls, dns-udp or dns-tcp. sock: ours to close."""
+    """One socket of a run's door. name: proxy, http, tls, dns-udp, dns-tcp, or of a place. sock: ours to close."""
 
     name: str
     sock: socket.socket
@@ -75,6 +76,8 @@ class DoorListener:
         """Stop listening for good: the run is over."""
         self.close()
         with contextlib.suppress(OSError):
+            for place in self._path.parent.glob("*.sock"):  # of endpoints; the gate made them
+                place.unlink()
             self._path.parent.rmdir()
 
 
@@ -152,19 +155,30 @@ class OpenDoor:
 
 
 async def admit(
-    channel: FrameChannel, *, nonce: str, answer: str, taken_cookies: Collection[int], hand_on: HandOn
+    channel: FrameChannel,
+    *,
+    nonce: str = "",
+    nonce_sha256: str = "",
+    answer: str,
+    taken_cookies: Collection[int],
+    hand_on: HandOn,
+    cookie: int = 0,
 ) -> OpenDoor:
     """Take a gate's sockets, hand them on, and have it prove that its run is sealed. The caller then calls open().
 
-    nonce: what the gate must know. answer: what the worker says at /_moat/probe on these sockets once hand_on returned.
+    nonce: what the gate must know, or nonce_sha256: its hash. cookie: for a run that comes back, the namespace that it
+    must be in. answer: what the worker says at /_moat/probe on these sockets once hand_on returned.
     taken_cookies: of every other live run; for a run that comes back, not its own.
     Raises SandboxFailed after telling the gate why; the channel and everything that came are then closed.
     """
     handed: list[HandedSocket] = []
     try:
-        cookie = await _receive_sockets(channel, nonce, taken_cookies, handed)
+        secret = nonce_sha256 or (hash_nonce(nonce) if nonce else "")
+        found = await _receive_sockets(channel, secret, taken_cookies, handed)
+        if cookie and found != cookie:
+            raise SandboxFailed("the gate's sockets are from another network namespace than before")
         await hand_on(handed)
-        await _probe(channel, answer, cookie)
+        await _probe(channel, answer, found)
     except BaseException as failure:
         problem = failure.problem if isinstance(failure, SandboxFailed) else "the daemon could not take the door"
         channel.send({"type": "refused", "problem": problem})
@@ -172,7 +186,12 @@ async def admit(
         for one in handed:
             one.sock.close()
         raise
-    return OpenDoor(channel, handed, cookie)
+    return OpenDoor(channel, handed, found)
+
+
+def hash_nonce(nonce: str) -> str:
+    """Return what is kept of a nonce."""
+    return hashlib.sha256(nonce.encode()).hexdigest()
 
 
 def netns_cookie(sock: socket.socket) -> int:
@@ -193,11 +212,11 @@ def own_cookie() -> int:
 
 
 async def _receive_sockets(
-    channel: FrameChannel, nonce: str, taken_cookies: Collection[int], handed: list[HandedSocket]
+    channel: FrameChannel, nonce_sha256: str, taken_cookies: Collection[int], handed: list[HandedSocket]
 ) -> int:
     hello, descriptors = await _frame(channel, HELLO_S)
     try:
-        _check_hello(hello, nonce)
+        _check_hello(hello, nonce_sha256)
         layout = _layout(hello, len(descriptors))
         while descriptors:
             handed.append(HandedSocket(layout[len(handed)][0], _socket(descriptors.pop(0))))
@@ -209,17 +228,26 @@ async def _receive_sockets(
     return _check_cookies([netns_cookie(one.sock) for one in handed], taken_cookies)
 
 
-def _check_hello(hello: Mapping[str, Any], nonce: str) -> None:
+def _check_hello(hello: Mapping[str, Any], nonce_sha256: str) -> None:
     if hello.get("type") != "hello" or hello.get("version") != gate.VERSION:
         raise SandboxFailed("the gate speaks another version of the protocol", hint="run: moat proxy stop")
-    if not nonce or not _is_same(hello.get("nonce"), nonce):
+    said = hello.get("nonce")
+    if not nonce_sha256 or not isinstance(said, str) or not _is_same(_hashed(said), nonce_sha256):
         raise SandboxFailed("the gate does not know this run's nonce")
 
 
+def _hashed(said: str) -> str:
+    """Return the hash of what a gate said; JSON can hold what no encoding has (lone surrogates)."""
+    return hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest()
+
+
 def _layout(hello: Mapping[str, Any], count: int) -> tuple[tuple[str, str, str, int], ...]:
-    """Return which door was announced: exactly the full one or exactly the small one, with as many descriptors."""
-    for layout in (gate.FULL_DOOR, gate.SMALL_DOOR):
-        if hello.get("sockets") == [dict(zip(("name", "kind", "host", "port"), row, strict=True)) for row in layout]:
+    """Return which door was announced: the full one or the small one, then places, with as many descriptors."""
+    said = hello.get("sockets")
+    for door in (gate.FULL_DOOR, gate.SMALL_DOOR):
+        rows = [dict(zip(("name", "kind", "host", "port"), row, strict=True)) for row in door]
+        if isinstance(said, list) and said[: len(rows)] == rows:
+            layout = (*door, *places.announced(said[len(rows) :]))
             if count == len(layout):
                 return layout
             raise SandboxFailed(f"the gate announced {len(layout)} sockets and handed over {count} descriptors")
@@ -240,6 +268,8 @@ def _socket(descriptor: int) -> socket.socket:
 def _check_socket(sock: socket.socket, expected: tuple[str, str, str, int]) -> None:
     """Refuse a socket that is not exactly what its place in the layout says, or that the run could share."""
     name, kind, host, port = expected
+    if kind == "unix":
+        return places.check_unix(sock, name)
     tcp = kind == "tcp"
     wanted_type, protocol = (socket.SOCK_STREAM, socket.IPPROTO_TCP) if tcp else (socket.SOCK_DGRAM, socket.IPPROTO_UDP)
     if (sock.family, sock.type, sock.proto) != (socket.AF_INET, wanted_type, protocol):
@@ -250,6 +280,7 @@ def _check_socket(sock: socket.socket, expected: tuple[str, str, str, int]) -> N
         raise SandboxFailed(f"the gate's {name} socket is not waiting for clients")
     if _option(sock, socket.SO_REUSEPORT) or _option(sock, socket.SO_REUSEADDR):
         raise SandboxFailed(f"the gate's {name} socket lets others bind its port")
+    return None
 
 
 def _option(sock: socket.socket, option: int) -> int:
@@ -292,15 +323,16 @@ async def _probe(channel: FrameChannel, answer: str, cookie: int) -> None:
 
 def verdict(probed: Mapping[str, Any], *, answer: str, cookie: int, visitors: int) -> str:
     """Return why what the gate saw is not a sealed run; "" if it is. Pure."""
-    links = [name for name, is_up in probed.get("interfaces", ()) if name != "lo" and _is_link(name, is_up)]
-    if probed.get("type") != "probed" or ["lo", True] not in probed.get("interfaces", ()):
+    told = [each for each in map(probed.get, ("interfaces", "routes", "reached")) if isinstance(each, list)]
+    if probed.get("type") != "probed" or len(told) < 3 or ["lo", True] not in told[0]:
         return "the gate did not say what it sees"
-    if links:
+    interfaces, routes, reached = told
+    if links := [name for name, is_up in interfaces if name != "lo" and _is_link(name, is_up)]:
         return f"the run has a network interface: {', '.join(links)}"
-    if probed.get("routes"):
+    if routes:
         return "the run has a route out of its namespace"
-    if probed.get("reached"):
-        return f"the run can reach the host: {', '.join(probed['reached'])}"
+    if reached:
+        return f"the run can reach the host: {', '.join(reached)}"
     if visitors:
         return "something connected to the host's listeners while the run was tested"
     if probed.get("cookie") != cookie:

@@ -8,8 +8,6 @@ Never reads what goes over those sockets, and decides nothing: the daemon judges
                               look around, try what must not work ◀─ probe ─┘
                               probed ─▶ open ─▶ command ─▶ exit code
     stdin ends: the launcher is gone, the command is killed.  door ends: keep everything, try to reconnect for 30 s.
-
-Lines: gatelink.py; frames: door.py.
 """
 
 import array
@@ -41,13 +39,11 @@ SECOND_ADDRESS = "127.107.255.254"  # with 127.0.0.1 alone, getaddrinfo's AI_ADD
 ANSWER_S = 15.0  # the daemon's answer to hello or probed: it waits for the worker meanwhile
 CONNECT_S = 2.0  # to a port of the run's own; nothing else is served meanwhile
 CANARY_S = 0.5  # a canary is refused at once where there is no route; a filter may swallow it
-RECONNECT_S, RECONNECT_EVERY_S = 30.0, 0.5
-GRACE_S = 5.0  # between SIGTERM and SIGKILL
+RECONNECT_S, RECONNECT_EVERY_S, GRACE_S = 30.0, 0.5, 5.0  # the last: between SIGTERM and SIGKILL
 BACKLOG = 1024  # connections wait here while the daemon is away
 
-CLONE_NEWUSER, CLONE_NEWNET, PR_SET_DUMPABLE = 0x1000_0000, 0x4000_0000, 4
+CLONE_NEWUSER, CLONE_NEWNET, PR_SET_DUMPABLE, SO_NETNS_COOKIE = 0x1000_0000, 0x4000_0000, 4, 71  # 71: Linux 5.14
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, IFF_UP = 0x8913, 0x8914, 0x8916, 1
-SO_NETNS_COOKIE = 71  # Linux 5.14
 HEADER, LIMIT_BYTES = struct.Struct("!IB"), 1024 * 1024  # a frame: length, count of descriptors, JSON
 
 
@@ -86,10 +82,13 @@ def become_undumpable() -> None:
 
 
 def open_socket(kind: str, host: str, port: int) -> socket.socket:
-    """Open one of the door's sockets. No reuse options: with them the run could bind the port too and steal."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
-    sock.bind((host, port))
-    if kind == "tcp":
+    """Open one of the door's sockets, a unix one at host. No reuse: the run could bind the port too and steal."""
+    family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+    sock.bind(host if kind == "unix" else (host, port))
+    if kind == "unix":
+        os.chmod(host, 0o666)  # noqa: PTH101, S103 - only the run can reach it, and as whom is not known here
+    if kind != "udp":
         sock.listen(BACKLOG)
     return sock
 
@@ -151,8 +150,9 @@ class Door:
             self.folder = os.open(config["door"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as failure:
             raise Unreached(str(failure)) from None
-        self.layout = SMALL_DOOR if config["place"] == "inside" else FULL_DOOR
-        self.sockets = [open_socket(kind, host, port) for _, kind, host, port in self.layout]
+        self.layout = (*(SMALL_DOOR if config["place"] == "inside" else FULL_DOOR), *config.get("places", ()))
+        here = f"/proc/self/fd/{self.folder}/"
+        self.sockets = [open_socket(kind, here * (kind == "unix") + host, port) for _, kind, host, port in self.layout]
         self.sock = socket.socket(socket.AF_UNIX)
 
     def open(self, *, again: bool = False) -> None:
@@ -162,8 +162,8 @@ class Door:
         self.sock.settimeout(ANSWER_S)
         try:
             self.sock.connect(f"/proc/self/fd/{self.folder}/door.sock")
-        except OSError as failure:
-            raise Unreached(str(failure)) from None
+        except OSError as failure:  # a folder that was removed: the run was ended
+            raise (Unreached if os.fstat(self.folder).st_nlink else Refused)(str(failure)) from None
         named = [dict(zip(("name", "kind", "host", "port"), row, strict=True)) for row in self.layout]
         hello = {"type": "hello", "version": VERSION, "nonce": self.nonce, "sockets": named, "again": again}
         try:
@@ -171,9 +171,9 @@ class Door:
             while (message := self.receive()).get("type") == "probe":
                 self.send({"type": "probed", **self.look(message)})
         except OSError as failure:
-            raise Refused(f"the daemon does not answer: {failure}") from None
-        if message.get("type") != "open":
-            raise Refused(message.get("problem", "the daemon hung up"))
+            raise (Unreached if again else Refused)(f"the daemon does not answer: {failure}") from None
+        if message.get("type") != "open":  # {}: it died once more, and its successor comes
+            raise (Refused if message or not again else Unreached)(message.get("problem", "the daemon hung up"))
 
     def look(self, probe: dict[str, Any]) -> dict[str, Any]:
         """Return what we see of the world. Nothing that the daemon names must be reachable."""

@@ -56,6 +56,7 @@ class GateConfig:
     door: the door's folder as the gate sees it. argv: the command that it runs, None in a container.
     env: the command's whole environment. stdio: three descriptors of the gate's that become the command's.
     pass_fds: more descriptors that the command inherits. terminal: stdio is a terminal of the run's own.
+    places: sockets beyond the door's own, as `places` names them.
     """
 
     run_id: str
@@ -67,6 +68,7 @@ class GateConfig:
     stdio: tuple[int, int, int] | None = None
     pass_fds: tuple[int, ...] = ()
     terminal: bool = False
+    places: tuple[tuple[str, str, str, int], ...] = ()
 
     def line(self) -> bytes:
         """Return the configuration as the gate reads it."""

@@ -21,6 +21,7 @@ import aiodocker
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import DoorTicket, SandboxSpec
 from moat.runtimes.docker_engine import remove_network, told_as, uninterrupted
+from moat.runtimes.elsewhere import with_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from aiodocker.types import JSONObject
 
 CAVEAT = "no door on this engine: services on the host's own addresses can be reached, and the run holds a proxy token"
-DOOR_PROXY = "http://127.0.0.1:19080"  # what the plan wrote for runs with a door
 HOST_NAME = "host.docker.internal"
 LOOPBACK = "127.0.0.1"
 
@@ -52,7 +52,7 @@ async def prepare(
         proxy = await ticket.listen(gateway)
     else:  # an engine in a virtual machine forwards this name to the loopback of the machine around it
         proxy = (await ticket.listen(LOOPBACK)).replace(f"@{LOOPBACK}:", f"@{HOST_NAME}:")
-    env = {name: value.replace(DOOR_PROXY, proxy) for name, value in spec.env.items()}
+    env = {name: with_proxy(value, proxy) for name, value in spec.env.items()}
     return replace(spec, env=env)
 
 

@@ -25,7 +25,7 @@ KERNEL_SETTINGS = tuple(
 KERNEL_SECRETS = tuple(f"/proc/{name}" for name in ("kcore", "keys", "key-users", "latency_stats", "timer_list",
                                                     "timer_stats", "sched_debug", "vmallocinfo", "kpagecount",
                                                     "kpageflags", "kpagecgroup", "slabinfo"))  # fmt: skip
-ETC_PATTERNS = ("java*", "python3*")
+ETC_PATTERNS = ("java*", "php/*/cli", "php/*/mods-available", "python3*")
 
 
 def host_layout(targets: Iterable[str], *, home: Path, unix_sockets: Path = Path("/proc/net/unix")) -> HostLayout:
@@ -67,7 +67,8 @@ def _shown(folder: Path, missing: Iterable[Path]) -> Iterator[Path]:
 
 
 def _matching() -> list[str]:
-    return sorted(path.name for pattern in ETC_PATTERNS for path in Path("/etc").glob(pattern))
+    etc = Path("/etc")
+    return sorted(str(path.relative_to(etc)) for pattern in ETC_PATTERNS for path in etc.glob(pattern))
 
 
 def _can_show(path: Path, missing: Iterable[Path]) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import struct
@@ -21,8 +22,8 @@ from pathlib import Path, PurePosixPath
 from moat.api.container import Mount
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
+from moat.runtimes.elsewhere import with_proxy
 
-DOOR_PROXY = "http://127.0.0.1:19080"  # what the plan writes; here the proxy listens elsewhere, and wants the token
 GRACE_S = 5.0
 
 
@@ -68,15 +69,16 @@ def environment(spec: SandboxSpec, proxy_url: str, home: Path) -> dict[str, str]
     places = {mount.target: str(mount.source) for mount in spec.mounts} | {spec.home: str(home)}
     changed = {}
     for name, value in spec.env.items():
-        changed[name] = proxy_url if value.rstrip("/") == DOOR_PROXY else _replaced(value, places)
+        changed[name] = _replaced(with_proxy(value, proxy_url), places)  # here the proxy wants the token
     return changed
 
 
 def _replaced(value: str, places: Mapping[str, str]) -> str:
-    """Replace a value that is a path inside, or begins with one."""
+    """Replace a value that is a path inside, or begins with one; and in options (`-Dname=/path`) the path."""
     for target, source in sorted(places.items(), key=lambda place: -len(place[0])):
         if value == target or value.startswith(f"{target}/"):
             return source + value[len(target) :]
+        value = re.sub(rf"(?<==){re.escape(target)}(?=[/\s]|$)", source.replace("\\", r"\\"), value)
     return value
 
 

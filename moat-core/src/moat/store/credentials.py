@@ -6,6 +6,7 @@ May not ask, print, or know what a credential is for. Blocking (files, keyring):
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import logging
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from moat.api.credentials import Credential
 from moat.api.errors import GrantMissing, StoreCorrupt, StoreError
-from moat.ids import NAME, checked_name
+from moat.ids import NAME, checked_name, checked_profile
 from moat.paths import Home, private_folder, write_private
 from moat.store import cipher
 from moat.store.key import KeyHolder, Keyring, Warn
@@ -40,7 +41,10 @@ class GrantInfo:
 
 
 class CredentialStore:
-    """The credentials of one installation. Looking creates nothing; the first save makes the key."""
+    """The credentials of one profile of one installation. Looking creates nothing; the first save makes the key.
+
+    profile: "" is the default one. A file of one profile is no credential in another.
+    """
 
     def __init__(
         self,
@@ -49,9 +53,19 @@ class CredentialStore:
         env: Mapping[str, str] | None = None,
         warn: Warn | None = None,
         keyring: Keyring | None = None,
+        profile: str = "",
     ) -> None:
         self._home = home
+        self._profile = checked_profile(profile)
+        self._folder = home.credentials_of(self._profile)
         self._key = KeyHolder(home, os.environ if env is None else env, warn or _log_warning, keyring)
+
+    def in_profile(self, profile: str) -> CredentialStore:
+        """Return the store of another profile; the key is the installation's."""
+        other = copy.copy(self)
+        other._profile = checked_profile(profile)
+        other._folder = self._home.credentials_of(other._profile)
+        return other
 
     def save(self, credential: Credential) -> None:
         """Encrypt and keep a credential under its provider's name, replacing an older one.
@@ -65,6 +79,8 @@ class CredentialStore:
             "expires_at": _iso(credential.expires_at) if credential.expires_at else "",
             "metadata": dict(credential.metadata),
         }
+        if self._profile:
+            facts["profile"] = self._profile
         with self._locked():
             data = cipher.seal(self._key.get_or_make(), name, facts, credential.secret.encode())
             write_private(self._path(name), data)
@@ -76,26 +92,26 @@ class CredentialStore:
         """
         data = self._read(name)
         header, secret = cipher.unseal(self._key.get(), name, data)
-        info = _described(name, header)
+        info = self._described(name, header)
         expires = datetime.fromisoformat(info.expires_at) if info.expires_at else None
         return Credential(name, secret.decode(), info.source, info.metadata, expires)
 
     def describe(self, name: str) -> GrantInfo:
         """Return what is known about a credential, without its key. Raises GrantMissing, StoreCorrupt, StoreError."""
-        return _described(name, cipher.read_header(name, self._read(name)))
+        return self._described(name, cipher.read_header(name, self._read(name)))
 
     def describe_all(self) -> list[GrantInfo]:
         """Return every stored credential's description, by name; unreadable ones say why."""
-        if not self._home.credentials.is_dir():
+        if not self._folder.is_dir():
             return []
-        names = sorted(path.stem for path in self._home.credentials.glob("*.json") if NAME.fullmatch(path.stem))
+        names = sorted(path.stem for path in self._folder.glob("*.json") if NAME.fullmatch(path.stem))
         return [self._described_or_not(name) for name in names]
 
     def remove(self, name: str) -> None:
         """Forget a credential. Raises GrantMissing when there is none."""
         path = self._path(checked_name(name, "grant"))
         if not path.exists():
-            raise _missing(name)
+            raise _missing(name, self._profile)
         with self._locked():
             path.unlink(missing_ok=True)
 
@@ -110,13 +126,22 @@ class CredentialStore:
         try:
             return path.read_bytes()
         except FileNotFoundError:
-            raise _missing(name) from None
+            raise _missing(name, self._profile) from None
         except OSError as failure:
             why = os.strerror(failure.errno or 0)
             raise StoreError(f"the stored credential {path} cannot be read: {why}") from None
 
     def _path(self, name: str) -> Path:
-        return self._home.credentials / f"{name}.json"
+        return self._folder / f"{name}.json"
+
+    def _described(self, name: str, header: Mapping[str, object]) -> GrantInfo:
+        info = _described(name, header)
+        if header.get("profile", "") != self._profile:
+            raise StoreCorrupt(
+                f"the stored credential {name} cannot be read: it was made for another profile",
+                hint=f"run: moat grant {name}",
+            )
+        return info
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -155,7 +180,10 @@ def _iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def _missing(name: str) -> GrantMissing:
+def _missing(name: str, profile: str) -> GrantMissing:
+    if profile:
+        problem = f"no {name} credential is stored in the profile {profile}"
+        return GrantMissing(problem, hint=f"run: moat grant --profile {profile} {name}")
     return GrantMissing(f"no {name} credential is stored", hint=f"run: moat grant {name}")
 
 

@@ -61,6 +61,7 @@ class KeyHolder:
         self._record = home.root / "store.json"
         self._file = home.root / "key"
         self._credentials = home.credentials
+        self._profiles = home.root / "profiles"
         self._wants_file = env.get("MOAT_KEYRING_BACKEND") == "file"
         self._warn = warn
         self._keyring: Keyring = keyring or SystemKeyring()
@@ -77,7 +78,7 @@ class KeyHolder:
         place = self._place()
         if place is not None:
             return self._read(place)
-        if self._credentials.is_dir() and any(self._credentials.glob("*.json")):
+        if any(self._credentials.glob("*.json")) or any(self._profiles.glob("*/*.json")):
             return self.get()  # raises: a new key could never open what is already there
         return self._make()
 
@@ -158,6 +159,7 @@ class KeyHolder:
 
     def _start_over(self) -> str:
         doomed: list[Path] = [self._credentials, self._record, self._file]
+        doomed += [self._profiles] * self._profiles.is_dir()
         return f"bring it back, or start over: rm -rf {' '.join(map(str, doomed))} and grant again"
 
 

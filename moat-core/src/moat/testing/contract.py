@@ -19,9 +19,9 @@ from dataclasses import FrozenInstanceError
 from typing import ClassVar
 
 from moat.api.container import ContainerSetup
-from moat.api.credentials import Credential, CredentialProvider
+from moat.api.credentials import CapturedTokens, Credential, CredentialProvider
 from moat.api.errors import GrantFailed, MoatError
-from moat.api.rules import AddHeader, ReplaceToken, Rule, SetHeader
+from moat.api.rules import AddHeader, CaptureToken, ReplaceToken, Rule, SetHeader
 from moat.ids import NAME
 from moat.testing.host import FakeHost
 
@@ -94,6 +94,18 @@ class ProviderContract:
         for text in (*setup.env, *setup.env.values(), *setup.files, *setup.files.values()):
             for value in _spent(credential, self.provider.rules(credential)):
                 assert value not in text
+
+    def test_tokens_that_a_rule_captures_are_spent_from_then_on_and_not_shown(self) -> None:
+        credential = self.accepted()
+        for rule in self.provider.rules(credential):
+            if isinstance(rule, CaptureToken):
+                tokens = {name: f"s3cr3t-captured-{number}" for number, name in enumerate(rule.tokens)}
+                after = self.provider.captured(credential, CapturedTokens(tokens))
+                sent = _spent(after, self.provider.rules(after))[1:]
+                assert after.provider == self.provider.name
+                assert [token for token in tokens.values() if token in repr(after)] == []
+                assert [token for token in tokens.values() if any(token in value for value in sent)]
+                assert not set(rule.tokens.values()) & set(_spent(credential, self.provider.rules(credential)))
 
     def test_an_empty_secret_is_refused(self) -> None:
         self._refused("  \n", FakeHost(validate=False, options=self.options))

@@ -7,20 +7,18 @@ What is written holds no header, no body and no query value: `ExchangeRecord` ha
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 from moat.api.runs import ExchangeRecord
 from moat.paths import private_folder
-from moat.trace.values import decode
+from moat.trace.values import decode, parsed
 
 FLUSH_EVERY_S = 1.0  # what a crash of the daemon may lose
 LIMIT_BYTES = 64 * 1024 * 1024  # some 200,000 exchanges: a run in a loop must not fill the disk
-_BUFFERED_RECORDS = 1_000  # written at once, whatever the clock says
+_BUFFERED_BYTES = 262_144  # written at once, whatever the clock says: some 800 exchanges
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +28,16 @@ class NetworkLog:
 
     def __init__(self, *, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit = limit_bytes
-        self._pending: dict[Path, list[str]] = {}
+        self._pending: dict[Path, bytearray] = {}
         self._full: set[Path] = set()
 
-    def append(self, file: Path, record: ExchangeRecord) -> None:
-        """Remember one exchange, to be written within a second."""
+    def append(self, file: Path, lines: bytes) -> None:
+        """Remember exchanges, each a line with its end, to be written within a second."""
         if file in self._full:
             return
-        lines = self._pending.setdefault(file, [])
-        lines.append(json.dumps(asdict(record), separators=(",", ":")) + "\n")
-        if len(lines) >= _BUFFERED_RECORDS:
+        pending = self._pending.setdefault(file, bytearray())
+        pending += lines
+        if len(pending) >= _BUFFERED_BYTES:
             self._write(file)
 
     def flush(self) -> None:
@@ -53,11 +51,11 @@ class NetworkLog:
         self._full.discard(file)
 
     def _write(self, file: Path) -> None:
-        lines = self._pending.pop(file, [])
+        lines = self._pending.pop(file, b"")
         if not lines:
             return
         try:
-            is_full = _append("".join(lines).encode(), file, self._limit)
+            is_full = _append(bytes(lines), file, self._limit)
         except OSError as failure:
             log.warning("exchanges could not be written", extra={"path": str(file), "problem": str(failure)})
             return
@@ -78,7 +76,7 @@ def read_exchanges(file: Path) -> Iterator[ExchangeRecord]:
     with stream:
         for line in stream:
             try:
-                yield decode(ExchangeRecord, json.loads(line))
+                yield decode(ExchangeRecord, parsed(line))
             except ValueError:
                 continue
 

@@ -17,7 +17,7 @@ from moat.api.errors import RunNotFound
 from moat.api.runs import RunInfo
 from moat.ids import RUN_ID, checked_run_id
 from moat.paths import Home, write_private
-from moat.trace.values import decode
+from moat.trace.values import decode, parsed
 
 LIVE_STATES = ("starting", "running")
 
@@ -97,7 +97,7 @@ class RunStore:
     def read_names(self, run_id: str) -> dict[str, str]:
         """Return a run's names; empty when there are none or the file is broken: they are then given anew."""
         try:
-            data = json.loads((self._home.run(checked_run_id(run_id)) / "names.json").read_bytes())
+            data = parsed((self._home.run(checked_run_id(run_id)) / "names.json").read_bytes())
         except (OSError, ValueError):
             return {}
         return {str(name): str(address) for name, address in data.items()} if isinstance(data, dict) else {}
@@ -141,7 +141,7 @@ def _only(reference: str, matches: list[RunInfo]) -> RunInfo:
 
 
 def _parse(data: bytes, run_id: str) -> RunInfo:
-    info = decode(RunInfo, json.loads(data))
+    info = decode(RunInfo, parsed(data))
     if info.run_id != run_id:
         raise ValueError("it names another run")
     return info

@@ -6,12 +6,21 @@ Unknown keys are ignored and absent ones take their default, so that old and new
 from __future__ import annotations
 
 import functools
+import json
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+
+
+def parsed(text: bytes) -> object:
+    """Return what JSON text holds. Raises ValueError for what is none, also for what is nested beyond all sense."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def decode(kind: type[T], data: object) -> T:

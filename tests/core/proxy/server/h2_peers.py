@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.exceptions import ProtocolError
 from moat.api.rules import Match, SetHeader
 from moat.api.runs import NetworkPolicy
 from moat.proxy.limits import Limits
@@ -37,12 +38,13 @@ UPSTREAM_CA = make_test_ca()
 
 @dataclass
 class Peer:
-    """One side of a connection. seen: every event so far. write: takes bytes to send."""
+    """One side of a connection. seen: every event so far. write: takes bytes to send. tls: of a server's peer."""
 
     h2: H2Connection
     write: Callable[[bytes], object]
     seen: list[events.Event] = field(default_factory=list)
     is_over: bool = False
+    tls: ssl.SSLObject | None = None
 
     def flush(self) -> None:
         if data := self.h2.data_to_send():
@@ -110,7 +112,7 @@ class Client(Peer):
     async def until(self, condition: Callable[[], bool]) -> None:
         """Read until condition holds, or the connection ends."""
         assert self.stream is not None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition():
                 if not self.stream.buffer and not await self.stream.more():
                     self.is_over = True
@@ -127,20 +129,24 @@ class Client(Peer):
 
 @dataclass
 class Server:
-    """A server that calls answer for every event of a connection. peers: its connections."""
+    """A server that calls answer for every event of a connection. peers: its connections. settings: by number."""
 
     answer: Callable[[Peer, events.Event], None]
     port: int = 0
     peers: list[Peer] = field(default_factory=list)
     closed: int = 0
     acknowledges: bool = True
+    settings: dict[int, int] = field(default_factory=dict)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(H2Connection(H2Configuration(client_side=False, header_encoding=None)), writer.write)
+        peer.tls = writer.get_extra_info("ssl_object")
         self.peers.append(peer)
         peer.h2.initiate_connection()
+        if self.settings:
+            peer.h2.update_settings(self.settings)
         peer.flush()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ProtocolError):
             while data := await reader.read(65_536):
                 for event in peer.take_in(data, acknowledge=self.acknowledges):
                     self.answer(peer, event)

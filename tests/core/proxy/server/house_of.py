@@ -62,7 +62,7 @@ class Guest:
     async def ask(self, stream: PlainStream, request: bytes, until: bytes) -> bytes:
         """Send bytes and return what came back, once it holds until or the connection ends."""
         stream.write(request)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while until not in stream.buffer and await stream.more():
                 pass
         answer = bytes(stream.buffer)

@@ -45,6 +45,6 @@ async def tls_pair(host: str = "api.example.com", server_name: str = "") -> tupl
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop turn until condition holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - the conditions are other objects' states, without an event
             await asyncio.sleep(0)

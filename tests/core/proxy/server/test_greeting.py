@@ -86,7 +86,7 @@ async def test_a_hello_that_comes_byte_by_byte_is_a_hello() -> None:
     client = TlsStream(below, client_context(CA.certificate_pem, ("h2",)), server_hostname=HOST)
     real = below.write
 
-    def drip(data: bytes) -> None:
+    def drip(data: bytes | memoryview) -> None:
         for byte in data:
             real(bytes((byte,)))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from h2 import events
 from moat.api.runs import NetworkPolicy
+from moat.net.rules import parse_rule
 from moat.proxy.admit import LiveRun
 from moat.proxy.flow import Arrival, Passage, judge
 from moat.proxy.http1 import Request
@@ -13,7 +14,7 @@ from moat.proxy.record import Trail
 from moat.proxy.server import h2_client as module
 from support.worker import RUN, a_run
 
-from core.proxy.server.h2_peers import HOST, SECRET, Peer, h2_client, h2_house, h2_server, ok, tls_client
+from core.proxy.server.h2_peers import HOST, RULE, SECRET, Peer, h2_client, h2_house, h2_server, ok, tls_client
 from core.proxy.server.pairs import until
 
 GRPC = ("content-type", "application/grpc")
@@ -227,7 +228,7 @@ async def test_a_fault_of_our_own_costs_one_stream_and_is_recorded(monkeypatch: 
             raise RuntimeError("a bug")
         return judge(run, arrival, request, trail)
 
-    monkeypatch.setattr(module, "judge", broken)
+    monkeypatch.setattr(module, "judge_anywhere", broken)
     async with h2_server() as server, h2_house(server.port) as guest:
         client = await h2_client(guest)
         bad, good = client.ask("/broken"), client.ask("/fine")
@@ -245,3 +246,30 @@ async def test_http_1_is_what_a_client_gets_that_offers_both() -> None:
 
         assert stream.protocol == "http/1.1"
         stream.abort()
+
+
+async def test_streams_without_leave_are_reset_and_others_and_the_connection_go_on() -> None:
+    def hold(peer: Peer, event: events.Event) -> None:
+        if isinstance(event, events.RequestReceived) and peer.fields(event.stream_id)[":path"] == "/held":
+            peer.send(event.stream_id, (":status", "200"), data=b"begun")
+        else:
+            ok(peer, event)
+
+    denied = NetworkPolicy(rules=(parse_rule(f"deny GET {HOST}/held"),))
+    async with h2_server(hold) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        held, posted = client.ask("/held"), client.ask("/held", method="POST", end=False)
+        await client.until(lambda: client.body(held) == client.body(posted) == b"begun")
+        guest.house.put(a_run(rules=(RULE,)), {})
+        assert (await client.answered(client.ask()))[":status"] == "200"
+        assert client.reset_code(held) is None
+        guest.house.put(a_run(rules=(RULE,), policy=denied), {})
+        await client.answered(held)
+        assert (client.reset_code(held), client.reset_code(posted)) == (8, None)
+        guest.house.put(a_run(), {})
+        await client.answered(posted)
+        assert (await client.answered(client.ask()))[":status"] == "200"
+        await until(lambda: len(guest.records) == 4)
+
+    reasons = {record.reason for record in guest.records}
+    assert reasons == {"", "the policy does not let it out any more", "a grant that was spent on it is gone"}

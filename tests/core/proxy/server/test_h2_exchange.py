@@ -291,3 +291,16 @@ async def test_an_answer_in_single_bytes_is_the_same_answer() -> None:
         answer = await client.answered(stream)
 
     assert (client.body(stream), answer["grpc-status"]) == (b"ok", "0")
+
+
+async def test_trailers_that_come_with_an_empty_body_are_not_lost() -> None:
+    def bare(peer: Peer, event: events.Event) -> None:
+        if isinstance(event, events.RequestReceived):
+            peer.h2.send_headers(event.stream_id, [(":status", "200"), ("content-type", "application/grpc")])
+            peer.send(event.stream_id, ("grpc-status", "5"), end=True)
+
+    async with h2_server(bare) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        answer = await client.answered(client.ask())
+
+    assert (answer[":status"], answer["grpc-status"]) == ("200", "5")

@@ -110,17 +110,33 @@ async def test_a_server_that_wants_http_1_is_asked_in_http_1() -> None:
     assert answer[":status"] == "502"  # this one speaks HTTP/2 only, after all
 
 
-async def test_a_server_without_http_2_is_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_KNOWN", 2)
+async def test_a_server_without_http_2_is_remembered() -> None:
     async with http1((END, OK)) as server, h2_house(server.port) as guest:
         client = await h2_client(guest)
         await client.answered(client.ask())
-        known, authority = upstreams(guest), Authority("https", HOST, 443)
-        assert known._is_without(authority)
-        for name in ("b.example", "c.example"):
-            known.remember_without(Authority("https", name, 443))
+        known = upstreams(guest)
 
-        assert not known._is_without(authority)
+        assert known._is_without(Key(RUN, Authority("https", HOST, 443), ()))
+        assert not known._is_without(Key(RUN, Authority("https", "b.example", 443), ()))
+
+
+async def test_a_full_handshake_is_resumed_by_the_next_connection() -> None:
+    resumed: list[bool] = []
+
+    def one_each(peer: Peer, event: events.Event) -> None:
+        if isinstance(event, events.RequestReceived):
+            resumed.append(bool(peer.tls and peer.tls.session_reused))
+            ok(peer, event)
+            peer.write(b"\0\0\x08\x07\0\0\0\0\0" + event.stream_id.to_bytes(4) + bytes(4))
+
+    async with h2_server(one_each) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        for _ in range(3):
+            await client.answered(client.ask())
+            upstreams(guest)._sweep_out()  # what said goodbye is closed, and its session kept
+            await until(lambda: not upstreams(guest)._sites)
+
+    assert resumed == [False, True, True]
 
 
 async def test_idle_connections_are_closed_after_a_while_and_busy_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,9 +189,19 @@ async def test_a_name_that_cannot_be_reached_is_not_remembered() -> None:
 
 async def test_the_upstreams_certificate_is_verified() -> None:
     async with h2_server() as server, h2_house(server.port) as guest:
-        upstreams(guest)._roots = ""
+        upstreams(guest)._pool.dialler._roots = ""
         client = await h2_client(guest)
         answer = await client.answered(client.ask())
 
     assert (answer[":status"], answer["x-moat-error"]) == ("502", "certificate")
     assert server.peers == [] or not server.peers[0].of(events.RequestReceived, 1)
+
+
+async def test_a_server_that_allows_no_streams_holds_no_pile_of_connections() -> None:
+    async with h2_server() as server, h2_house(server.port) as guest:
+        server.settings = {3: 0}
+        client = await h2_client(guest)
+        statuses = [(await client.answered(client.ask()))[":status"] for _ in range(10)]
+        await until(lambda: len(server.peers) - server.closed <= 1)
+
+    assert set(statuses) <= {"200", "502"}  # a request may be sent before that word has come

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 
 import pytest
+from moat.api.endpoints import Upstream
 from moat.api.http import Authority
 from moat.proxy.messages import Configure
+from moat.proxy.refusal import unreachable
 from moat.proxy.server import pool as module
 from moat.proxy.server.pool import IDLE_S, MAX_IDLE_PER_KEY, Key, Lease, Pool
 from moat.proxy.server.stream import PlainStream, Stream
 from moat.proxy.server.upstream import DialSettings
+from moat.proxy.server.versions import HTTP1, OnlyHttp2
+from support.tls_server import tls_server
+from support.upstream import make_test_ca
 
 from core.proxy.server.pairs import plain_pair, until
 
@@ -60,10 +66,10 @@ async def test_a_connection_is_used_again_for_the_same_key(dialler: Dialler) -> 
 @pytest.mark.parametrize(
     "other",
     [
-        KEY._replace(run_id="run_b"),
-        KEY._replace(grants=()),
-        KEY._replace(authority=Authority("http", "b.example", 80)),
-        KEY._replace(authority=Authority("http", "a.example", 8080)),
+        replace(KEY, run_id="run_b"),
+        replace(KEY, grants=()),
+        replace(KEY, authority=Authority("http", "b.example", 80)),
+        replace(KEY, authority=Authority("http", "a.example", 8080)),
     ],
     ids=["another run", "another credential", "another host", "another port"],
 )
@@ -130,7 +136,7 @@ async def test_when_the_pool_is_full_the_connection_unused_for_longest_makes_roo
     monkeypatch.setattr(module, "MAX_IDLE", 2)
     now = [0.0]
     pool = a_pool(now)
-    keys = [KEY._replace(run_id=f"run_{number}") for number in range(3)]
+    keys = [replace(KEY, run_id=f"run_{number}") for number in range(3)]
     for key in keys:
         now[0] += 1
         pool.give_back(await pool.lease(key))
@@ -145,7 +151,9 @@ async def test_an_end_that_the_loop_has_not_seen_yet_is_seen_before_use(dialler:
     pool = a_pool(now)
     first = await pool.lease(KEY)
     pool.give_back(first)
-    with socket.fromfd(dialler.far[0].fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as far:
+    with socket.fromfd(
+        dialler.far[0].transport.get_extra_info("socket").fileno(), socket.AF_UNIX, socket.SOCK_STREAM
+    ) as far:
         far.shutdown(socket.SHUT_RDWR)  # at once: no turn of the loop until the next lease
     assert not first.stream.is_over
     second = await pool.lease(KEY)
@@ -166,7 +174,7 @@ async def test_a_quiet_connection_is_used_again(dialler: Dialler) -> None:
 
 async def test_dropping_a_run_closes_what_was_kept_for_it_only(dialler: Dialler) -> None:
     pool = a_pool()
-    other = KEY._replace(run_id="run_b")
+    other = replace(KEY, run_id="run_b")
     mine, theirs = await pool.lease(KEY), await pool.lease(other)
     pool.give_back(mine)
     pool.give_back(theirs)
@@ -176,3 +184,49 @@ async def test_dropping_a_run_closes_what_was_kept_for_it_only(dialler: Dialler)
     again = await pool.lease(other)
     assert again.stream is theirs.stream
     close(pool, dialler, again)
+
+
+HTTPS = Key("run_a", Authority("https", "a.example", 443), ())
+
+
+async def test_an_upstream_that_ends_the_handshake_for_its_version_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dialled: list[object] = []
+
+    async def refuse(*arguments: object) -> Stream:
+        dialled.append(arguments)
+        raise unreachable("no version in common", "http-version")
+
+    monkeypatch.setattr(module, "dial", refuse)
+    pool = a_pool()
+    for _ in range(2):
+        with pytest.raises(OnlyHttp2):
+            await pool.lease(HTTPS)
+
+    assert len(dialled) == 1
+
+
+async def test_an_endpoint_that_says_so_is_not_even_dialled(dialler: Dialler) -> None:
+    pool = a_pool()
+    key = Key("run_a", HTTPS.authority, (), Upstream("a.example", alpn=("h2",)))
+
+    with pytest.raises(OnlyHttp2):
+        await pool.lease(key)
+    assert dialler.far == []
+
+
+async def test_an_upstream_without_alpn_is_looked_at_once_and_used_as_ever() -> None:
+    ca = make_test_ca()
+    context = ca.server_context("a.example")
+    context.set_alpn_protocols([])
+    with tls_server(context) as server:
+        settings = Configure("", "", ca.pem, {"a.example": server.pin})
+        pool = Pool(DialSettings.of(settings))
+        leases = [await pool.lease(HTTPS) for _ in range(3)]
+        await until(lambda: len(server.handshakes) == 4)
+        for lease in leases:
+            lease.stream.abort()
+        pool.close()
+
+    assert pool.versions.only(HTTPS.authority) == HTTP1

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 import ssl
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -13,7 +17,9 @@ from moat.api.rules import Match, SetHeader
 from moat.proxy.ca import make, private_pem
 from moat.proxy.refusal import Refusal
 from moat.proxy.server.secure import secure
+from moat.proxy.server.stream import PlainStream
 from moat.proxy.server.upstream import client_context
+from support.installation import eventually
 from support.tls_server import TlsServer, tls_server
 from support.upstream import MadeCa, make_test_ca
 from support.worker import RUN, a_run
@@ -134,3 +140,42 @@ async def test_an_upstream_that_hangs_up_in_the_handshake_is_told_from_one_that_
     far.abort()
     assert (closed.value.status, closed.value.kind) == (502, "closed")
     assert (silent.value.status, silent.value.kind) == (504, "timeout")
+
+
+def test_a_server_without_our_version_of_http_is_told_apart(ca: MadeCa) -> None:
+    with openssl_server(ca) as port:  # Python's own ssl goes on without a version
+        refusal = asyncio.run(refused_by(port, ca))
+
+    assert (refusal.status, refusal.kind) == (502, "http-version")
+
+
+async def refused_by(port: int, ca: MadeCa) -> Refusal:
+    loop = asyncio.get_running_loop()
+    _, plain = await loop.create_connection(PlainStream, "127.0.0.1", port)
+    with pytest.raises(Refusal) as refusal:
+        await secure(client_context(ca.pem), plain, API)
+    plain.abort()
+    return refusal.value
+
+
+@contextlib.contextmanager
+def openssl_server(ca: MadeCa) -> Iterator[int]:
+    """Run OpenSSL's own server, which speaks h2 and nothing else; yield its port."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"".join(ca.leaf((HOST,), expired=False)))
+        file.flush()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = int(free.getsockname()[1])
+        argv = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", file.name, "-key", file.name,
+                "-alpn", "h2", "-quiet"]  # fmt: skip
+        with subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            eventually("the server listens", lambda: _listens(port))
+            yield port
+            process.kill()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0

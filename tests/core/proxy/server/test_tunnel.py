@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from moat.proxy.http1 import Malformed
 from moat.proxy.server.tunnel import join
 
 from core.proxy.server.pairs import plain_pair, until
@@ -75,3 +76,50 @@ async def test_a_byte_in_either_direction_is_no_silence() -> None:
     assert joined.result() == ""
     client.close()
     dialled.close()
+
+
+class Loud:
+    """A sieve that shouts, keeps the last byte back, and cannot bear a question mark."""
+
+    def __init__(self) -> None:
+        self._last = b""
+
+    def feed(self, data: bytes) -> bytes:
+        if b"?" in data:
+            raise Malformed("a question")
+        out, self._last = (self._last + data[:-1]).upper(), data[-1:]
+        return out
+
+    def finish(self) -> bytes:
+        return self._last.upper()
+
+
+async def test_what_the_client_gets_goes_through_the_sieve_and_what_it_sends_does_not() -> None:
+    client, door = await plain_pair()
+    dialled, upstream = await plain_pair()
+    tally = Counted()
+    async with asyncio.TaskGroup() as group:
+        joined = group.create_task(join(door, dialled, tally, idle_s=5, sieve=Loud()))
+        client.write(b"why?")
+        assert await upstream.more()
+        upstream.write(b"because")
+        upstream.close()
+        await until(lambda: client.is_over)
+
+    assert (bytes(upstream.buffer), bytes(client.buffer), joined.result()) == (b"why?", b"BECAUSE", "")
+    assert (tally.request_bytes, tally.response_bytes) == (4, 7)
+    client.close()
+    dialled.close()
+
+
+async def test_what_does_not_go_through_the_sieve_ends_the_tunnel() -> None:
+    client, door = await plain_pair()
+    dialled, upstream = await plain_pair()
+    upstream.write(b"why?")
+
+    assert await join(door, dialled, Counted(), idle_s=5, sieve=Loud()) == "a question"
+    await until(lambda: client.is_over)
+    assert client.buffer == b""
+    client.close()
+    dialled.close()
+    upstream.close()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from moat.api.endpoints import Endpoint, Forward, ProxyPath, Upstream
 from moat.api.rules import Match, SetHeader
 from moat.frames import FrameChannel, Message
 from moat.log import Redactor
@@ -62,17 +64,17 @@ async def test_the_end_of_the_channel_is_the_end() -> None:
     ours, theirs = socket.socketpair()
     ours.close()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await serve(FrameChannel(theirs), Redactor())
 
 
 async def test_the_secrets_of_rules_are_blotted_out_of_the_log() -> None:
     redactor = Redactor()
-    await talk(
-        SetRun(a_run(rules=(SetHeader(Match("a.example"), "A", "Bearer s3cr3t-token"),))), Drop(RUN), redactor=redactor
-    )
+    rule, own = (SetHeader(Match("a.example"), "A", f"Bearer s3cr3t-{what}") for what in ("token", "endpoint"))
+    endpoint = Endpoint(ProxyPath("/_moat/a/"), Forward(Upstream("a.example"), (own,)))
+    await talk(SetRun(replace(a_run(rules=(rule,)), endpoints=(endpoint,))), Drop(RUN), redactor=redactor)
 
-    assert redactor.clean("x s3cr3t-token y") == "x [redacted] y"
+    assert redactor.clean("x s3cr3t-token s3cr3t-endpoint y") == "x [redacted] [redacted] y"
 
 
 async def test_descriptors_that_nobody_takes_are_closed() -> None:

@@ -10,31 +10,38 @@ Every way out of a request ends its Trail once. A client that goes away cancels 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from moat.api.endpoints import Tcp
 from moat.api.http import Authority
 from moat.proxy.admit import Admission, LiveRun
 from moat.proxy.budget import FailureBudget
-from moat.proxy.flow import Arrival, Passage, Via, judge_connect
+from moat.proxy.endpoint import connect_anywhere
+from moat.proxy.flow import Arrival, Passage
 from moat.proxy.http1 import Malformed, Request, read_request, take_head
 from moat.proxy.limits import Limits
 from moat.proxy.record import Emit, Trail
 from moat.proxy.refusal import Refusal, closed, malformed, unidentified
 from moat.proxy.repeats import Repeats
 from moat.proxy.revoke import revoked
+from moat.proxy.server.endpoints import Streaming, serve_endpoint
 from moat.proxy.server.exchange import Exchange, Truncated
 from moat.proxy.server.greeting import NoHandshake, greet
 from moat.proxy.server.h2_client import H2Client, H2Services
+from moat.proxy.server.h2_near import over_either
 from moat.proxy.server.hold import hold
 from moat.proxy.server.leaves import Leaves
 from moat.proxy.server.local import local_answer
-from moat.proxy.server.pool import Pool
+from moat.proxy.server.pool import Lease, Pool
+from moat.proxy.server.relay import Common, Relay
+from moat.proxy.server.respond import responding
 from moat.proxy.server.stream import PlainStream, Stream, StreamBroken, within
 
 _TLS_HANDSHAKE = 0x16  # RFC 8446 §5.1: the first byte of a ClientHello's record
+Forwarding = Coroutine[None, None, bool]
 _CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
@@ -47,6 +54,7 @@ class Services:
     pool: Pool
     h2: H2Services
     emit: Emit
+    relaying: Common
     limits: Limits = field(default_factory=Limits)
     failures: FailureBudget = field(default_factory=FailureBudget)
 
@@ -62,7 +70,8 @@ class Connection:
 
     run_id: of its door, or of the token its CONNECT came with; "" while every request brings its own token.
     only: the one run whose token counts here; "" for any. serving: whose request it served last.
-    current: the exchange under way, or the last one. ending: why it is cancelled, if it is.
+    current: the exchange or stream under way, or the last one. http2: the client, if it speaks that. ending: why it is
+    cancelled, if it is.
     """
 
     services: Services
@@ -70,7 +79,8 @@ class Connection:
     only: str = ""
     serving: str = ""
     repeats: Repeats = field(default_factory=Repeats)
-    current: Exchange | None = None
+    current: Exchange | Streaming | None = None
+    http2: H2Client | None = None
     ending: str = "the run was stopped"
 
     def outlived(self, run: LiveRun) -> str:
@@ -79,27 +89,38 @@ class Connection:
             return ""
         return revoked(run, self.current.passage)
 
+    def end_outlived(self, run: LiveRun, task: asyncio.Task[None]) -> None:
+        """End what is open here and may not go on under run, as it is now. task: of this connection."""
+        if self.http2 is not None and run.context.run_id == self.run_id:
+            self.http2.end_outlived(run)
+        elif why := self.outlived(run):
+            self.ending = why
+            task.cancel()
+
     async def serve_proxy(self, stream: PlainStream) -> None:
         """Serve a client that knows it talks to a proxy."""
         arrival = Arrival("http")
         while (request := await self._next(stream, arrival)) is not None:
             if request.method == "CONNECT":
-                authority = await self._connect(stream, request)
-                if authority is not None:
-                    return await self.serve_tunnel(stream, authority)
+                target = await self._connect(stream, request)
+                if isinstance(target, Tcp):
+                    return await serve_endpoint(self, stream, target)
+                if target is not None:
+                    return await self.serve_tunnel(stream, target)
             elif not await self._serve(stream, arrival, request):
                 break
         return stream.close()
 
     async def serve_tunnel(self, stream: PlainStream, authority: Authority) -> None:
         """Serve what comes through a CONNECT to authority."""
-        trail = self._trail("connect", "CONNECT", authority)
+        trail = self.trail("connect", "CONNECT", authority)
         first = await self._first_byte(stream)
         if first is None:
             trail.failed("nothing came through the tunnel")
             return stream.close()
         if first == _TLS_HANDSHAKE:
-            return await self.serve_tls(stream, Authority("https", authority.host, authority.port), "connect")
+            inner = Authority("https", authority.host, authority.port)
+            return await self.serve_tls(stream, Arrival("connect", inner))
         if authority.scheme != "http":
             refusal = malformed(f"only TLS goes through a tunnel to port {authority.port}; plain http to port 80")
             trail.refused(refusal)
@@ -107,29 +128,54 @@ class Connection:
             return stream.close()
         return await self.serve_bound(stream, Arrival("connect", authority))
 
-    async def serve_tls(self, stream: PlainStream, authority: Authority, via: Via) -> None:
-        """Shake hands as authority and serve the requests inside."""
-        arrival, services = Arrival(via, authority), self.services
+    async def serve_tls(self, stream: PlainStream, arrival: Arrival) -> None:
+        """Shake hands as the authority that the connection is bound to, and serve the requests inside."""
+        via, host = arrival.via, arrival.bound.host if arrival.bound is not None else ""
         try:
-            inner = await greet(stream, services.leaves, authority.host, services.limits.handshake_s)
+            inner = await greet(stream, self.services.leaves, host, self.services.limits.handshake_s)
         except NoHandshake as problem:
-            self._trail(via, "CONNECT" if via == "connect" else "", authority).failed(str(problem))
+            self.trail(via, "CONNECT" if via == "connect" else "", arrival.bound).failed(str(problem))
             return stream.close()
         if inner.protocol == "h2":
-            trail = partial(self._trail, via, "", authority)
-            return await H2Client(inner, arrival, services.h2, self._run, trail, services.limits).serve()
+            return await self.serve_http2(inner, arrival)
         return await self.serve_bound(inner, arrival)
+
+    async def serve_http2(self, stream: Stream, arrival: Arrival) -> None:
+        """Serve a client that speaks HTTP/2."""
+        trail = partial(self.trail, arrival.via, "", arrival.bound)
+        self.http2 = H2Client(stream, arrival, self.services.h2, self.run, trail, self.services.limits)
+        await self.http2.serve()
 
     async def serve_bound(self, stream: Stream, arrival: Arrival) -> None:
         """Serve the requests of a connection that is for one authority."""
-        while (request := await self._next(stream, arrival)) is not None:
-            if not await self._serve(stream, arrival, request):
-                break
+        relay = Relay(stream, arrival, self.run, partial(self._judged, arrival), self.services.relaying)
+        with suppress(TimeoutError):
+            while await self._relayed(stream, relay):
+                request = await self._next(stream, arrival)
+                if request is None or not await self._serve(stream, arrival, request):
+                    break
         stream.close()
+
+    async def _relayed(self, stream: Stream, relay: Relay) -> bool:
+        """Serve what can go the short way, till a request comes that cannot. Raises TimeoutError; False: it is over."""
+        while True:
+            try:
+                begun = await relay.serve(self.services.limits.idle_s)
+            except asyncio.CancelledError:
+                if (begun := relay.hand_over()) is not None:
+                    self._end_cancelled(stream, begun.trail)
+                    begun.lease.stream.abort()
+                raise
+            if begun is None:
+                return True
+            forwarding = self._exchange(stream, begun.request, begun.passage, begun.trail, begun.lease)
+            if not await self._settled(stream, begun.request, begun.trail, forwarding):
+                return False
 
     async def _next(self, stream: Stream, arrival: Arrival) -> Request | None:
         """Return the next request, or None when there is none: end, silence, or a head that was refused."""
         try:
+            await stream.drain()  # a client that reads no answers gets no more of them
             if not stream.buffer and not await stream.more(within(self.services.limits.idle_s)):
                 return None
             until = within(self.services.limits.head_s)
@@ -141,15 +187,15 @@ class Connection:
             return None
         except Malformed as problem:
             refusal = malformed(str(problem))
-            self._trail(arrival.via, "", arrival.bound).refused(refusal)
+            self.trail(arrival.via, "", arrival.bound).refused(refusal)
             await _answer(stream, refusal, self.services.limits)
             return None
 
-    async def _connect(self, stream: PlainStream, request: Request) -> Authority | None:
-        trail = self._trail("connect")
+    async def _connect(self, stream: PlainStream, request: Request) -> Authority | Tcp | None:
+        trail = self.trail("connect")
         try:
             run = await self._identify(stream, request, trail)
-            authority = judge_connect(run, request, trail)
+            target = connect_anywhere(run, request, trail)
         except Refusal as refusal:
             trail.refused(refusal)
             await _answer(stream, refusal, self.services.limits, request)
@@ -158,20 +204,30 @@ class Connection:
             return None
         self.run_id = run.context.run_id
         stream.write(_CONNECTED)
-        return authority
+        return target
 
     async def _serve(self, stream: Stream, arrival: Arrival, request: Request) -> bool:
         """Take one request from judgement to its record; return whether the connection goes on."""
-        trail = self._trail(arrival.via, "", arrival.bound)
+        trail = self.trail(arrival.via, "", arrival.bound)
         trail.ask(request.method, request.target)
+        return await self._settled(stream, request, trail, self._forward(stream, arrival, request, trail))
+
+    async def _forward(self, stream: Stream, arrival: Arrival, request: Request, trail: Trail) -> bool:
+        run = await self._identify(stream, request, trail) if arrival.bound is None else self.run()
+        if arrival.bound is None and (answer := local_answer(run, request)):
+            stream.write(answer)
+            return False
+        asks, body_idle_s = self.services.h2.asks, self.services.limits.body_idle_s
+        if (answering := responding(run, arrival, request, trail, asks, body_idle_s)) is not None:
+            return await answering.over_http1(stream)
+        passage = self.repeats.judge(run, arrival, request, trail)
+        request, passage = await hold(stream, request, passage, self.services.limits.body_idle_s)
+        return await self._exchange(stream, request, passage, trail)
+
+    async def _settled(self, stream: Stream, request: Request, trail: Trail, forwarding: Forwarding) -> bool:
+        """Await what is done for a request, and tell the client and the trail when it could not be."""
         try:
-            run = await self._identify(stream, request, trail) if arrival.bound is None else self._run()
-            if arrival.bound is None and (answer := local_answer(run, request)):
-                stream.write(answer)
-                return False
-            passage = self.repeats.judge(run, arrival, request, trail)
-            request, passage = await hold(stream, request, passage, self.services.limits.body_idle_s)
-            return await self._exchange(stream, request, passage, trail)
+            return await forwarding
         except Refusal as refusal:
             trail.refused(refusal)
             await _answer(stream, refusal, self.services.limits, request)
@@ -182,14 +238,17 @@ class Connection:
             stream.abort()
             return False
 
-    async def _exchange(self, stream: Stream, request: Request, passage: Passage, trail: Trail) -> bool:
-        """Forward a judged request and its answer; return whether the connection goes on."""
+    async def _exchange(
+        self, stream: Stream, request: Request, passage: Passage, trail: Trail, begun: Lease | None = None
+    ) -> bool:
+        """Forward a judged request and its answer; return whether the connection goes on. begun: see Exchange."""
         services = self.services
-        exchange = Exchange(stream, request, passage, trail, services.pool, services.limits, self.repeats)
+        shared = (services.pool, services.limits, self.repeats, services.h2.captures)
+        exchange = Exchange(stream, request, passage, trail, *shared, begun=begun)
         self.current = exchange
         stream.on_gone(_cancels_this_task())
         try:
-            keeps = await exchange.run()
+            keeps = await over_either(exchange, services.h2.upstreams)
         except asyncio.CancelledError:
             self._end_cancelled(stream, trail)
             raise
@@ -202,7 +261,7 @@ class Connection:
     async def _identify(self, stream: Stream, request: Request, trail: Trail) -> LiveRun:
         """Return whose request this is. Raises Refusal, late for a peer that has shown many wrong tokens."""
         if self.run_id:
-            return self._run()
+            return self.run()
         values = request.fields.get("proxy-authorization", ())
         run = self.services.admission.by_token(values[0]) if len(values) == 1 else None
         if run is None or (self.only and run.context.run_id != self.only):
@@ -216,14 +275,20 @@ class Connection:
         self.serving = trail.run_id = run.context.run_id
         return run
 
-    def _run(self) -> LiveRun:
+    def _judged(self, arrival: Arrival, run: LiveRun, request: Request) -> tuple[Passage, Trail]:
+        """Take a request through every decision, for a relay. Raises Refusal; nothing is recorded then."""
+        trail = self.trail(arrival.via, "", arrival.bound)
+        return self.repeats.judge(run, arrival, request, trail), trail
+
+    def run(self) -> LiveRun:
         """Return the run as it is now: it may have been replaced since the connection began."""
         run = self.services.admission.by_id(self.run_id)
         if run is None:
             raise closed()
         return run
 
-    def _trail(self, via: str, method: str = "", authority: Authority | None = None) -> Trail:
+    def trail(self, via: str, method: str = "", authority: Authority | None = None) -> Trail:
+        """Begin a record."""
         trail = Trail(self.services.emit, self.run_id, via, method)
         if authority is not None:
             trail.aim(authority)

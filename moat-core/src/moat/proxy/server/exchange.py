@@ -11,10 +11,10 @@ import asyncio
 from dataclasses import dataclass, field
 
 from moat.net.route import ProxyRoute
+from moat.proxy import telling
 from moat.proxy.bodies import BodyReader, BodyWriter, reader_for, writer_for
 from moat.proxy.flow import Passage
 from moat.proxy.http1 import (
-    CHUNKED,
     NO_BODY,
     UNTIL_CLOSE,
     Framing,
@@ -23,18 +23,20 @@ from moat.proxy.http1 import (
     Response,
     end_to_end,
     read_response,
-    render_request,
     render_response,
     take_head,
 )
 from moat.proxy.limits import Limits
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, late, malformed, unreachable
-from moat.proxy.repeats import Repeats, Told
+from moat.proxy.repeats import Repeats
+from moat.proxy.server.captures import Captures, Known
 from moat.proxy.server.chain import wrong_credentials
 from moat.proxy.server.pool import Key, Lease, Pool
 from moat.proxy.server.stream import Stream, StreamBroken, within
 from moat.proxy.server.tunnel import join
+from moat.proxy.telling import Told
+from moat.proxy.whole import WholeTask
 
 MAX_INTERIM = 16  # 1xx answers before the real one; more is a flood
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))  # RFC 9110 §9.2.2, TRACE aside
@@ -49,7 +51,7 @@ class Exchange:
     """One request between a client's stream and a connection of the pool.
 
     is_upload_done: whether the request's body was read to its end, so that the client's stream stands at the next head.
-    is_tunnel: it was upgraded, and goes on until one side ends.
+    is_tunnel: it was upgraded, and goes on until one side ends. begun: over which its head was sent already, if it was.
     """
 
     client: Stream
@@ -59,8 +61,10 @@ class Exchange:
     pool: Pool
     limits: Limits = field(default_factory=Limits)
     repeats: Repeats = field(default_factory=Repeats)
+    captures: Captures = field(default_factory=Captures)
     is_upload_done: bool = True
     is_tunnel: bool = False
+    begun: Lease | None = None
     _upload_problem: Refusal | None = None
 
     async def run(self) -> bool:
@@ -69,10 +73,22 @@ class Exchange:
         Raises Refusal before an answer was begun, Truncated after.
         """
         self.trail.grants = self.passage.grants
+        task = self.passage.whole
+        if task is None or task.capture is None:
+            return await self._sent()
+        return await self.captures.apart(self._captured(task))
+
+    async def _captured(self, task: WholeTask) -> bool:
+        async with self.captures.turn(task) as known:
+            return await self._sent() if known is None else await self._again(known)
+
+    async def _sent(self) -> bool:
         key = Key(self.trail.run_id, self.passage.authority, self.passage.grants, self.passage.upstream)
-        lease = await self.pool.lease(key)
+        lease, step = self.begun, self._answer
+        if lease is None:
+            lease, step = await self.pool.lease(key), self._on
         try:
-            return await self._on(lease)
+            return await step(lease)
         except _Stale:
             lease.stream.abort()
             lease = await self.pool.lease(key, fresh=True)
@@ -99,21 +115,7 @@ class Exchange:
 
     def _head(self, proxy: ProxyRoute | None) -> bytes:
         parts = (self.passage, self.request, proxy)
-        return self.repeats.asked.made_of(*parts) or self.repeats.asked.keep(self._head_up(proxy), *parts)
-
-    def _head_up(self, proxy: ProxyRoute | None) -> bytes:
-        head, framing = self.passage.head, self.request.framing
-        target = head.target if proxy is None else f"http://{self.passage.authority}{head.target}"
-        headers = [("Host", str(self.passage.authority)), *head.headers.items]
-        if framing.kind == "chunked":
-            headers.append(("Transfer-Encoding", "chunked"))
-        elif framing.kind == "length":
-            headers.append(("Content-Length", str(framing.length)))
-        if upgrade := self.request.upgrade:
-            headers += [("Connection", "Upgrade"), ("Upgrade", upgrade)]
-        if proxy is not None:
-            headers += proxy.fields
-        return render_request(head.method, target, headers)
+        return self.repeats.asked.made_of(*parts) or self.repeats.asked.keep(telling.head_up(*parts), *parts)
 
     async def _upload(self, upstream: Stream) -> None:
         """Send the client's body; a problem is remembered, and ends the wait for an answer."""
@@ -152,17 +154,33 @@ class Exchange:
         self.trail.status = response.head.status
         if response.head.status == 101:
             return await self._tunnel(lease, response)
-        may_keep = self.request.keeps_alive and self.is_upload_done
-        told, reader = self._told(response, may_keep=may_keep)
-        await self._body_down(told.head, lease.stream, reader, writer_for(told.framing))
-        self.trail.forwarded()
+        reader, task = reader_for(response.framing), self.passage.whole
+        if task is not None:
+            settled = self.captures.settle(task, self.trail.run_id, response, reader, lease.stream)
+            response, reader = await settled
+        keeps = await self._down(response, reader, lease.stream)
         if response.keeps_alive and self.is_upload_done:
             self.pool.give_back(lease)
+        return keeps
+
+    async def _again(self, known: Known) -> bool:
+        """Answer as before: what the request would spend is spent. Its body was held, and is whole."""
+        reader = reader_for(self.request.framing)
+        reader.take(self.client.buffer)
+        self.is_upload_done = reader.is_done
+        return await self._down(known.response, known.reader(), self.client)
+
+    async def _down(self, response: Response, reader: BodyReader, source: Stream) -> bool:
+        """Pass an answer on; return whether the client's connection may carry another request."""
+        self.trail.status = response.head.status
+        may_keep = self.request.keeps_alive and self.is_upload_done
+        told, reader = self._told(response, reader, may_keep=may_keep)
+        await self._body_down(told.head, source, reader, writer_for(told.framing))
+        self.trail.forwarded()
         return may_keep and told.framing is not UNTIL_CLOSE
 
-    def _told(self, response: Response, *, may_keep: bool) -> tuple[Told, BodyReader]:
+    def _told(self, response: Response, reader: BodyReader, *, may_keep: bool) -> tuple[Told, BodyReader]:
         """Return how the client is told of the answer, and a reader of its body. Raises Refusal."""
-        reader = reader_for(response.framing)
         answering = self.passage.answering and self.passage.answering.begun()
         parts = (response, answering and answering.scrub, self.request.version, may_keep)
         known = self.repeats.told.made_of(*parts)
@@ -170,8 +188,7 @@ class Exchange:
             return known, reader if answering is None or response.framing is NO_BODY else answering.reader(reader)
         if answering is not None:
             response, reader = answering.answer(response, reader)
-        framing = self._framing_down(response)
-        told = Told(self._head_down(response, framing, keeps=may_keep and framing is not UNTIL_CLOSE), framing)
+        told = telling.told(response, self.request.version, may_keep=may_keep)
         if answering is None or not answering.is_decoding:
             self.repeats.told.keep(told, *parts)
         return told, reader
@@ -234,21 +251,6 @@ class Exchange:
         has_no_body = self.request.framing in (NO_BODY, Framing("length", 0))
         return has_no_body and self.request.method in _IDEMPOTENT and not self.request.upgrade
 
-    def _framing_down(self, response: Response) -> Framing:
-        """Return how the client gets the body: an end it can tell from a break, where its version has one."""
-        if response.framing.kind in ("none", "length"):
-            return response.framing
-        return CHUNKED if self.request.version == "1.1" else UNTIL_CLOSE
-
-    def _head_down(self, response: Response, framing: Framing, *, keeps: bool) -> bytes:
-        # Alt-Svc would send the client to HTTP/3, which has no way out of a run.
-        headers = end_to_end(response.head.headers, response.fields, "alt-svc")
-        if framing is CHUNKED:
-            headers.append(("Transfer-Encoding", "chunked"))
-        if not keeps:
-            headers.append(("Connection", "close"))
-        return render_response(response.head.status, response.head.reason, headers)
-
     async def _body_down(self, head: bytes, upstream: Stream, reader: BodyReader, writer: BodyWriter) -> None:
         """Send the head with what is there of the body, then pump the rest.
 
@@ -285,12 +287,17 @@ class Exchange:
         return (writer.encode(payload) if payload else b"") + writer.finish(reader.trailers)
 
     async def _tunnel(self, lease: Lease, response: Response) -> bool:
+        try:
+            sieve = None if self.passage.answering is None else self.passage.answering.sieve(response)
+        except Malformed as problem:
+            raise unreachable(f"{self.passage.authority}: {problem}", "malformed") from None
         headers = self._scrubbed(end_to_end(response.head.headers, response.fields))
         headers += [("Connection", "Upgrade"), ("Upgrade", response.fields.get("upgrade", ("",))[0])]
         self.client.write(render_response(101, response.head.reason, headers))
         self.client.on_gone(None)  # the tunnel sees the end itself, after what was sent before it
         self.is_tunnel = True
-        self.trail.forwarded(await join(self.client, lease.stream, self.trail, idle_s=self.limits.upgrade_idle_s))
+        idle_s = self.limits.upgrade_idle_s
+        self.trail.forwarded(await join(self.client, lease.stream, self.trail, idle_s=idle_s, sieve=sieve))
         return False
 
     def _scrubbed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 
 from moat.proxy.hello import HelloReader, is_without_http2
 from moat.proxy.http1 import Malformed
@@ -26,9 +27,26 @@ class NoHandshake(Exception):
 
 async def greet(stream: PlainStream, leaves: Leaves, host: str, limit_s: float) -> TlsStream:
     """Shake hands as host; return the stream inside. Raises NoHandshake; stream is then the caller's to close."""
+
+    async def chosen() -> ssl.SSLContext:
+        return leaves.context(host, http2=await _is_only_for_http2(stream))
+
+    return await _shaken(stream, chosen, limit_s)
+
+
+async def shake_hands(stream: PlainStream, context: ssl.SSLContext, limit_s: float) -> TlsStream:
+    """Shake hands with a context that is chosen already. Otherwise like greet."""
+
+    async def chosen() -> ssl.SSLContext:
+        return context
+
+    return await _shaken(stream, chosen, limit_s)
+
+
+async def _shaken(stream: PlainStream, chosen: Callable[[], Awaitable[ssl.SSLContext]], limit_s: float) -> TlsStream:
     try:
         async with asyncio.timeout(limit_s):
-            inner = TlsStream(stream, leaves.context(host, http2=await _is_only_for_http2(stream)))
+            inner = TlsStream(stream, await chosen())
             await inner.handshake()
     except TimeoutError:
         raise NoHandshake("the client did not finish the TLS handshake") from None

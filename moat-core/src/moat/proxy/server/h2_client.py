@@ -12,22 +12,28 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from moat.proxy.admit import LiveRun
-from moat.proxy.flow import Arrival, judge
+from moat.proxy.endpoint import judge_anywhere
+from moat.proxy.flow import Arrival, Passage
 from moat.proxy.http1 import Malformed, Request
-from moat.proxy.http2 import INTERNAL_ERROR, MAX_STREAMS, NO_ERROR, PROTOCOL_ERROR, Head, Http2
+from moat.proxy.http2 import CANCEL, INTERNAL_ERROR, MAX_STREAMS, NO_ERROR, PROTOCOL_ERROR, Head, Http2
 from moat.proxy.http2_heads import is_grpc, read_request, response_fields
 from moat.proxy.limits import Limits
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, malformed
+from moat.proxy.revoke import revoked
+from moat.proxy.server.asks import Asks
+from moat.proxy.server.captures import Captures
 from moat.proxy.server.h2_exchange import CutShort, H2Exchange
 from moat.proxy.server.h2_lane import Lane, LaneBroken
 from moat.proxy.server.h2_link import Link
 from moat.proxy.server.h2_upstream import Upstreams
-from moat.proxy.server.stream import Stream
+from moat.proxy.server.respond import responding
+from moat.proxy.server.stream import Stream, StreamBroken, within
 
 MAX_STREAMS_OF_A_RUN = 2_048  # as many as it may have connections: each may hold a window's bytes both ways
 
@@ -35,14 +41,18 @@ MAX_STREAMS_OF_A_RUN = 2_048  # as many as it may have connections: each may hol
 _GRPC_STATUS = {400: 13, 403: 7, 404: 12, 502: 14, 503: 14, 504: 14}
 _GRPC_UNKNOWN = 2
 
+STOPPED = "the run was stopped"
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class H2Services:
-    """What HTTP/2 connections share. streams: how many are open, by run."""
+    """What HTTP/2 connections share. asks: questions to providers. streams: how many are open, by run."""
 
     upstreams: Upstreams
+    asks: Asks
+    captures: Captures = field(default_factory=Captures)
     streams: Counter[str] = field(default_factory=Counter)
 
 
@@ -59,12 +69,15 @@ class H2Client:
         limits: Limits,
     ) -> None:
         self._arrival = arrival
+        self._scheme = "https" if arrival.bound is None else arrival.bound.scheme
         self._services = services
         self._run = run
         self._trail = trail
         self._limits = limits
         self._link = Link(stream, Http2(is_client=False), self._welcome)
         self._tasks: dict[Lane, asyncio.Task[None]] = {}
+        self._passages: dict[Lane, Passage] = {}
+        self._endings: dict[Lane, str] = {}
         self._group = asyncio.TaskGroup()
         self._silence = asyncio.timeout(limits.idle_s)
 
@@ -82,7 +95,25 @@ class H2Client:
                 self._trail().refused(malformed(link.problem))
             for task in self._tasks.values():
                 task.cancel()
+        if link.problem:
+            await self._linger()
         link.stream.close()
+
+    async def _linger(self) -> None:
+        """Read on for a moment: closing on unread bytes resets the connection, and loses the GOAWAY that tells why."""
+        stream, limits = self._link.stream, self._limits
+        with suppress(TimeoutError, StreamBroken):
+            seen, until = 0, within(limits.linger_s)
+            while seen < limits.linger_bytes and await stream.more(until):
+                seen += len(stream.buffer)
+                stream.buffer.clear()
+
+    def end_outlived(self, run: LiveRun) -> None:
+        """Reset the streams that may not go on under run, as it is now: some never end, and make no further request."""
+        for lane, passage in self._passages.items():
+            if why := revoked(run, passage):
+                self._endings[lane] = why
+                self._tasks[lane].cancel()
 
     def _welcome(self, lane: Lane, head: Head) -> None:
         """Begin to serve a stream, unless there are too many."""
@@ -100,6 +131,8 @@ class H2Client:
 
     def _left(self, lane: Lane, run_id: str) -> None:
         del self._tasks[lane]
+        self._passages.pop(lane, None)
+        self._endings.pop(lane, None)
         self._services.streams[run_id] -= 1
         if not self._services.streams[run_id]:
             del self._services.streams[run_id]
@@ -116,6 +149,7 @@ class H2Client:
             pass
         except asyncio.CancelledError:
             self._cut(lane, trail)
+            code = CANCEL if lane in self._endings else code
             raise
         except Exception:
             log.exception("an HTTP/2 stream failed", extra={"run_id": trail.run_id})
@@ -129,21 +163,29 @@ class H2Client:
         if broken is not None and broken.problem and not trail.status:
             return trail.refused(malformed(broken.problem))
         is_gone = link.stream.is_over or (broken is not None and broken.code is not None)
-        reason = link.problem or ("the client went away" if is_gone else "the run was stopped")
+        reason = self._endings.get(lane) or link.problem or ("the client went away" if is_gone else STOPPED)
         return trail.forwarded(reason) if trail.status else trail.failed(reason)
 
     async def _judged(self, lane: Lane, head: Head, trail: Trail) -> int:
         """Take one request from judgement to its record; return what to reset the stream with if it is not over."""
         try:
-            request = read_request(head.pairs, is_over=head.is_over)
+            request = read_request(head.pairs, is_over=head.is_over, scheme=self._scheme)
             if request.framing.kind == "length":
                 lane.expect(request.framing.length)
         except Malformed as problem:
             trail.refused(malformed(str(problem)))
+            self._link.blame()
             return PROTOCOL_ERROR
         try:
-            passage = judge(self._run(), self._arrival, request, trail)
-            await H2Exchange(lane, request, passage, trail, self._services.upstreams, self._limits).run()
+            run = self._run()
+            answering = responding(run, self._arrival, request, trail, self._services.asks, self._limits.body_idle_s)
+            if answering is not None:
+                await answering.over_http2(lane)
+                return NO_ERROR
+            passage = self._passages[lane] = judge_anywhere(run, self._arrival, request, trail)
+            services = self._services
+            exchange = H2Exchange(lane, request, passage, trail, services.upstreams, self._limits, services.captures)
+            await exchange.run()
         except Refusal as refusal:
             trail.refused(refusal)
             await _answer(lane, refusal, request)

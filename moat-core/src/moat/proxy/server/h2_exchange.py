@@ -18,13 +18,15 @@ from moat.proxy.http2_heads import response_fields
 from moat.proxy.limits import Limits
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, late, unreachable
+from moat.proxy.server.captures import Captures, Known
 from moat.proxy.server.exchange import MAX_INTERIM
 from moat.proxy.server.h2_far import Far, Unsent
 from moat.proxy.server.h2_hold import hold
-from moat.proxy.server.h2_lane import Lane, LaneBroken
+from moat.proxy.server.h2_lane import LaneBroken, Near
 from moat.proxy.server.h2_upstream import Upstreams
 from moat.proxy.server.pool import Key
 from moat.proxy.server.stream import StreamBroken
+from moat.proxy.whole import WholeTask
 
 _PIECE_BYTES = 65_536  # taken of an answer at once: the rest waits in the upstream's buffer, which is bounded
 
@@ -41,12 +43,13 @@ class CutShort(Exception):
 class H2Exchange:
     """One request between a client's lane and an upstream. is_upload_done: whether its body was read to the end."""
 
-    lane: Lane
+    lane: Near
     request: Request
     passage: Passage
     trail: Trail
     upstreams: Upstreams
     limits: Limits = field(default_factory=Limits)
+    captures: Captures = field(default_factory=Captures)
     is_upload_done: bool = True
     _begun: bytes = b""  # the beginning of the request's body, where it was held
     _upload_problem: Refusal | None = None
@@ -60,14 +63,24 @@ class H2Exchange:
         held = await hold(self.lane, self.request, self.passage, self.limits.body_idle_s)
         self.request, self.passage, self._begun = held.request, held.passage, held.begun
         self.trail.grants = self.passage.grants
-        key = Key(self.trail.run_id, self.passage.authority, self.passage.grants)
+        task = self.passage.whole
+        if task is None or task.capture is None:
+            return await self._sent()
+        return await self.captures.apart(self._captured(task))
+
+    async def _captured(self, task: WholeTask) -> None:
+        async with self.captures.turn(task) as known:
+            return await self._sent() if known is None else await self._again(known)
+
+    async def _sent(self) -> None:
+        key = Key(self.trail.run_id, self.passage.authority, self.passage.grants, self.passage.upstream)
         try:
             return await self._over(await self.upstreams.reach(key))
         except Unsent as unsent:
             if self.trail.request_bytes:  # its body is gone
                 raise unreachable(f"{self.passage.authority} gave the request back", "closed") from None
             if unsent.is_http1_wanted:
-                self.upstreams.remember_without(self.passage.authority)
+                self.upstreams.remember_without(key)
         try:
             return await self._over(await self.upstreams.reach(key, fresh=True))
         except Unsent:
@@ -132,22 +145,42 @@ class H2Exchange:
 
     async def _answer(self, far: Far) -> None:
         response = await self._response(far)
+        try:
+            reader = far.reader(response)
+        except Malformed as problem:
+            raise unreachable(f"{self.passage.authority}: {problem}", "malformed") from None
+        if (task := self.passage.whole) is not None:
+            response, reader = await self.captures.settle(task, self.trail.run_id, response, reader, far)
         self.trail.status = response.head.status
-        told, reader = self._read_by(far, response)
-        headers = end_to_end(told.head.headers, told.fields, "alt-svc")
-        self.lane.head(response_fields(told.head.status, headers), is_over=reader.is_done)
+        reader = self._head_down(response, reader)
         if not self.lane.has_finished:
             await self._body_down(far, reader)
         self.trail.forwarded()
         if self.is_upload_done and not self._left_over:
             far.keep(response)
 
-    def _read_by(self, far: Far, response: Response) -> tuple[Response, BodyReader]:
-        """Return the response as the client gets it, and the reader of its body. Raises Refusal."""
-        try:
-            reader = far.reader(response)
-        except Malformed as problem:
-            raise unreachable(f"{self.passage.authority}: {problem}", "malformed") from None
+    async def _again(self, known: Known) -> None:
+        """Answer as before: what the request would spend is spent. Its body was held, and is whole."""
+        if not self.lane.body.is_done:
+            self.lane.body.take(self.lane.buffer)
+        self.is_upload_done = self.lane.body.is_done
+        self.trail.status = known.response.head.status
+        reader = self._head_down(known.response, known.reader())
+        while not reader.is_done:
+            await self.lane.send(reader.take(bytearray()))
+        if not self.lane.has_finished:
+            self.lane.finish(())
+        self.trail.forwarded()
+
+    def _head_down(self, response: Response, reader: BodyReader) -> BodyReader:
+        """Send the head as the client gets it, and return the reader of its body. Raises Refusal."""
+        told, reader = self._scrubbing(response, reader)
+        headers = end_to_end(told.head.headers, told.fields, "alt-svc")
+        is_over = reader.is_done and not reader.trailers
+        self.lane.head(response_fields(told.head.status, headers), is_over=is_over)
+        return reader
+
+    def _scrubbing(self, response: Response, reader: BodyReader) -> tuple[Response, BodyReader]:
         if self.passage.answering is None:
             return response, reader
         return self.passage.answering.answer(response, reader)

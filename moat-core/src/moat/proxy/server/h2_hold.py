@@ -14,7 +14,7 @@ from moat.proxy.flow import Passage
 from moat.proxy.http1 import NO_BODY, Framing, Request
 from moat.proxy.http2_heads import response_fields
 from moat.proxy.refusal import Refusal
-from moat.proxy.server.h2_lane import Lane
+from moat.proxy.server.h2_lane import Near
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Held:
     begun: bytes = field(default=b"", repr=False)
 
 
-async def hold(lane: Lane, request: Request, passage: Passage, idle_s: float) -> Held:
+async def hold(lane: Near, request: Request, passage: Passage, idle_s: float) -> Held:
     """Return the request with its body replaced where a rule wants so. Raises Refusal and LaneBroken."""
     task, framing = passage.body, request.framing
     if task is None or framing is NO_BODY:
@@ -51,7 +51,7 @@ async def hold(lane: Lane, request: Request, passage: Passage, idle_s: float) ->
     return Held(request, passage, replaced)
 
 
-async def _more(lane: Lane, idle_s: float) -> None:
+async def _more(lane: Near, idle_s: float) -> None:
     try:
         async with asyncio.timeout(idle_s):
             await lane.more()
@@ -59,7 +59,7 @@ async def _more(lane: Lane, idle_s: float) -> None:
         raise Refusal(408, "the request's body did not come", kind="timeout") from None
 
 
-def _without_expect(lane: Lane, request: Request, passage: Passage) -> Passage:
+def _without_expect(lane: Near, request: Request, passage: Passage) -> Passage:
     """Ask for the body ourselves: upstream hears of the request only when it is whole (RFC 9110 §10.1.1)."""
     if "expect" not in request.fields:
         return passage

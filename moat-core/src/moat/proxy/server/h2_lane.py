@@ -15,6 +15,7 @@ from typing import Protocol
 
 from hpack.struct import HeaderTuple
 
+from moat.proxy.bodies import BodyReader
 from moat.proxy.http1 import Malformed
 from moat.proxy.http2 import CANCEL, Head, Http2, Payload
 from moat.proxy.http2_heads import plain_fields, read_trailers
@@ -41,6 +42,39 @@ class Carrier(Protocol):
 
     async def drain(self) -> None:
         """Wait while the peer does not read; only in one's turn. Raises LaneBroken."""
+        ...
+
+
+class Near(Protocol):
+    """What an exchange needs of its client: a Lane, or an HTTP/1.1 client seen as one."""
+
+    buffer: bytearray
+    has_finished: bool
+
+    @property
+    def body(self) -> BodyReader:
+        """The request's body, in buffer."""
+        ...
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all of the request has come."""
+        ...
+
+    async def more(self) -> bool:
+        """Wait for more of it. Raises LaneBroken."""
+        ...
+
+    def head(self, fields: Iterable[HeaderTuple], *, is_over: bool = False) -> None:
+        """Send a response head. Raises LaneBroken."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Send a piece of the answer's body. Raises LaneBroken."""
+        ...
+
+    def finish(self, trailers: Iterable[tuple[str, str]]) -> None:
+        """End the answer's body. Raises LaneBroken."""
         ...
 
 

@@ -41,13 +41,12 @@ class Link:
         """Read until the connection ends; what still hangs on it breaks then."""
         try:
             self.flush()
-            while self.stream.buffer or await self.stream.more():
+            while not self.problem and (self.stream.buffer or await self.stream.more()):
                 await self._take_in()
         except StreamBroken:
             pass
         except Malformed as problem:
-            self.problem = str(problem)
-            self.flush()
+            self._end(problem)
         finally:
             self.is_over = self.is_leaving = True
             for lane in list(self.lanes.values()):
@@ -69,6 +68,13 @@ class Link:
             self.wire.took(lane.number, count)
             self.flush()
 
+    def blame(self) -> None:
+        """Count what the peer did wrong on a stream; too much of that ends the connection."""
+        try:
+            self.wire.blame()
+        except Malformed as problem:
+            self._end(problem)
+
     def forget(self, lane: Lane) -> None:
         """Drop a lane that nobody uses any more."""
         self.lanes.pop(lane.number, None)
@@ -85,6 +91,11 @@ class Link:
             await self.stream.drain()
         except StreamBroken:
             raise LaneBroken(None) from None
+
+    def _end(self, problem: Malformed) -> None:
+        """Say why, and take nothing in any more; whoever runs the link closes its stream."""
+        self.problem = str(problem)
+        self.flush()
 
     async def _take_in(self) -> None:
         piece = bytes(memoryview(self.stream.buffer)[:SLICE_BYTES])
@@ -130,6 +141,7 @@ class Link:
             lane.take_in(event)
         except Malformed as problem:
             self.wire.reset(event.stream, PROTOCOL_ERROR)
+            self.wire.blame()
             lane.break_off(LaneBroken(PROTOCOL_ERROR, problem=str(problem)))
 
     def _break(self, stream: int, problem: LaneBroken) -> None:

@@ -10,34 +10,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 
-from moat.api.http import Authority
 from moat.proxy.http2 import Http2
 from moat.proxy.server.h2_far import Far, OverHttp1, OverHttp2
 from moat.proxy.server.h2_link import Link
 from moat.proxy.server.pool import IDLE_S, Key, Lease, Pool
 from moat.proxy.server.tls import TlsStream
-from moat.proxy.server.upstream import DialSettings, client_context, dial
-
-MAX_KNOWN = 512  # authorities without HTTP/2 that are remembered
-KNOWN_S = 600.0  # a server may learn HTTP/2
-PROTOCOLS = ("h2", "http/1.1")
+from moat.proxy.server.versions import HTTP1, HTTP2, PROTOCOLS, OnlyHttp2
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
 class _Shared:
-    """A link and its place in time. idle_since: of the clock; uses: streams so far."""
+    """A link and its place in time. idle_since: of the clock; uses: streams so far; is_remembered: its TLS session."""
 
     link: Link
     idle_since: float
     uses: int = 0
+    is_remembered: bool = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether one more request may go over it."""
+        link = self.link
+        return not link.is_leaving and not link.stream.is_over and link.wire.has_room_for_streams
+
+    def leave(self) -> None:
+        """Say goodbye and close it; nothing hangs on it."""
+        link = self.link
+        link.is_leaving = True
+        link.wire.goodbye()
+        link.flush()
+        link.stream.close()
 
 
 @dataclass(slots=True)
@@ -53,52 +63,39 @@ class _Site:
 
 
 class Upstreams:
-    """The worker's upstream connections that may be HTTP/2. roots: as in Configure, for a TLS context of its own."""
+    """The worker's upstream connections that may be HTTP/2."""
 
-    def __init__(
-        self,
-        group: asyncio.TaskGroup,
-        pool: Pool,
-        settings: DialSettings,
-        roots: str = "",
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, group: asyncio.TaskGroup, pool: Pool, clock: Callable[[], float] = time.monotonic) -> None:
         self._group = group
         self._pool = pool
-        self._settings = settings
-        self._roots = roots
         self._clock = clock
-        self._context: ssl.SSLContext | None = None
         self._sites: defaultdict[Key, _Site] = defaultdict(_Site)
-        self._without: OrderedDict[Authority, float] = OrderedDict()
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     async def reach(self, key: Key, *, fresh: bool = False) -> Far:
         """Return an upstream for one request. fresh: not over a connection that is there. Raises Refusal."""
-        if key.authority.scheme != "https" or self._is_without(key.authority):
-            return OverHttp1(await self._pool.lease(key, fresh=fresh), self._pool)
+        if self._is_without(key):
+            with suppress(OnlyHttp2):  # it has changed its mind
+                return OverHttp1(await self._pool.lease(key, fresh=fresh), self._pool)
         site = self._sites[key]
-        if not fresh and (far := self._over(site)) is not None:
+        if not fresh and (far := self._over(key, site)) is not None:
             return far
         site.waiting += 1
         try:
             async with site.dialling:
-                if not fresh and (far := self._over(site)) is not None:  # somebody else has dialled meanwhile
+                if not fresh and (far := self._over(key, site)) is not None:  # somebody else has dialled meanwhile
                     return far
-                if not self._is_without(key.authority):
+                if not self._is_without(key):
                     return await self._dial(key, site)
         finally:
             site.waiting -= 1
             self._tidy(key, site)
         return OverHttp1(await self._pool.lease(key, fresh=fresh), self._pool)
 
-    def remember_without(self, authority: Authority) -> None:
-        """Remember that authority has no HTTP/2."""
-        self._without[authority] = self._clock()
-        self._without.move_to_end(authority)
-        if len(self._without) > MAX_KNOWN:
-            self._without.popitem(last=False)
+    def remember_without(self, key: Key) -> None:
+        """Remember that an upstream has no HTTP/2."""
+        self._pool.versions.remember(HTTP1, key.authority, key.upstream)
 
     def drop_run(self, run_id: str) -> None:
         """Close everything of a run."""
@@ -121,19 +118,20 @@ class Upstreams:
             self._sweep.cancel()
             self._sweep = None
 
-    def _over(self, site: _Site) -> OverHttp2 | None:
+    def _over(self, key: Key, site: _Site) -> OverHttp2 | None:
         for shared in site.shared:
-            link = shared.link
-            if not link.is_leaving and not link.stream.is_over and link.wire.has_room_for_streams:
+            if shared.is_usable:
                 shared.uses += 1
-                return OverHttp2(link, is_reused=shared.uses > 1)
+                self._remember_session(key, shared)
+                return OverHttp2(shared.link, is_reused=shared.uses > 1)
         return None
 
     async def _dial(self, key: Key, site: _Site) -> Far:
-        settings = replace(self._settings, tls=self._tls())
-        stream = await dial(settings, key.authority)
-        if not isinstance(stream, TlsStream) or stream.protocol != "h2":
-            self.remember_without(key.authority)
+        for shared in [each for each in site.shared if not each.link.lanes and not each.is_usable]:
+            shared.leave()  # or a server that allows no streams would have a connection more with every request
+        stream = await self._pool.dialler.dial(key.authority, key.upstream, self._protocols(key))
+        if isinstance(stream, TlsStream) and stream.protocol != HTTP2:  # in clear: prior knowledge (RFC 9113 §3.3)
+            self.remember_without(key)
             return OverHttp1(Lease(key, stream), self._pool)
         shared = _Shared(Link(stream, Http2(is_client=True)), self._clock(), 1)
         site.shared.append(shared)
@@ -148,6 +146,7 @@ class Upstreams:
         except Exception:
             log.exception("an upstream connection failed", extra={"run_id": key.run_id})
         finally:
+            self._remember_session(key, shared)
             shared.link.stream.close()
             if shared in site.shared:
                 site.shared.remove(shared)
@@ -157,14 +156,20 @@ class Upstreams:
         if not site.shared and not site.waiting and self._sites.get(key) is site:
             del self._sites[key]
 
-    def _tls(self) -> ssl.SSLContext:
-        if self._context is None:  # 20 ms, for the first client of HTTP/2 only
-            self._context = client_context(self._roots, PROTOCOLS)
-        return self._context
+    def _remember_session(self, key: Key, shared: _Shared) -> None:
+        """Remember a link's TLS session once something came over it, and once: reading one costs what it saves."""
+        stream = shared.link.stream
+        if not shared.is_remembered and isinstance(stream, TlsStream) and not stream.was_resumed:
+            shared.is_remembered = True
+            self._pool.dialler.remember(key.authority, key.upstream, self._protocols(key), stream)
 
-    def _is_without(self, authority: Authority) -> bool:
-        since = self._without.get(authority)
-        return since is not None and self._clock() - since < KNOWN_S
+    def _protocols(self, key: Key) -> tuple[str, ...]:
+        return key.upstream.alpn if key.upstream is not None and key.upstream.alpn else PROTOCOLS
+
+    def _is_without(self, key: Key) -> bool:
+        """Whether an upstream is not even offered HTTP/2; in clear text, it must have been said that it has it."""
+        version = self._pool.versions.only(key.authority, key.upstream)
+        return version == HTTP1 or (key.authority.scheme == "http" and version != HTTP2)
 
     def _plan_sweep(self) -> None:
         if self._sweep is None and any(site.shared for site in self._sites.values()):
@@ -181,8 +186,5 @@ class Upstreams:
             if link.lanes:
                 shared.idle_since = now
             elif self._is_closed or link.is_leaving or now - shared.idle_since >= IDLE_S:
-                link.is_leaving = True
-                link.wire.goodbye()
-                link.flush()
-                link.stream.close()
+                shared.leave()
         self._plan_sweep()

@@ -12,17 +12,21 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from moat.api.endpoints import UnixPath
 from moat.api.http import DEFAULT_PORTS, Authority
 from moat.api.runs import RunContext
 from moat.proxy.admit import Admission, LiveRun
 from moat.proxy.budget import FailureBudget
 from moat.proxy.ca import load
 from moat.proxy.limits import Limits
-from moat.proxy.messages import Configure, ListenName
-from moat.proxy.record import Emit, Trail
+from moat.proxy.messages import Answered, Ask, Captured, Configure, Kept, ListenName
+from moat.proxy.record import Emit, EmitLine, Trail, record_of
 from moat.proxy.refusal import denied
+from moat.proxy.server.asks import Asks
+from moat.proxy.server.captures import Captures
 from moat.proxy.server.connection import Connection, Services
 from moat.proxy.server.dns import DatagramResolver, serve_stream
+from moat.proxy.server.endpoints import serve_endpoint, serve_port
 from moat.proxy.server.h2_client import H2Services
 from moat.proxy.server.h2_upstream import Upstreams
 from moat.proxy.server.hairpin import in_our_namespace, leads_to
@@ -31,9 +35,11 @@ from moat.proxy.server.listener import Listener
 from moat.proxy.server.names import Names
 from moat.proxy.server.pool import Pool
 from moat.proxy.server.race import Target
+from moat.proxy.server.relay import Common, Ways
 from moat.proxy.server.stream import PlainStream
 from moat.proxy.server.transparent import serve_transparent
 from moat.proxy.server.upstream import DialSettings
+from moat.proxy.server.watch import Watch
 
 MAX_CONNECTIONS = 2048  # per run: above 64 parallel installers, below what starves the other runs of descriptors
 
@@ -68,7 +74,11 @@ class Room:
 
 
 class House:
-    """The worker's state. on_named: (run_id, host, address) of every address given out. limits: shorter in tests."""
+    """The worker's state. on_named: (run_id, host, address) of every address given out. limits: shorter in tests.
+
+    emit, emit_line: who is told of finished exchanges, as records and as lines; the second is the first if left out.
+    ask: takes what a run needs of the daemon there; what comes back is for answered.
+    """
 
     def __init__(
         self,
@@ -77,15 +87,22 @@ class House:
         on_named: Callable[[str, str, str], None],
         limits: Limits | None = None,
         failures: FailureBudget | None = None,
+        ask: Callable[[Ask | Captured], None] = lambda _: None,
+        emit_line: EmitLine | None = None,
     ) -> None:
         self._group = group
         self._emit = emit
+        self._emit_line = emit_line or (lambda _run_id, line: emit(record_of(line)))
         self._on_named = on_named
         self._limits = limits or Limits()
         self._failures = failures or FailureBudget()
         self._admission = Admission()
+        self._asks = Asks(ask)
+        self._captures = Captures(ask, group)
         self._services: Services | None = None
         self._rooms: dict[str, Room] = {}
+        self._watch = Watch()
+        self._ways = Ways()
 
     def configure(self, message: Configure) -> None:
         """Take the installation's CA and upstream settings; connections that are open keep the old ones."""
@@ -94,8 +111,9 @@ class House:
         pool = Pool(settings)
         if self._services is not None:
             self._services.close()
-        h2 = H2Services(Upstreams(self._group, pool, settings, message.roots))
-        self._services = Services(self._admission, leaves, pool, h2, self._emit, self._limits, self._failures)
+        h2 = H2Services(Upstreams(self._group, pool), self._asks, self._captures)
+        relaying = Common(pool, self._emit_line, self._watch, self._ways)
+        self._services = Services(self._admission, leaves, pool, h2, self._emit, relaying, self._limits, self._failures)
 
     def put(self, context: RunContext, names: Mapping[str, str]) -> None:
         """Add a run or replace it whole; its names are taken at its first coming only.
@@ -114,12 +132,19 @@ class House:
             sock.close()
             raise ValueError("a socket came before its run or the settings")
         room = self._rooms.setdefault(run_id, self._room(run_id, {}))
-        if in_our_namespace(sock):
+        if sock.family == socket.AF_INET and in_our_namespace(sock):
             room.addresses.append(sock.getsockname()[:2])
         if name == "dns-udp":
             room.resolvers.append(DatagramResolver(sock, lambda host: self._address(room, host)))
         else:
             room.listeners.append(Listener(sock, lambda accepted: self._welcome(room, name, accepted)))
+
+    def answered(self, message: Answered | Kept) -> None:
+        """Take the daemon's answer to a question, or its word about tokens that were captured."""
+        if isinstance(message, Kept):
+            self._captures.kept(message)
+        else:
+            self._asks.take(message)
 
     def drop(self, run_id: str) -> None:
         """Forget a run: sockets, connections, kept upstream connections."""
@@ -133,12 +158,15 @@ class House:
                 task.cancel()
         if self._services is not None:
             self._services.pool.drop_run(run_id)
+            self._ways.drop_run(run_id)
             self._services.h2.upstreams.drop_run(run_id)
 
     def close(self) -> None:
         """Close everything."""
+        self._captures.close()
         for room in self._rooms.values():
             room.close()
+        self._watch.close()
         if self._services is not None:
             self._services.close()
             self._services.h2.upstreams.abort()
@@ -147,9 +175,7 @@ class House:
         """Cancel what is open for run and has no leave any more, at its own doors and at the shared one."""
         rooms = [self._rooms[name] for name in (run.context.run_id, "") if name in self._rooms]
         for task, connection in [pair for room in rooms for pair in room.connections.items()]:
-            if why := connection.outlived(run):
-                connection.ending = why
-                task.cancel()
+            connection.end_outlived(run, task)
 
     def _is_ours(self, target: Target) -> bool:
         """Whether target is one of the listeners here: dialling it would lead a request round and round."""
@@ -214,5 +240,16 @@ class House:
                 await serve_transparent(connection, stream, room.names, "https")
             case "dns-tcp":
                 await serve_stream(stream, lambda host: self._address(room, host))
-            case _:
+            case "proxy" | "token":
                 await connection.serve_proxy(stream)
+            case _:
+                await _serve_place(connection, stream, room.names, name)
+
+
+async def _serve_place(connection: Connection, stream: PlainStream, names: Names, name: ListenName) -> None:
+    """Serve one connection to a socket that only endpoints have. name: `tcp:PORT`, or `unix:PATH`."""
+    kind, _, rest = name.partition(":")
+    if kind == "unix":
+        await serve_endpoint(connection, stream, UnixPath(rest))
+    else:
+        await serve_port(connection, stream, names, int(rest))

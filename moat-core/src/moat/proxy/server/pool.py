@@ -10,21 +10,23 @@ A TLS session is: it holds keys and whom they were verified for, nothing of a re
 from __future__ import annotations
 
 import asyncio
-import select
 import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from moat.api.endpoints import Upstream
 from moat.api.http import Authority
 from moat.net.route import ProxyRoute
+from moat.proxy.refusal import Refusal
+from moat.proxy.server.dialler import Dialler
 from moat.proxy.server.stream import Stream
 from moat.proxy.server.tls import TlsStream
 from moat.proxy.server.trust import context_for
 from moat.proxy.server.upstream import DialSettings, dial
+from moat.proxy.server.versions import HTTP1, HTTP2, PROTOCOLS, OnlyHttp2, Versions
 
 IDLE_S = 30.0  # shorter than most servers keep theirs; a shorter one is seen by its FIN
 MAX_IDLE_PER_KEY = 64  # what parallel installers open at once; fewer means a handshake for most of their requests
@@ -36,16 +38,21 @@ MAX_CONTEXTS = 128  # of endpoints
 Peer: TypeAlias = tuple[Authority, Upstream | None]
 
 
-_ASKED = select.poll()  # one for all: nothing is awaited while a descriptor is in it
-
-
-class Key(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Key:
     """Who may share a connection. upstream: of an endpoint, with the certificates that are its own."""
 
     run_id: str
     authority: Authority
     grants: tuple[str, ...]
     upstream: Upstream | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.run_id, self.authority, self.grants, self.upstream)))
+
+    def __hash__(self) -> int:
+        return self._hash  # asked for at each use of a connection
 
 
 @dataclass(slots=True)
@@ -64,9 +71,11 @@ class Lease:
 
 
 class Pool:
-    """The worker's upstream connections."""
+    """The worker's upstream connections of HTTP/1.1. dialler, versions: shared with those of HTTP/2."""
 
     def __init__(self, settings: DialSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.dialler = Dialler(settings, settings.roots)
+        self.versions = Versions(clock)
         self._settings = settings
         self._clock = clock
         self._idle: dict[Key, list[tuple[float, Stream]]] = {}
@@ -77,14 +86,19 @@ class Pool:
         self._is_closed = False
 
     async def lease(self, key: Key, *, fresh: bool = False) -> Lease:
-        """Return a connection for key: an idle one unless fresh, else a new one. Raises Refusal."""
+        """Return a connection for key: an idle one unless fresh, else a new one. Raises Refusal, also OnlyHttp2."""
         proxy = self._settings.proxy_for(key.authority) if key.authority.scheme == "http" else None
         stream = None if fresh else self._pop(key)
         if stream is not None:
             return Lease(key, stream, is_reused=True, proxy=proxy)
-        session = self._sessions.get((key.authority, key.upstream))
-        stream = await dial(self._settings, key.authority, session, self._context(key.upstream))
-        return Lease(key, stream, proxy=proxy)
+        return Lease(key, await self._dial(key), proxy=proxy)
+
+    def take(self, key: Key) -> Lease | None:
+        """Return an idle connection for key, None when there is none or a proxy of the installation's is on the way."""
+        if key.authority.scheme == "http" and self._settings.proxy_for(key.authority) is not None:
+            return None
+        stream = self._pop(key)
+        return None if stream is None else Lease(key, stream, is_reused=True)
 
     def give_back(self, lease: Lease) -> None:
         """Keep a connection whose last exchange ended cleanly."""
@@ -117,6 +131,36 @@ class Pool:
             self._sweep.cancel()
             self._sweep = None
 
+    async def _dial(self, key: Key) -> Stream:
+        peer = (key.authority, key.upstream)
+        self.versions.check(*peer)
+        try:
+            stream = await dial(self._settings, key.authority, self._sessions.get(peer), self._context(key.upstream))
+        except Refusal as refusal:
+            if refusal.kind != "http-version":
+                raise
+            self.versions.remember(HTTP2, *peer)
+            raise OnlyHttp2(key.authority) from None
+        is_settled = not isinstance(stream, TlsStream) or stream.protocol or self.versions.only(*peer) == HTTP1
+        return stream if is_settled else await self._settled(key, stream)
+
+    async def _settled(self, key: Key, stream: Stream) -> Stream:
+        """Return stream, to a peer that agreed on no version, once it is clear that it has none but HTTP/1.1."""
+        try:
+            other = await self.dialler.dial(key.authority, key.upstream, PROTOCOLS)
+        except Refusal:
+            return stream  # nothing is known now; the next connection asks again
+        except BaseException:
+            stream.abort()
+            raise
+        other.close()
+        is_without = not isinstance(other, TlsStream) or other.protocol != HTTP2
+        self.versions.remember(HTTP1 if is_without else HTTP2, key.authority, key.upstream)
+        if is_without:
+            return stream
+        stream.abort()
+        raise OnlyHttp2(key.authority)
+
     def _pop(self, key: Key) -> Stream | None:
         waiting = self._idle.get(key)
         while waiting:
@@ -125,7 +169,7 @@ class Pool:
             idle_s = self._clock() - since
             # What came unasked would be taken for the answer to the next request. Asked first: it may find the end.
             is_usable = not stream.has_unread() and not stream.is_over and idle_s < IDLE_S
-            if is_usable and not _has_news(stream):  # every time: the loop may not have looked yet
+            if is_usable and not stream.has_news():  # every time: the loop may not have looked yet
                 return stream
             stream.close()
         return None
@@ -177,15 +221,3 @@ class Pool:
         for _, stream in self._idle.pop(key):
             stream.close()
             self._count -= 1
-
-
-def _has_news(stream: Stream) -> bool:
-    """Whether the kernel holds something of the peer's that the loop has not read: data, an end, a reset."""
-    descriptor = stream.fileno()
-    if descriptor < 0:
-        return True
-    _ASKED.register(descriptor, select.POLLIN | select.POLLRDHUP)
-    try:
-        return bool(_ASKED.poll(0))
-    finally:
-        _ASKED.unregister(descriptor)

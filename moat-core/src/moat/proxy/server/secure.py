@@ -2,7 +2,7 @@
 
 certificate   OpenSSL's own reason: expired, self-signed, another name       tls-version   older than TLS 1.2
 closed        the connection ended in the handshake                          timeout       it did not end in time
-tls           anything else that is no TLS that we speak
+http-version  no version of HTTP that we offered   tls      anything else that is no TLS that we speak
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ HANDSHAKE_S = 10.0  # what browsers and Go's client give it
 # Ours when the server chose an old version, the server's alert when it knows nothing newer.
 _OLD = frozenset(("UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"))
 
+_NO_PROTOCOL = "no application protocol"  # RFC 7301 §3.2; Python before 3.12 has no name for this alert
+
 
 async def secure(
     context: ssl.SSLContext,
@@ -35,7 +37,7 @@ async def secure(
     """
     stream = TlsStream(plain, context, server_hostname=authority.host)
     if session is not None:
-        stream.resume(session)
+        stream.offer(session)
     try:
         async with asyncio.timeout(limit_s):
             await stream.handshake()
@@ -55,5 +57,7 @@ def _misunderstood(authority: Authority, error: ssl.SSLError) -> Refusal:
     reason = error.reason or ""
     if reason in _OLD:
         return unreachable(f"{authority} speaks no TLS newer than 1.1", "tls-version")
+    if _NO_PROTOCOL in (reason or str(error)).lower().replace("_", " "):
+        return unreachable(f"{authority} speaks no version of HTTP that it was offered", "http-version")
     told = reason.lower().replace("_", " ") or "no reason given"
     return unreachable(f"{authority}: the TLS handshake failed ({told})", "tls")

@@ -1,18 +1,15 @@
-"""A byte stream over a uvloop transport: what came in stands in `buffer`, the reader cuts it off the front.
+"""Byte streams over transports: plain TCP here, TLS in `tls`, both with the same few calls.
 
-    while (head := take_head(stream.buffer)) is None:
-        if not await stream.more(): …the peer is done
-
-`more` waits for bytes beyond those already there, until a moment of the loop's clock if need be (`within`:
-asyncio.timeout makes and cancels a timer each time, which costs more than the rest of a small request). Reading stops
-at HIGH_BYTES until the next `more`; `drain` waits while the peer does not take what was written. One task reads a
-stream and one writes. `TlsStream` looks the same.
+Bytes are pushed into `buffer` as they come and taken off its front by whoever reads; the connection is paused while
+more than HIGH_BYTES wait there. `more` waits for more of them; a `sink` is called instead while one is set, without a
+task in between. `drain` waits while the peer does not take what was written. One task reads a stream and one writes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import select
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -27,13 +24,19 @@ class StreamBroken(ConnectionError):
 
 
 class Stream(Protocol):
-    """What connection, exchange and tunnel need of a plain or TLS stream."""
+    """What connection, exchange and tunnel need of a plain or TLS stream.
+
+    sink: called, instead of waking who waits in more, when bytes have come or the peer has closed. Never raises.
+    is_over: whether the peer closed or reset the connection.
+    """
 
     buffer: bytearray
+    sink: Callable[[], None] | None
+    is_over: bool
 
     @property
-    def is_over(self) -> bool:
-        """Whether the peer closed or reset the connection."""
+    def is_full(self) -> bool:
+        """Whether the peer does not take what was written: `drain` would wait."""
         ...
 
     @property
@@ -45,19 +48,23 @@ class Stream(Protocol):
         """Whether the peer has sent bytes that nobody took, as far as they have come."""
         ...
 
-    def fileno(self) -> int:
-        """Return the socket's descriptor, -1 once it is closed. To ask the kernel about, never to read from."""
+    def has_news(self) -> bool:
+        """Whether the kernel holds something of the peer's that the loop has not read: data, an end, a reset."""
         ...
 
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Have callback called once when the peer closes or resets, also while nobody reads."""
         ...
 
+    def resume(self) -> None:
+        """Read again, where too much waited to be taken: before a sink is set."""
+        ...
+
     async def more(self, until: float = FOREVER) -> bool:
         """Wait for more bytes in buffer; False when the peer has closed. Raises StreamBroken, TimeoutError at until."""
         ...
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Queue data; a broken connection swallows it."""
         ...
 
@@ -79,30 +86,74 @@ def within(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-class PlainStream(asyncio.Protocol):
-    """A stream without TLS."""
+class Inbox:
+    """What both kinds of stream read into: the buffer, who waits for more of it, and for how long."""
 
     def __init__(self) -> None:
         self.buffer = bytearray()
+        self.sink: Callable[[], None] | None = None
+        self.is_over = False
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
         self._reader: asyncio.Future[None] | None = None
         self._until = FOREVER
         self._timer: asyncio.TimerHandle | None = None
         self._rings = FOREVER
+
+    def has_unread(self) -> bool:
+        """Whether the peer has sent bytes that nobody took, as far as they have come."""
+        return bool(self.buffer)
+
+    async def _arrival(self, until: float) -> None:
+        """Wait for _arrived. Raises TimeoutError at until."""
+        self._reader = self._loop.create_future()
+        self._until = until
+        if until < self._rings:
+            self._set_timer()
+        await self._reader
+
+    def _arrived(self) -> None:
+        """Tell whoever takes what comes: bytes, or the end."""
+        if self.sink is not None:
+            self.sink()
+        else:
+            _wake(self._reader)
+
+    def _wait_no_more(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._rings = None, FOREVER
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings = self._until
+        self._timer = self._loop.call_at(self._until, self._at_time)
+
+    def _at_time(self) -> None:
+        """End the wait, if it is still the one that the timer was set for: later ones leave it alone till it rings."""
+        self._timer, self._rings = None, FOREVER
+        if self._reader is None or self._reader.done() or self._until == FOREVER:
+            return
+        if self._loop.time() < self._until:
+            self._set_timer()
+        else:
+            self._reader.set_exception(TimeoutError())
+
+
+class PlainStream(Inbox, asyncio.Protocol):
+    """A stream without TLS. above: takes the bytes instead of the buffer, once TLS has begun on top."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.above: Callable[[bytes], None] | None = None
+        self._transport: asyncio.Transport | None = None
         self._writer: asyncio.Future[None] | None = None
         self._gone: Callable[[], None] | None = None
         self._is_paused = False
-        self._must_wait = False
-        self._has_ended = False
         self._is_lost = False
-        self._descriptor = -1
+        self._ask: Callable[[int], list[tuple[int, int]]] | None = None
         self._error: Exception | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the peer closed or reset the connection."""
-        return self._has_ended or self._is_lost
+        self.is_full = False
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -117,17 +168,15 @@ class PlainStream(asyncio.Protocol):
         name = None if self._transport is None else self._transport.get_extra_info("peername")
         return str(name[0]) if name else ""
 
-    def has_unread(self) -> bool:
-        """Whether the peer has sent bytes that nobody took, as far as they have come."""
-        return bool(self.buffer)
-
-    def fileno(self) -> int:
-        """Return the socket's descriptor, -1 once it is closed. To ask the kernel about, never to read from."""
+    def has_news(self) -> bool:
+        """Whether the kernel holds something of the peer's that the loop has not read: data, an end, a reset."""
         if self._transport is None or self._is_lost:
-            return -1
-        if self._descriptor < 0:
-            self._descriptor = int(self._transport.get_extra_info("socket").fileno())
-        return self._descriptor
+            return True
+        if self._ask is None:  # made once: registering costs as much as asking
+            poll = select.poll()
+            poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+            self._ask = poll.poll
+        return bool(self._ask(0))
 
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Have callback called once when the peer closes or resets, also while nobody reads."""
@@ -137,31 +186,41 @@ class PlainStream(asyncio.Protocol):
 
     async def more(self, until: float = FOREVER) -> bool:
         """Wait for more bytes in buffer; False when the peer has closed. Raises StreamBroken, TimeoutError at until."""
-        if self._is_paused:
-            self._is_paused = False
-            self.transport.resume_reading()
-        if self._error is not None:
-            raise StreamBroken("the connection was reset") from self._error
+        self.resume()
+        self.check()
         if self.is_over:
             return False
         before = len(self.buffer)
-        self._reader = self._loop.create_future()
-        self._until = until
-        if until < self._rings:
-            self._set_timer()
-        await self._reader
-        if len(self.buffer) == before and self._error is not None:
-            raise StreamBroken("the connection was reset") from self._error
+        await self._arrival(until)
+        if len(self.buffer) == before:
+            self.check()
         return len(self.buffer) > before
 
-    def write(self, data: bytes) -> None:
+    def check(self) -> None:
+        """Raise StreamBroken when the connection was reset."""
+        if self._error is not None:
+            raise StreamBroken("the connection was reset") from self._error
+
+    def pause(self) -> None:
+        """Let the peer wait: read nothing."""
+        if not self._is_paused and not self._is_lost:
+            self._is_paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again, where too much waited to be taken."""
+        if self._is_paused:
+            self._is_paused = False
+            self.transport.resume_reading()
+
+    def write(self, data: bytes | memoryview) -> None:
         """Queue data; a broken connection swallows it."""
         if self._transport is not None and not self._is_lost:
             self._transport.write(data)
 
     async def drain(self) -> None:
         """Wait while more than HIGH_BYTES are queued. Raises StreamBroken when nobody will ever take them."""
-        if self._must_wait and not self._is_lost:
+        if self.is_full and not self._is_lost:
             self._writer = self._loop.create_future()
             await self._writer
         if self._is_lost:
@@ -186,52 +245,43 @@ class PlainStream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
+        if self.above is not None:
+            return self.above(data)
         self.buffer += data
-        if len(self.buffer) >= HIGH_BYTES and not self._is_paused:
-            self._is_paused = True
-            self.transport.pause_reading()
-        _wake(self._reader)
+        if len(self.buffer) >= HIGH_BYTES:
+            self.pause()
+        return self._arrived()
 
     def eof_received(self) -> bool:
         """Called by the loop; True keeps the other direction open."""
-        self._has_ended = True
-        _wake(self._reader)
-        self._tell_gone()
+        self.is_over = True
+        self._tell_end()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
-        self._is_lost, self._error = True, exc
-        if self._timer is not None:
-            self._timer.cancel()
-        _wake(self._reader)
+        self.is_over = self._is_lost = True
+        self._error, self._ask = exc, None
+        self._wait_no_more()
         _wake(self._writer)
-        self._tell_gone()
+        self._tell_end()
+        self.above = None  # a cycle: what is above holds us, and its buffers should not wait for the collector
 
     def pause_writing(self) -> None:
         """Called by the loop."""
-        self._must_wait = True
+        self.is_full = True
 
     def resume_writing(self) -> None:
         """Called by the loop."""
-        self._must_wait = False
+        self.is_full = False
         _wake(self._writer)
 
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._rings = self._until
-        self._timer = self._loop.call_at(self._until, self._at_time)
-
-    def _at_time(self) -> None:
-        """End the wait, if it is still the one that the timer was set for: later ones leave it alone till it rings."""
-        self._timer, self._rings = None, FOREVER
-        if self._reader is None or self._reader.done() or self._until == FOREVER:
-            return
-        if self._loop.time() < self._until:
-            self._set_timer()
+    def _tell_end(self) -> None:
+        if self.above is not None:
+            self.above(b"")
         else:
-            self._reader.set_exception(TimeoutError())
+            self._arrived()
+        self._tell_gone()
 
     def _tell_gone(self) -> None:
         callback, self._gone = self._gone, None

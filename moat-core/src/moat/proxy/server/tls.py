@@ -1,6 +1,8 @@
 """TLS over ssl.MemoryBIO on top of a PlainStream, with the same interface. Either side of a handshake.
 
-Pulls: bytes are decrypted when somebody asks for more, so the buffers stay bounded by those of the stream below.
+    transport ─ data ─▶ PlainStream ─ above ─▶ MemoryBIO ─▶ decrypt ─▶ buffer ─▶ sink, or who waits in more
+
+Bytes are decrypted as they come: what stayed encrypted would get no event. The stream below pauses at HIGH_BYTES.
 """
 
 from __future__ import annotations
@@ -10,34 +12,36 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-from moat.proxy.server.stream import FOREVER, PlainStream, StreamBroken
+from moat.proxy.server.stream import FOREVER, HIGH_BYTES, Inbox, PlainStream, StreamBroken
 
 _RECORD_BYTES = (
     16_384  # CPython allocates what is asked for before it reads; a TLS record holds no more (RFC 8446 §5.1)
 )
-_SCRATCH = bytearray(_RECORD_BYTES)  # one for all: filled and copied out without an await between
-_VIEW = memoryview(_SCRATCH)
+_VIEW = memoryview(bytearray(HIGH_BYTES))  # one for all: filled and copied out without an await between
+_LAST = HIGH_BYTES - _RECORD_BYTES  # where a whole record still fits
 
 MAX_HANDSHAKE_BYTES = 131_072  # a hello over many records is fine (RFC 8446 §4), an endless one is not
 
 
-class TlsStream:
-    """A stream inside TLS. Make it with accept_tls or connect_tls."""
+class TlsStream(Inbox):
+    """A stream inside TLS. Shake hands before anything else."""
 
     def __init__(self, below: PlainStream, context: ssl.SSLContext, *, server_hostname: str | None = None) -> None:
-        self.buffer = bytearray()
+        super().__init__()
         self._below = below
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._has_ended = False
+        self._is_shaken = False
+        self._problem: ssl.SSLError | None = None
+        self._seen = 0
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_hostname is None, server_hostname=server_hostname
         )
 
     @property
-    def is_over(self) -> bool:
-        """Whether the peer closed or reset the connection."""
-        return self._has_ended or self._below.is_over
+    def is_full(self) -> bool:
+        """Whether the peer does not take what was written: `drain` would wait."""
+        return self._below.is_full
 
     @property
     def protocol(self) -> str:
@@ -54,29 +58,23 @@ class TlsStream:
         """Whether the handshake resumed an earlier session."""
         return bool(self._tls.session_reused)
 
-    def resume(self, session: ssl.SSLSession) -> None:
-        """Offer to resume session; before the handshake."""
-        with contextlib.suppress(ValueError):  # of another context, after new settings
-            self._tls.session = session
-
-    def has_unread(self) -> bool:
-        """Whether the peer has sent bytes that nobody took. Those of TLS itself (tickets) are none."""
-        if not self.buffer and self._below.has_unread():
-            self._feed()
-            try:
-                self._decrypt()
-            except StreamBroken:
-                self._has_ended = True
-        return bool(self.buffer)
-
     @property
     def peer(self) -> str:
         """The address of the peer, "" where there is none."""
         return self._below.peer
 
-    def fileno(self) -> int:
-        """Return the socket's descriptor, -1 once it is closed. To ask the kernel about, never to read from."""
-        return self._below.fileno()
+    def offer(self, session: ssl.SSLSession) -> None:
+        """Offer to resume session; before the handshake."""
+        with contextlib.suppress(ValueError):  # of another context, after new settings
+            self._tls.session = session
+
+    def resume(self) -> None:
+        """Read again, where too much waited to be taken."""
+        self._below.resume()
+
+    def has_news(self) -> bool:
+        """Whether the kernel holds something of the peer's that the loop has not read: data, an end, a reset."""
+        return self._below.has_news()
 
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Have callback called once when the peer closes or resets, also while nobody reads."""
@@ -84,9 +82,8 @@ class TlsStream:
 
     async def handshake(self, until: float = FOREVER) -> None:
         """Shake hands. Raises ssl.SSLError (with verify_message for a bad certificate), StreamBroken, TimeoutError."""
-        seen = 0
+        self._take_over()
         while True:
-            seen += self._feed()
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
@@ -96,32 +93,45 @@ class TlsStream:
                 raise
             else:
                 self._flush()
-                return
-            if seen > MAX_HANDSHAKE_BYTES:
-                raise StreamBroken("the TLS handshake is too long")
-            if not await self._below.more(until):
-                raise StreamBroken("the connection ended in the TLS handshake")
+                break
+            await self._more_of_handshake(until)
+        self._is_shaken = True
+        if self._incoming.pending:
+            self._decrypt()
+
+    async def _more_of_handshake(self, until: float) -> None:
+        if self._seen > MAX_HANDSHAKE_BYTES:
+            raise StreamBroken("the TLS handshake is too long")
+        before = self._seen
+        if not self._below.is_over:
+            await self._arrival(until)
+        if self._seen == before:
+            raise StreamBroken("the connection ended in the TLS handshake")
 
     async def more(self, until: float = FOREVER) -> bool:
         """Wait for more bytes in buffer; False when the peer has closed. Raises StreamBroken, TimeoutError at until."""
-        while not self._has_ended:
-            if (self._feed() or self._incoming.pending) and self._decrypt():  # a handshake may leave some there
-                return True
-            if self._has_ended or not await self._below.more(until):
-                break
-        self._has_ended = True
+        before = len(self.buffer)
+        self._below.resume()
+        if not self.is_over:
+            await self._arrival(until)
+        if len(self.buffer) > before:
+            return True
+        if self._problem is not None:
+            raise StreamBroken("the TLS of the peer is broken") from self._problem
+        self._below.check()
+        self.is_over = True
         return False
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Queue data; a broken connection swallows it."""
         try:
             sent = self._tls.write(data) if data else 0
             while sent < len(data):
                 sent += self._tls.write(memoryview(data)[sent:])
         except ssl.SSLError:  # closed below or by the peer; the reader is told
-            self._has_ended = True
+            self.is_over = True
             return
-        self._flush()
+        self._below.write(self._outgoing.read())
 
     async def drain(self) -> None:
         """Wait while more than HIGH_BYTES are queued. Raises StreamBroken when nobody will ever take them."""
@@ -132,38 +142,70 @@ class TlsStream:
         with contextlib.suppress(ssl.SSLError):
             self._tls.unwrap()
         self._flush()
+        self._let_go()
         self._below.close()
 
     def abort(self) -> None:
         """Close at once."""
+        self._let_go()
         self._below.abort()
 
-    def _feed(self) -> int:
-        taken = len(self._below.buffer)
-        if taken:
-            self._incoming.write(self._below.buffer)
+    def _take_over(self) -> None:
+        """Have what comes below from now on come here."""
+        self.is_over = self._below.is_over
+        self._below.above = self._received
+        if self._below.buffer:
+            self._seen += self._incoming.write(self._below.buffer)
             self._below.buffer.clear()
-        return taken
+        self._below.resume()
 
-    def _decrypt(self) -> bool:
-        """Decrypt until nothing whole is left: what stays inside would get no event (a stall)."""
-        before = len(self.buffer)
+    def _let_go(self) -> None:
+        self._wait_no_more()
+        self.sink = None
+
+    def _received(self, data: bytes) -> None:
+        """Take encrypted bytes; none at the end of the connection."""
+        self._incoming.write(data)
+        if not data:
+            self.is_over = True
+        if self._is_shaken:
+            before = len(self.buffer)
+            self._decrypt()
+            if len(self.buffer) == before and not self.is_over:
+                return  # part of a record, or TLS's own (tickets)
+        else:
+            self._seen += len(data)
+        self._arrived()
+
+    def _decrypt(self) -> None:
+        """Decrypt until nothing whole is left."""
         try:
-            while (count := cast("int", self._tls.read(_RECORD_BYTES, _SCRATCH))) > 0:  # with a buffer: how many
-                self.buffer += _VIEW[:count]
-                if not self._incoming.pending and not self._tls.pending():
-                    break  # asking again would raise, which costs
-            else:
-                self._has_ended = True
+            self._read_all()
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            self._has_ended = True
+            self.is_over = True
         except ssl.SSLError as error:
-            raise StreamBroken("the TLS of the peer is broken") from error
+            self._problem, self.is_over = error, True
         if self._outgoing.pending:  # key updates
             self._flush()
-        return len(self.buffer) > before
+        if len(self.buffer) >= HIGH_BYTES:
+            self._below.pause()
+
+    def _read_all(self) -> None:
+        """Read records until none is left, or OpenSSL says why not. At the end, too, what was read is in buffer."""
+        read, incoming, at = self._tls.read, self._incoming, 0
+        try:
+            while (count := cast("int", read(_RECORD_BYTES, _VIEW[at:]))) > 0:  # with a buffer: how many
+                at += count
+                if not incoming.pending:
+                    return  # asking again would raise, which costs; OpenSSL itself keeps nothing of a record read whole
+                if at > _LAST:
+                    self.buffer += _VIEW[:at]
+                    at = 0
+            self.is_over = True
+        finally:
+            self.buffer += _VIEW[:at]
 
     def _flush(self) -> None:
         if self._outgoing.pending:

@@ -15,6 +15,7 @@ from moat.proxy.flow import Arrival
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal
 from moat.proxy.server.connection import Connection
+from moat.proxy.server.endpoints import find_place, serve_endpoint
 from moat.proxy.server.names import Names
 from moat.proxy.server.stream import PlainStream, StreamBroken
 
@@ -25,14 +26,16 @@ async def serve_transparent(connection: Connection, stream: PlainStream, names: 
     host = names.host(address)
     if host is None:
         return _nowhere(connection, stream, address, scheme)
-    authority = Authority(scheme, host, DEFAULT_PORTS[scheme])
+    if (place := find_place(connection, host, DEFAULT_PORTS[scheme])) is not None:
+        return await serve_endpoint(connection, stream, place)
+    arrival = Arrival("transparent", Authority(scheme, host, DEFAULT_PORTS[scheme]))
     if scheme == "http":
-        return await connection.serve_bound(stream, Arrival("transparent", authority))
+        return await connection.serve_bound(stream, arrival)
     with suppress(TimeoutError, StreamBroken):
         async with asyncio.timeout(connection.services.limits.handshake_s):
             if not stream.buffer and not await stream.more():
                 return stream.close()
-    return await connection.serve_tls(stream, authority, "transparent")
+    return await connection.serve_tls(stream, arrival)
 
 
 def _nowhere(connection: Connection, stream: PlainStream, address: str, scheme: str) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Sequence
 
 from moat.api.endpoints import Upstream
 from moat.proxy.refusal import unreachable
 
 
-def context_for(upstream: Upstream, roots: str) -> ssl.SSLContext:
+def context_for(upstream: Upstream, roots: str, protocols: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
     """Return the client context for an endpoint. roots: PEM trusted besides the system's, where upstream names none.
 
     Raises Refusal for certificates that cannot be used.
@@ -20,7 +21,8 @@ def context_for(upstream: Upstream, roots: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cadata=upstream.ca or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
+        if protocols:
+            context.set_alpn_protocols(list(protocols))
         if roots and not upstream.ca:
             context.load_verify_locations(cadata=roots)
         if upstream.client_certificate:

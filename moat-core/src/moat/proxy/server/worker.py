@@ -24,9 +24,12 @@ from moat.frames import FrameChannel, FrameError
 from moat.log import Redactor, log_to_file
 from moat.net.authority import AuthorityRefused
 from moat.net.route import proxy_secrets
+from moat.proxy.endpoint import endpoint_rules
 from moat.proxy.messages import (
+    Answered,
     Configure,
     Drop,
+    Kept,
     Listen,
     MessageError,
     Named,
@@ -49,7 +52,8 @@ async def serve(channel: FrameChannel, redactor: Redactor) -> None:
 
     reports = Reports(channel)
     async with asyncio.TaskGroup() as group:
-        house = House(group, reports.exchange, lambda *named: reports.send(Named(*named)))
+        named, ask = (lambda *named: reports.send(Named(*named))), reports.send
+        house = House(group, reports.exchange, named, ask=ask, emit_line=reports.line)
         reports.send(Ready())
         try:
             await _follow(channel, reports, house, redactor)
@@ -66,9 +70,10 @@ async def _follow(channel: FrameChannel, reports: Reports, house: House, redacto
             message = decode(wire)
             if isinstance(message, Stop):
                 return
-            _obey(message, descriptors, house, redactor)
             if isinstance(message, Ping):
                 reports.send(Pong(message.id))
+            else:
+                _obey(message, descriptors, house, redactor)
         except (MessageError, AuthorityRefused, MoatError, OSError, ValueError) as problem:
             # ssl's and cryptography's errors are ValueErrors or OSErrors. The text of none quotes a secret.
             log.error("a message was not obeyed", extra={"type": str(wire.get("type"))[:32], "problem": str(problem)})
@@ -85,15 +90,15 @@ def _obey(message: object, descriptors: list[int], house: House, redactor: Redac
                 redactor.learn(secret)
             house.configure(message)
         case SetRun(context, names):
-            for rule in context.rules:
+            for rule in (*context.rules, *endpoint_rules(context)):
                 redactor.learn(getattr(rule, "value", "").rpartition(" ")[2])  # the token of `Bearer …` and `Basic …`
             house.put(context, names)
         case Listen(run_id, name) if len(descriptors) == 1:
             house.listen(run_id, name, socket.socket(fileno=descriptors.pop()))
+        case Answered() | Kept():
+            house.answered(message)
         case Drop(run_id):
             house.drop(run_id)
-        case Ping():
-            pass
         case _:
             raise MessageError("a message for the daemon, or without its descriptor")
 

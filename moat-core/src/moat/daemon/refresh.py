@@ -1,0 +1,261 @@
+"""Keeps the credentials of live runs fresh: one refresher for each grant of a profile, however many runs spend it.
+
+    in use ─▶ load ─▶ wait: interval, expiry, back-off; a 401 upstream ends it early ─▶ provider.refresh ─▶ stored ─▶
+                ▲                                                                                            renewed
+                └─ granted anew by the user, seen within half a minute ◀─ static · revoked ◀─────────────────────┘
+
+Knows no runs: what is in use, and what follows from a new value, are callables. A credential from the environment is
+static, since its owner renews it elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Literal, Protocol, TypeAlias
+
+from moat.api.credentials import Credential, CredentialProvider, Host
+from moat.api.errors import GrantFailed, GrantRevoked, MoatError
+from moat.daemon import pace
+from moat.daemon.protocol import GrantState
+
+Key: TypeAlias = tuple[str, str]  # profile, grant
+REFRESH_TIMEOUT_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class Vault(Protocol):
+    """The store, as refreshing needs it. Blocking."""
+
+    def load(self, name: str) -> Credential:
+        """Return a credential. Raises StoreError, GrantMissing."""
+        ...
+
+    def describe(self, name: str) -> object:
+        """Return what tells a credential from the next one, without the store's key. Raises like load."""
+        ...
+
+    def save(self, credential: Credential) -> None:
+        """Keep a credential. Raises StoreError."""
+        ...
+
+    def in_profile(self, profile: str) -> Vault:
+        """Return the store of a profile."""
+        ...
+
+
+class Clock(Protocol):
+    """Time and chance; the tests have their own."""
+
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+        ...
+
+    def roll(self) -> float:
+        """Return a number between 0 and 1, by chance."""
+        ...
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> None:
+        """Return when event is set, or after seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What refreshing is done with.
+
+    renew: puts a changed credential, or its end, into every run that spends it. learn: takes what no log may show.
+    """
+
+    vault: Vault
+    provider: Callable[[str], CredentialProvider]
+    host: Callable[[str], Host]
+    renew: Callable[[str, str], Awaitable[None]]
+    tell: Callable[[GrantState], None]
+    learn: Callable[[str], None]
+    clock: Clock
+
+
+@dataclass(slots=True)
+class _Refresher:
+    """One grant of one profile. last: when renewing was tried."""
+
+    state: GrantState
+    nudge: asyncio.Event = field(default_factory=asyncio.Event)
+    failures: int = 0
+    last: datetime | None = None
+
+
+class Refreshers:
+    """All of them. Used by one event loop."""
+
+    def __init__(self, means: Means, in_use: Callable[[], Collection[Key]]) -> None:
+        self._means = means
+        self._in_use = in_use
+        self._known: dict[Key, _Refresher] = {}
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+
+    def changed(self) -> None:
+        """Take it that other grants may be in use now."""
+        self._changed.set()
+
+    def states(self) -> tuple[GrantState, ...]:
+        """Return what is known about each grant in use, by profile and name."""
+        return tuple(self._known[key].state for key in sorted(self._known))
+
+    def revoked(self, profile: str, grant: str) -> str:
+        """Return why a grant is not renewed any more, "" if it is."""
+        found = self._known.get((profile, grant))
+        return found.state.problem if found is not None and found.state.state == "revoked" else ""
+
+    def rejected(self, profile: str, grant: str) -> None:
+        """Take it that a service answered 401 to a credential: the next renewal comes early, once."""
+        found = self._known.get((profile, grant))
+        if found is None or found.state.state == "revoked":
+            return
+        if found.state.state == "static":
+            found.state = replace(found.state, problem="its service answered 401")
+        elif pace.is_early_allowed(self._means.clock.now(), found.last):
+            found.last = self._means.clock.now()
+            found.nudge.set()
+
+    async def forever(self) -> None:
+        """Follow what is in use, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                wanted = set(self._in_use())
+                for key in self._tasks.keys() - wanted:
+                    self._tasks.pop(key).cancel()
+                    del self._known[key]
+                for key in sorted(wanted - self._tasks.keys()):
+                    self._known[key] = _Refresher(GrantState(*key))
+                    self._tasks[key] = group.create_task(self._follow(key), name=f"refresh {key[1]}")
+
+    async def _follow(self, key: Key) -> None:
+        while True:
+            try:
+                await self._round(key, self._known[key])
+            except Exception:  # the top of a task: a provider's mistake must not end the daemon
+                log.exception("a credential could not be renewed", extra={"grant": key[1]})
+                await self._fail(key, self._known[key], "its provider failed; the daemon's log says how")
+
+    async def _round(self, key: Key, one: _Refresher) -> None:
+        """Wait until the credential is due, and renew it."""
+        try:
+            provider = self._means.provider(key[1])
+            mark, before = await self._mark(key), await self._load(key)
+        except MoatError as failure:
+            return await self._fail(key, one, failure.problem)
+        if one.state.state == "revoked" or is_static(provider, before):
+            return await self._look(key, one, before, mark)
+        now = self._means.clock.now()
+        left_s = (before.expires_at - now).total_seconds() if before.expires_at else None
+        await self._pause(one, "fresh" if not one.failures else "failing", before, provider.refresh_every_s, left_s)
+        if await self._is_same(key, mark):
+            await self._refresh(key, one, provider, before)
+        else:
+            await self._renew(key, one, "fresh")
+
+    async def _refresh(self, key: Key, one: _Refresher, provider: CredentialProvider, before: Credential) -> None:
+        one.last = self._means.clock.now()
+        try:
+            async with asyncio.timeout(REFRESH_TIMEOUT_S):
+                after = await provider.refresh(before, await asyncio.to_thread(self._means.host, key[1]))
+            self._means.learn(after.secret)
+            if after.provider != before.provider:
+                raise GrantFailed(f"the provider made a credential for {after.provider!r}")
+            if after != before:
+                await self._keep(key, before, after)
+        except GrantRevoked as failure:
+            log.error("a credential was revoked", extra={"grant": key[1], "problem": failure.problem})
+            await self._renew(key, one, "revoked", failure.problem)
+        except MoatError as failure:
+            await self._failed(one, failure.problem)
+        except TimeoutError:
+            await self._failed(one, f"its service did not answer in {REFRESH_TIMEOUT_S:g} s")
+        else:
+            log.info("a credential was renewed", extra={"grant": key[1], "profile": key[0]})
+            self._show(one, replace(one.state, problem="", refreshed_at=_iso(one.last)))
+            await self._renew(key, one, "fresh")
+
+    async def _keep(self, key: Key, before: Credential, after: Credential) -> None:
+        """Store what was renewed, unless the user granted another one meanwhile."""
+        vault = self._means.vault.in_profile(key[0])
+
+        def save() -> None:
+            if vault.load(key[1]).secret == before.secret:
+                vault.save(after)
+
+        await asyncio.to_thread(save)
+
+    async def _look(self, key: Key, one: _Refresher, before: Credential, mark: object) -> None:
+        """Wait for another credential in the place of one that is not renewed. Never asks for the store's key."""
+        state: Literal["revoked", "static"] = "revoked" if one.state.state == "revoked" else "static"
+        self._show(one, replace(one.state, state=state, expires_at=_iso(before.expires_at), next_at=""))
+        while await self._is_same(key, mark):
+            await self._means.clock.wait(one.nudge, pace.LOOK_AGAIN_S)
+            one.nudge.clear()
+        await self._renew(key, one, "fresh")
+
+    async def _pause(
+        self, one: _Refresher, state: Literal["fresh", "failing"], credential: Credential, every_s: float,
+        left_s: float | None,
+    ) -> None:  # fmt: skip
+        clock = self._means.clock
+        seconds = pace.delay(every_s, left_s, one.failures, clock.roll())
+        due = datetime.fromtimestamp(clock.now().timestamp() + seconds, UTC)
+        expires_at = _iso(credential.expires_at)
+        self._show(one, replace(one.state, state=state, expires_at=expires_at, next_at=_iso(due)))
+        while not one.nudge.is_set() and (left := (due - clock.now()).total_seconds()) > 0:
+            await clock.wait(one.nudge, min(left, pace.LOOK_AGAIN_S))  # in parts: a machine may have slept meanwhile
+        one.nudge.clear()
+
+    async def _fail(self, key: Key, one: _Refresher, problem: str) -> None:
+        """Wait after something that has nothing to do with the service."""
+        await self._failed(one, problem)
+        log.warning("a credential cannot be renewed", extra={"grant": key[1], "problem": problem})
+        clock = self._means.clock
+        await clock.wait(one.nudge, pace.delay(pace.MAX_RETRY_S, None, one.failures, clock.roll()))
+        one.nudge.clear()
+
+    async def _failed(self, one: _Refresher, problem: str) -> None:
+        one.failures += 1
+        self._show(one, replace(one.state, state="failing", problem=problem))
+
+    async def _renew(self, key: Key, one: _Refresher, state: Literal["fresh", "revoked"], problem: str = "") -> None:
+        one.failures = 0
+        self._show(one, replace(one.state, state=state, problem=problem, next_at=""))
+        await self._means.renew(*key)
+
+    async def _is_same(self, key: Key, mark: object) -> bool:
+        try:
+            return await self._mark(key) == mark
+        except MoatError:
+            return True  # revoked or unreadable meanwhile: the next round says so
+
+    async def _mark(self, key: Key) -> object:
+        return await asyncio.to_thread(self._means.vault.in_profile(key[0]).describe, key[1])
+
+    async def _load(self, key: Key) -> Credential:
+        return await asyncio.to_thread(self._means.vault.in_profile(key[0]).load, key[1])
+
+    def _show(self, one: _Refresher, state: GrantState) -> None:
+        known, one.state = one.state, state
+        if replace(known, next_at="", expires_at="") != replace(state, next_at="", expires_at=""):
+            self._means.tell(state)
+
+
+def is_static(provider: CredentialProvider, credential: Credential) -> bool:
+    """Whether a credential is not renewed here: its provider cannot, or it came out of the environment."""
+    return provider.refresh_every_s <= 0 or credential.source in getattr(provider, "variables", ())
+
+
+def _iso(moment: datetime | None) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds") if moment is not None else ""

@@ -1,0 +1,291 @@
+"""The short way of an exchange: from callback to callback, without a task, while everything about it is plain.
+
+    client ─ whole request ─▶ judged as ever ─▶ kept connection of the pool ─▶ upstream
+    client ◀─ whole answer ── scrubbed as ever ◀──────────────────────────────── upstream
+
+Plain: head and body came in one piece, a kept connection is there, the answer says its length and is not long. What is
+not, goes the long way, by `Connection` and `Exchange`: a request before anything was done about it, an answer (late,
+long, broken off) as an exchange that was begun. Nothing is decided here: the same functions decide for both ways.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from moat.proxy import telling
+from moat.proxy.admit import LiveRun
+from moat.proxy.bodies import reader_for
+from moat.proxy.flow import Arrival, Passage
+from moat.proxy.http1 import Malformed, Request, read_request, read_response
+from moat.proxy.record import EmitLine, Line, Trail
+from moat.proxy.refusal import Refusal
+from moat.proxy.scrub import Scrub
+from moat.proxy.server.pool import Key, Lease, Pool
+from moat.proxy.server.stream import Stream
+from moat.proxy.server.watch import Watch
+
+MAX_BODY_BYTES = 65_536  # longer ones gain nothing by it
+MAX_WAYS = 512  # some megabytes at most
+_MAX_RAW_BYTES = 4_096
+_END = b"\r\n\r\n"
+
+LookUp = Callable[[], LiveRun]
+Judge = Callable[[LiveRun, Request], tuple[Passage, Trail]]
+
+
+@dataclass(slots=True)
+class Begun:
+    """An exchange whose request was sent, to be finished the long way."""
+
+    request: Request
+    passage: Passage
+    trail: Trail
+    lease: Lease
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What was worked out for an answer; holds for the same bytes on the same way."""
+
+    raw: bytes
+    status: int
+    head: bytes
+    length: int
+
+
+@dataclass(slots=True)
+class _Way:
+    """What was worked out for a request; holds for the same bytes while run and its secrets are the same."""
+
+    raw: bytes = field(repr=False)
+    request: Request
+    run: LiveRun
+    scrub: Scrub
+    passage: Passage
+    key: Key
+    head_up: bytes = field(repr=False)
+    trail: Trail
+    line: Line
+    answer: _Answer | None = None
+
+
+class Ways:
+    """The ways of all runs, since what asks anew over a new connection mostly asks the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Arrival, bytes], _Way] = {}
+
+    def find(self, run: LiveRun, arrival: Arrival, raw: bytes) -> _Way | None:
+        """Return what is known for a request of run with this head."""
+        way = self._known.get((arrival, raw))
+        return way if way is not None and way.run is run and way.scrub is run.spent.scrub else None
+
+    def keep(self, arrival: Arrival, way: _Way) -> None:
+        """Remember a way; the oldest makes room."""
+        if len(self._known) >= MAX_WAYS:
+            del self._known[next(iter(self._known))]
+        self._known[arrival, way.raw] = way
+
+    def drop_run(self, run_id: str) -> None:
+        """Forget the ways of a run, with the credentials in them."""
+        self._known = {key: way for key, way in self._known.items() if way.run.context.run_id != run_id}
+
+
+@dataclass(slots=True)
+class Common:
+    """What relays share."""
+
+    pool: Pool
+    emit: EmitLine
+    watch: Watch = field(default_factory=Watch)
+    ways: Ways = field(default_factory=Ways)
+
+
+class Relay:
+    """The short way on one client connection."""
+
+    def __init__(self, client: Stream, arrival: Arrival, look_up: LookUp, judge: Judge, common: Common) -> None:
+        self._client = client
+        self._arrival = arrival
+        self._look_up = look_up
+        self._judge = judge
+        self._common = common
+        self._pool = common.pool
+        self._way: _Way | None = None
+        self._lease: Lease | None = None
+        self._body_bytes = 0
+        self._at = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._woken: asyncio.Future[None] | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self.started = 0.0
+
+    async def serve(self, idle_s: float) -> Begun | None:
+        """Serve what can go the short way. Return what was begun and cannot; None: look at the client's stream.
+
+        Raises TimeoutError when the client was silent for idle_s.
+        """
+        self.started = time.monotonic()
+        if self._arrival.where is not None or (self._client.buffer and not self._begin()):
+            return None  # an endpoint may answer by itself
+        self._client.resume()
+        self._woken = self._loop.create_future()
+        self._idle = self._loop.call_later(idle_s, self._check_idle, idle_s)
+        self._client.sink = self._on_client
+        try:
+            await self._woken
+        except asyncio.CancelledError:
+            self._woken = None
+            raise
+        finally:
+            self._idle.cancel()  # the latest: each that rings sets another
+            self._client.sink = None
+        return self.hand_over()
+
+    def hand_over(self) -> Begun | None:
+        """Give up the exchange under way, for somebody else to finish or to end; None when there is none."""
+        lease, way, self._lease = self._lease, self._way, None
+        if lease is None or way is None:
+            return None
+        self._common.watch.end(self)
+        lease.stream.sink = None
+        trail = replace(way.trail, started=self.started, at=self._at, request_bytes=self._body_bytes)
+        return Begun(way.request, way.passage, trail, lease)
+
+    def wake(self) -> None:
+        """Let the long way go on from here."""
+        if self._woken is not None and not self._woken.done():
+            self._client.sink = None
+            self._woken.set_result(None)
+
+    def _on_client(self) -> None:
+        """Take what came from the client: a request, the next one too early, or its end."""
+        if self._lease is None:
+            if not self._begin():
+                self.wake()
+        elif self._client.is_over:
+            self.wake()
+
+    def _begin(self) -> bool:
+        """Send a request on; False: it is one for the long way, and nothing was done about it."""
+        client = self._client
+        if client.is_over or client.is_full:
+            return False
+        data = bytes(client.buffer)
+        way = self._known_way(data)
+        if way is None or len(data) - len(way.raw) != way.request.framing.length:
+            return False
+        lease = self._pool.take(way.key)
+        if lease is None:
+            return False
+        client.buffer.clear()
+        self.started, self._at, self._lease = time.monotonic(), time.time(), lease
+        self._body_bytes = way.request.framing.length
+        lease.stream.resume()
+        lease.stream.sink = self._on_upstream
+        lease.stream.write(way.head_up + data[len(way.raw) :] if self._body_bytes else way.head_up)
+        self._common.watch.begin(self)
+        return True
+
+    def _known_way(self, data: bytes) -> _Way | None:
+        """Return the way of the request at the beginning of data, None for one that goes the long way."""
+        way = self._way
+        try:
+            run = self._look_up()
+            if way is not None and way.run is run and way.scrub is run.spent.scrub and data.startswith(way.raw):
+                return way
+            end = data.find(_END) + len(_END)
+            if end < len(_END) or len(data) - end > MAX_BODY_BYTES:
+                return None
+            raw = data[:end]
+            way = self._common.ways.find(run, self._arrival, raw) or self._new_way(run, raw)
+        except (Refusal, Malformed):
+            return None  # the long way finds it again, and answers
+        self._way = way
+        return way
+
+    def _new_way(self, run: LiveRun, raw: bytes) -> _Way | None:
+        """Judge a request. Raises Refusal and Malformed."""
+        request = read_request(raw[: -len(_END)].decode("latin-1"))
+        if not _is_plain(request):
+            return None
+        passage, trail = self._judge(run, request)
+        if passage.body is not None or passage.whole is not None or passage.upstream is not None:
+            return None
+        trail.grants = passage.grants
+        key = Key(trail.run_id, passage.authority, passage.grants, passage.upstream)
+        head = telling.head_up(passage, request, None)
+        way = _Way(raw, request, run, run.spent.scrub, passage, key, head, trail, Line(trail))
+        if len(raw) <= _MAX_RAW_BYTES:
+            self._common.ways.keep(self._arrival, way)
+        return way
+
+    def _on_upstream(self) -> None:
+        """Pass the answer on when it is whole; wake the long way for one that is not plain."""
+        lease, way = self._lease, self._way
+        if lease is None or way is None:
+            return
+        stream = lease.stream
+        data = bytes(stream.buffer)
+        answer = self._known_answer(way, data)
+        if answer is None or stream.is_over or len(data) > len(answer.raw) + answer.length:
+            return self.wake()
+        if len(data) < len(answer.raw) + answer.length:
+            return None  # the rest is on its way
+        body = data[len(answer.raw) :]
+        if answering := way.passage.answering:
+            body = answering.scrub.whole(body)
+        stream.sink = self._lease = None
+        stream.buffer.clear()
+        self._client.write(answer.head + body)
+        self._common.watch.end(self)
+        self._pool.give_back(lease)
+        duration_s = time.monotonic() - self.started
+        line = way.line.text(self._at, answer.status, self._body_bytes, answer.length, duration_s)
+        self._common.emit(way.trail.run_id, line)
+        if self._client.buffer and not self._begin():
+            self.wake()
+        return None
+
+    def _known_answer(self, way: _Way, data: bytes) -> _Answer | None:
+        """Return how the answer at the beginning of data is told; None for one that goes the long way."""
+        answer = way.answer
+        if answer is not None and data.startswith(answer.raw):
+            return answer
+        end = data.find(_END) + len(_END)
+        if end < len(_END):
+            return None
+        try:
+            response = read_response(data[: end - len(_END)].decode("latin-1"), way.request.method)
+            if not response.keeps_alive or response.head.status < 200 or response.framing.length > MAX_BODY_BYTES:
+                return None
+            if response.framing.kind not in ("none", "length"):
+                return None
+            if (found := way.passage.answering) is not None:
+                answering = found.begun()
+                response, _ = answering.answer(response, reader_for(response.framing))
+                if answering.is_decoding:
+                    return None
+        except (Refusal, Malformed):
+            return None
+        head = telling.told(response, way.request.version, may_keep=True).head
+        way.answer = _Answer(data[:end], response.head.status, head, response.framing.length)
+        return way.answer
+
+    def _check_idle(self, idle_s: float) -> None:
+        """End the wait when nothing has been asked for idle_s, else look again when that may be."""
+        left_s = self.started + idle_s - time.monotonic()
+        if self._woken is None or self._woken.done():
+            return
+        if self._lease is None and left_s <= 0:
+            self._woken.set_exception(TimeoutError())
+        else:
+            self._idle = self._loop.call_later(max(left_s, 0.01), self._check_idle, idle_s)
+
+
+def _is_plain(request: Request) -> bool:
+    is_held_up = "expect" in request.fields or bool(request.upgrade)
+    return request.keeps_alive and not is_held_up and request.framing.kind in ("none", "length")

@@ -1,0 +1,48 @@
+"""Time that a test moves: who waits is woken when their time has come, and no earlier."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class TestClock:
+    """A Clock of refreshing. waiting: the waits under way, by their end."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self._now = BEGIN
+        self.waiting: dict[asyncio.Future[None], datetime] = {}
+
+    def now(self) -> datetime:
+        return self._now
+
+    def roll(self) -> float:
+        return 0.0
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting[done] = self._now + timedelta(seconds=seconds)
+        try:
+            async with asyncio.TaskGroup() as group:
+                nudged = group.create_task(_set_after(event, done))
+                await done
+                nudged.cancel()
+        finally:
+            del self.waiting[done]
+
+    def jump(self, seconds: float) -> None:
+        """Move the time, forwards or back, and wake those whose time has come."""
+        self._now += timedelta(seconds=seconds)
+        for done, end in tuple(self.waiting.items()):
+            if end <= self._now and not done.done():
+                done.set_result(None)
+
+
+async def _set_after(event: asyncio.Event, done: asyncio.Future[None]) -> None:
+    await event.wait()
+    if not done.done():
+        done.set_result(None)

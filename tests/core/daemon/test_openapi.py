@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import moat
+from moat.daemon.handlers import Handlers
+from moat.daemon.openapi import document
+from moat.daemon.protocol import Health, RegisterRequest
+from moat.daemon.server import Server
+
+ROOT = Path(__file__).parents[3]
+FILE = ROOT / "docs" / "reference" / "openapi.json"
+
+
+def test_the_published_document_is_current() -> None:
+    assert json.loads(FILE.read_text()) == document(moat.__version__), "run: .venv/bin/python scripts/openapi.py"
+    assert subprocess.run([sys.executable, ROOT / "scripts" / "openapi.py", "--check"]).returncode == 0
+
+
+def test_every_field_that_crosses_is_in_it() -> None:
+    schemas = document("1")["components"]["schemas"]
+
+    assert set(schemas["RegisterRequest"]["properties"]) == {each.name for each in fields(RegisterRequest)}
+    assert set(schemas["Health"]["properties"]) == {each.name for each in fields(Health)}
+
+
+def test_every_path_that_is_served_is_in_it_and_no_other() -> None:
+    handlers = Handlers(None, None)  # type: ignore[arg-type] # only its paths are asked for
+    server = Server(None, lambda: None, lambda: None, handlers.add_to)  # type: ignore[arg-type,return-value] # same
+    served = {
+        (route.resource.canonical.replace("{token}", "{run}").replace("{id}", "{run}"), route.method.lower())
+        for route in server.application().router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+
+    told = {(path, method) for path, methods in document("1")["paths"].items() for method in methods}
+    assert told == served

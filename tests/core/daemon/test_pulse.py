@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+from moat.daemon.pulse import MAX_UNKNOWN, Pulses, Rounds
+from moat.daemon.registry import Entry, Registry
+from moat.paths import Home
+
+from core.daemon.house import a_house, registered
+from core.daemon.making import OTHER_ID, RUN_ID, Orchard, a_context, an_info, until
+
+
+def test_gone_where_it_was_seen_before_is_over_at_once() -> None:
+    pulses = Pulses()
+
+    assert not pulses.is_over(RUN_ID, True, is_vouched=True)
+    assert pulses.is_over(RUN_ID, False, is_vouched=True)
+
+
+def test_an_engine_that_never_knew_the_run_is_not_believed() -> None:
+    pulses = Pulses()
+
+    assert not any(pulses.is_over(RUN_ID, False, is_vouched=True) for _ in range(10))
+    assert [pulses.is_over(OTHER_ID, False, is_vouched=False) for _ in range(3)] == [False, False, True]
+
+
+def test_unknown_three_times_in_a_row_is_over_and_one_good_answer_starts_again() -> None:
+    pulses = Pulses()
+
+    answers = [None, None, True, None, None, None]
+    over = [pulses.is_over(RUN_ID, answer, is_vouched=False) for answer in answers]
+
+    assert over == [False, False, False, False, False, True]
+    assert MAX_UNKNOWN == 3
+
+
+def test_unknown_is_fine_as_long_as_the_gate_is_there() -> None:
+    pulses = Pulses()
+
+    assert not any(pulses.is_over(RUN_ID, None, is_vouched=True) for _ in range(10))
+
+
+def test_what_was_unknown_of_one_run_says_nothing_about_another() -> None:
+    pulses = Pulses()
+    for run_id in (RUN_ID, RUN_ID, OTHER_ID):
+        pulses.is_over(run_id, None, is_vouched=False)
+
+    assert not pulses.is_over(OTHER_ID, None, is_vouched=False)
+    pulses.keep_only({OTHER_ID})
+    assert not pulses.is_over(RUN_ID, None, is_vouched=False)
+
+
+async def test_only_runs_whose_sandbox_was_there_are_asked_about() -> None:
+    registry, orchard, gone = Registry(), Orchard(), list[str]()
+    registry.publish(Entry(a_context(), an_info(state="starting", container_id="c")))
+    registry.publish(Entry(a_context(OTHER_ID, "u" * 64), an_info(OTHER_ID, container_id="c")))
+    rounds = Rounds(registry, orchard, lambda _: True, gone.append)
+    await rounds.once()
+    orchard.pulses = {RUN_ID: False, OTHER_ID: False}
+
+    await rounds.once()
+
+    assert gone == [OTHER_ID]
+
+
+async def test_a_runtime_that_fails_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Orchard):
+        async def pulse(self, runtime: str, run_id: str) -> bool | None:
+            raise RuntimeError("the engine's library is broken")
+
+    registry, gone = Registry(), list[str]()
+    registry.publish(Entry(a_context(), an_info(container_id="c")))
+    rounds = Rounds(registry, Broken(), lambda _: False, gone.append)
+
+    await rounds.once()
+    await rounds.once()
+    assert gone == []
+    await rounds.once()
+    assert gone == [RUN_ID]
+    assert "could not be asked" in caplog.text
+
+
+async def test_a_run_whose_process_is_watched_is_not_ended_by_what_is_unknown(home: Home) -> None:
+    async with a_house(home) as house:
+        made = await registered(house)
+        house.runs.tell_container(made.auth_token, str(os.getpid()))
+        house.orchard.pulses[RUN_ID] = None
+        for _ in range(5):
+            await house.runs.rounds.once()
+
+        assert [run.run_id for run in house.runs.list()] == [RUN_ID]
+
+
+async def test_a_run_whose_container_is_gone_is_over_and_reaped(home: Home) -> None:
+    async with a_house(home) as house:
+        made = await registered(house)
+        house.runs.tell_container(made.auth_token, "an-engine-s-id")
+        await house.runs.rounds.once()
+        house.orchard.pulses[RUN_ID] = False
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            rounds = group.create_task(house.runs.rounds.forever(0.01))
+            await until(lambda: ("reaped", "bubblewrap", RUN_ID) in house.orchard.seen)
+            rounds.cancel()
+
+        assert house.state() == "lost"
+        assert house.runs.list() == []

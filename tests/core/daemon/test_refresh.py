@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from moat.api.credentials import Credential, CredentialProvider, Host
+from moat.api.errors import GrantFailed, GrantMissing, GrantRevoked, StoreLocked
+from moat.daemon.protocol import GrantState
+from moat.daemon.refresh import Key, Means, Refreshers, is_static
+from moat.testing.host import FakeHost
+
+from core.daemon.clocks import BEGIN, TestClock
+from core.daemon.making import until
+
+HOUR = 3600.0
+
+
+class TokenServer:
+    """Hands out numbered tokens, each for the one before it and once only, as servers with rotation do."""
+
+    def __init__(self) -> None:
+        self.issued = 0
+        self.asked: list[str] = []
+        self.failure: Exception | None = None
+        self.lifetime_s = 0.0
+        self.busy = asyncio.Lock()
+
+    async def renew(self, token: str, clock: TestClock) -> Credential:
+        assert not self.busy.locked(), "two at once"
+        async with self.busy:
+            self.asked.append(token)
+            await asyncio.sleep(0)
+            if self.failure is not None:
+                raise self.failure
+            if token != f"tok-s3cr3t-{self.issued}":
+                raise GrantRevoked("the service says that the token was revoked")
+            self.issued += 1
+            ends = clock.now() + timedelta(seconds=self.lifetime_s) if self.lifetime_s else None
+            return Credential("apple", f"tok-s3cr3t-{self.issued}", "device flow", expires_at=ends)
+
+
+class Apple(CredentialProvider):
+    name = "apple"
+    summary = "for tests"
+    refresh_every_s = HOUR
+    variables = ("APPLE_TOKEN",)
+
+    def __init__(self, server: TokenServer, clock: TestClock) -> None:
+        self.server, self.clock = server, clock
+
+    async def grant(self, host: Host) -> Credential:
+        raise NotImplementedError
+
+    async def accept(self, secret: str, host: Host) -> Credential:
+        raise NotImplementedError
+
+    def rules(self, credential: Credential) -> list[Any]:
+        return []
+
+    async def refresh(self, credential: Credential, host: Host) -> Credential:
+        return await self.server.renew(credential.secret, self.clock)
+
+
+class Vault:
+    """A store of profiles in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[Key, Credential] = {}
+        self.profile = ""
+        self.failure: Exception | None = None
+        self.keyed: list[str] = []  # each asks for the store's key
+
+    def in_profile(self, profile: str) -> Vault:
+        other = Vault()
+        other.kept, other.profile, other.failure, other.keyed = self.kept, profile, self.failure, self.keyed
+        return other
+
+    def load(self, name: str) -> Credential:
+        self.keyed.append(name)
+        if self.failure is not None:
+            raise self.failure
+        if (self.profile, name) not in self.kept:
+            raise GrantMissing(f"no {name} credential is stored")
+        return self.kept[self.profile, name]
+
+    def describe(self, name: str) -> object:
+        if self.failure is not None:
+            raise self.failure
+        return self.kept.get((self.profile, name))
+
+    def save(self, credential: Credential) -> None:
+        self.kept[self.profile, credential.provider] = credential
+
+
+@dataclass
+class Scene:
+    server: TokenServer
+    clock: TestClock
+    vault: Vault
+    refreshers: Refreshers
+    used: set[Key]
+    renewed: list[tuple[str, str, str]] = field(default_factory=list)
+    told: list[GrantState] = field(default_factory=list)
+    learnt: list[str] = field(default_factory=list)
+
+    @property
+    def state(self) -> GrantState:
+        (state,) = self.refreshers.states()
+        return state
+
+    @property
+    def token(self) -> str:
+        return self.vault.kept["", "apple"].secret
+
+    async def waits(self) -> None:
+        """Wait until every refresher waits for its time."""
+        await until(lambda: len(self.clock.waiting) == len(self.refreshers.states()))
+
+    async def later(self, seconds: float) -> None:
+        """Let time pass in small steps, as it does."""
+        await self.waits()
+        for _ in range(20):
+            self.clock.jump(seconds / 20)
+            await asyncio.sleep(0.005)
+            await self.waits()
+
+
+@asynccontextmanager
+async def a_scene(source: str = "device flow", **changes: Any) -> AsyncIterator[Scene]:
+    server, clock, vault = TokenServer(), TestClock(), Vault()
+    vault.kept["", "apple"] = replace(Credential("apple", "tok-s3cr3t-0", source), **changes)
+    used: set[Key] = {("", "apple")}
+    host: Callable[[str], Host] = lambda _: FakeHost()  # noqa: E731 # a callable of one line
+    scene: Scene
+
+    async def renew(profile: str, grant: str) -> None:
+        scene.renewed.append((profile, grant, vault.kept[profile, grant].secret))
+
+    means = Means(
+        vault, lambda _: Apple(server, clock), host, renew, lambda state: scene.told.append(state),
+        lambda secret: scene.learnt.append(secret), clock,
+    )  # fmt: skip
+    refreshers = Refreshers(means, lambda: used)
+    scene = Scene(server, clock, vault, refreshers, used)
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(refreshers.forever())
+        refreshers.changed()
+        await until(lambda: refreshers.states() != () and clock.waiting != {})
+        try:
+            yield scene
+        finally:
+            serving.cancel()
+
+
+async def test_a_token_is_renewed_at_its_interval_stored_and_put_into_the_runs() -> None:
+    async with a_scene() as scene:
+        await scene.later(HOUR * 0.9)
+        assert scene.server.asked == []
+        await scene.later(HOUR * 0.2)
+        await until(lambda: scene.renewed)
+
+        assert scene.server.asked == ["tok-s3cr3t-0"]
+        assert scene.renewed == [("", "apple", "tok-s3cr3t-1")]
+        assert scene.learnt == ["tok-s3cr3t-1"]
+        assert (scene.state.state, scene.state.problem) == ("fresh", "")
+
+        await scene.later(HOUR * 1.1)
+        await until(lambda: len(scene.renewed) == 2)
+        assert scene.server.asked == ["tok-s3cr3t-0", "tok-s3cr3t-1"]
+
+
+async def test_a_token_that_expires_earlier_is_renewed_before_its_end() -> None:
+    async with a_scene(expires_at=BEGIN + timedelta(seconds=600)) as scene:
+        await scene.later(590)
+        await until(lambda: scene.renewed)
+
+
+async def test_a_machine_that_slept_renews_when_it_wakes() -> None:
+    async with a_scene() as scene:
+        await scene.waits()
+        scene.clock.jump(HOUR * 24)
+        await until(lambda: scene.renewed)
+        await scene.waits()
+        scene.clock.jump(-HOUR * 48)  # and a clock that is set back does not make it ask again and again
+        await asyncio.sleep(0.05)
+        assert len(scene.server.asked) == 1
+
+
+async def test_failures_are_tried_again_later_and_later_and_are_told() -> None:
+    async with a_scene() as scene:
+        scene.server.failure = GrantFailed("the service cannot be reached")
+        await scene.later(HOUR * 1.01)
+        await until(lambda: scene.state.state == "failing")
+        assert scene.state.problem == "the service cannot be reached"
+        asked = len(scene.server.asked)
+        await scene.later(100)
+        assert asked < len(scene.server.asked) <= asked + 5
+        assert scene.renewed == []
+
+        scene.server.failure = None
+        await scene.later(900)
+        await until(lambda: scene.renewed)
+        assert (scene.state.state, scene.state.problem) == ("fresh", "")
+
+
+async def test_a_provider_s_own_mistake_ends_nothing() -> None:
+    async with a_scene() as scene:
+        scene.server.failure = ZeroDivisionError("s3cr3t")
+        await scene.later(HOUR * 1.1)
+        await until(lambda: scene.state.state == "failing")
+        assert "s3cr3t" not in scene.state.problem
+        scene.server.failure = None
+        await scene.later(HOUR)
+        await until(lambda: scene.renewed)
+
+
+async def test_a_revoked_token_is_renewed_no_more_and_the_runs_are_told() -> None:
+    async with a_scene() as scene:
+        scene.server.issued = 7  # somebody else has used the token
+        await scene.later(HOUR * 1.1)
+        await until(lambda: scene.renewed)
+
+        assert scene.state.state == "revoked"
+        assert scene.refreshers.revoked("", "apple") == "the service says that the token was revoked"
+        await scene.later(HOUR * 5)
+        scene.refreshers.rejected("", "apple")
+        await scene.later(HOUR)
+        assert len(scene.server.asked) == 1
+        assert [state.state for state in scene.told][-1] == "revoked"
+
+
+async def test_granting_anew_heals_a_revoked_token_within_half_a_minute() -> None:
+    async with a_scene() as scene:
+        scene.server.issued = 7
+        await scene.later(HOUR * 1.1)
+        await until(lambda: scene.refreshers.revoked("", "apple"))
+        scene.vault.kept["", "apple"] = Credential("apple", "tok-s3cr3t-7", "device flow")
+
+        await scene.later(40)
+        await until(lambda: scene.refreshers.revoked("", "apple") == "")
+
+        assert scene.renewed[-1] == ("", "apple", "tok-s3cr3t-7")
+        await scene.later(HOUR * 1.1)
+        await until(lambda: scene.token == "tok-s3cr3t-8")
+
+
+async def test_a_401_upstream_brings_one_renewal_forward() -> None:
+    async with a_scene() as scene:
+        await scene.waits()
+        for _ in range(50):
+            scene.refreshers.rejected("", "apple")
+        await until(lambda: scene.renewed)
+        await scene.waits()
+        for _ in range(50):
+            scene.refreshers.rejected("", "apple")
+        await scene.later(30)
+        assert len(scene.server.asked) == 1
+
+        await scene.later(60)
+        scene.refreshers.rejected("", "apple")
+        await until(lambda: len(scene.server.asked) == 2)
+
+
+async def test_a_token_from_the_environment_is_static_and_a_401_is_told() -> None:
+    async with a_scene(source="APPLE_TOKEN") as scene:
+        await until(lambda: scene.state.state == "static")
+        scene.refreshers.rejected("", "apple")
+        await scene.later(HOUR * 5)
+
+        assert scene.server.asked == []
+        assert scene.state.problem == "its service answered 401"
+        assert scene.vault.keyed == ["apple"]  # a keyring may ask the user: never just to look
+
+
+async def test_many_runs_on_one_grant_ask_once_and_profiles_each_for_itself() -> None:
+    async with a_scene() as scene:
+        scene.vault.kept["work", "apple"] = Credential("apple", "tok-s3cr3t-other", "APPLE_TOKEN")
+        scene.used.add(("work", "apple"))
+        scene.refreshers.changed()
+        await until(lambda: len(scene.refreshers.states()) == 2)
+        for _ in range(20):
+            scene.refreshers.changed()
+        await scene.later(HOUR * 1.1)
+        await until(lambda: scene.renewed)
+
+        assert scene.server.asked == ["tok-s3cr3t-0"]
+        assert scene.vault.kept["work", "apple"].secret == "tok-s3cr3t-other"
+
+
+async def test_a_grant_that_no_run_spends_any_more_is_left_alone() -> None:
+    async with a_scene() as scene:
+        scene.used.clear()
+        scene.refreshers.changed()
+        await until(lambda: scene.refreshers.states() == ())
+        scene.clock.jump(HOUR * 5)
+        await asyncio.sleep(0.05)
+
+        assert scene.server.asked == []
+
+
+async def test_what_the_user_granted_meanwhile_is_not_overwritten() -> None:
+    async with a_scene() as scene:
+        await scene.waits()
+        real = scene.server.renew
+
+        async def slowly(token: str, clock: TestClock) -> Credential:
+            renewed = await real(token, clock)
+            scene.vault.kept["", "apple"] = Credential("apple", "tok-s3cr3t-mine", "APPLE_TOKEN")
+            return renewed
+
+        scene.server.renew = slowly  # type: ignore[method-assign] # the one place where both can meet
+        await scene.later(HOUR * 1.1)
+        await until(lambda: scene.renewed)
+
+        assert scene.token == "tok-s3cr3t-mine"
+
+
+async def test_a_store_that_is_locked_is_asked_again_later() -> None:
+    async with a_scene() as scene:
+        scene.vault.failure = StoreLocked("the keyring is locked")
+        await scene.later(HOUR * 1.1)
+        await until(lambda: scene.state.state == "failing")
+        assert scene.state.problem == "the keyring is locked"
+
+
+def test_what_a_provider_cannot_renew_is_static() -> None:
+    provider = Apple(TokenServer(), TestClock())
+    provider.refresh_every_s = 0.0  # type: ignore[misc] # of this one only
+
+    assert is_static(provider, Credential("apple", "x", "device flow"))
+
+
+@pytest.mark.parametrize("source", ["device flow", "prompt"])
+def test_what_was_granted_otherwise_is_not(source: str) -> None:
+    assert not is_static(Apple(TokenServer(), TestClock()), Credential("apple", "x", source))

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from moat.api.credentials import Credential
+from moat.api.errors import StoreLocked
+from moat.api.rules import Instead, RewriteResponse, SetHeader
+from moat.daemon.extras import GivenCredential, McpServer
+from moat.daemon.grants import Grants
+from moat.daemon.renewal import Renewal, spent_by
+from moat.log import Redactor
+from moat.paths import Home
+
+from core.daemon.house import House, a_house, registered
+from core.daemon.making import OTHER_ID, RUN_ID, Orchard, Vault, an_info
+
+pytestmark = pytest.mark.timeout(60)
+FRESH = "tok-s3cr3t-fresh"
+
+
+class Turning(Vault):
+    """A store whose credentials change. on_load: what happens meanwhile."""
+
+    failure: Exception | None = None
+    secret = FRESH
+    on_load: Any = None
+
+    def load(self, name: str) -> Credential:
+        if self.on_load is not None:
+            self.on_load()
+        if self.failure is not None:
+            raise self.failure
+        super().load(name)
+        return Credential(name, self.secret, "test")
+
+    def in_profile(self, profile: str) -> Vault:
+        self.profile = profile
+        return self
+
+
+def turned(house: House, **changes: Any) -> Turning:
+    """Let the house's store change from now on."""
+    store = Turning("apple", "pear")
+    for name, value in changes.items():
+        setattr(store, name, value)
+    object.__setattr__(house.parts, "grants", Grants(store, Orchard(), Redactor()))
+    return store
+
+
+def values(house: House, run_id: str = RUN_ID) -> list[str]:
+    entry = house.parts.registry.get(run_id)
+    assert entry is not None
+    return [rule.value for rule in entry.context.rules if isinstance(rule, SetHeader)]
+
+
+def none_revoked(profile: str, grant: str) -> str:
+    return ""
+
+
+async def test_every_run_that_spends_a_grant_gets_its_new_value_and_no_other_does(home: Home) -> None:
+    async with a_house(home) as house:
+        await registered(house, grants=("apple",))
+        await registered(house, grants=("pear",), run_id=OTHER_ID)
+        turned(house)
+
+        await Renewal(house.parts, none_revoked).renew("", "apple")
+
+        assert values(house) == [f"Bearer {FRESH}"]
+        assert FRESH not in str(values(house, OTHER_ID))
+
+
+async def test_a_run_of_another_profile_keeps_its_own(home: Home) -> None:
+    async with a_house(home) as house:
+        await registered(house, grants=("apple",), profile="work")
+        before = values(house)
+        turned(house)
+
+        await Renewal(house.parts, none_revoked).renew("", "apple")
+
+        assert values(house) == before
+
+
+async def test_what_a_registration_brought_itself_stays(home: Home) -> None:
+    async with a_house(home) as house:
+        mine = GivenCredential("api.mine.test", "Authorization", "Bearer s3cr3t-mine")
+        await registered(house, grants=("apple",), credentials=(mine,))
+        turned(house)
+
+        await Renewal(house.parts, none_revoked).renew("", "apple")
+
+        assert values(house) == ["Bearer s3cr3t-mine", f"Bearer {FRESH}"]
+
+
+async def test_of_a_revoked_grant_the_run_is_told_what_would_help(home: Home) -> None:
+    async with a_house(home) as house:
+        await registered(house, grants=("apple", "pear"), profile="work")
+        turned(house)
+        ends = {"apple": "the service says that the token was revoked"}
+
+        await Renewal(house.parts, lambda profile, grant: ends.get(grant, "")).renew("work", "apple")
+
+        entry = house.parts.registry.get(RUN_ID)
+        assert entry is not None
+        (told,) = [rule for rule in entry.context.rules if isinstance(rule, RewriteResponse)]
+        assert (told.match.authority, told.statuses, told.grant) == ("api.apple.test", (401,), "apple")
+        assert isinstance(told.how, Instead)
+        message = json.loads(told.how.body)["error"]["message"]
+        assert message.startswith("moat: the service says that the token was revoked")
+        assert message.endswith("run: moat grant --profile work apple")
+
+        await Renewal(house.parts, none_revoked).renew("work", "apple")
+        entry = house.parts.registry.get(RUN_ID)
+        assert entry is not None
+        assert not [rule for rule in entry.context.rules if isinstance(rule, RewriteResponse)]
+
+
+async def test_when_the_store_cannot_be_read_a_run_keeps_what_it_has(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_house(home) as house:
+        await registered(house, grants=("apple",))
+        before = values(house)
+        turned(house, failure=StoreLocked("the keyring is locked"))
+
+        await Renewal(house.parts, none_revoked).renew("", "apple")
+
+        assert values(house) == before
+        assert "a run keeps its credentials" in caplog.text
+
+
+async def test_a_run_that_is_still_to_be_resolved_is_left_to_whoever_does_that(home: Home) -> None:
+    async with a_house(home) as house:
+        await registered(house, grants=("apple",))
+        entry = house.parts.registry.get(RUN_ID)
+        assert entry is not None
+        closed = replace(entry.context, is_open=False, why_closed="not yet", rules=())
+        house.parts.registry.replace(replace(entry, context=closed))
+        turned(house)
+
+        await Renewal(house.parts, none_revoked).renew("", "apple")
+
+        entry = house.parts.registry.get(RUN_ID)
+        assert entry is not None
+        assert entry.context == closed
+
+
+async def test_what_changed_meanwhile_is_not_undone(home: Home) -> None:
+    async with a_house(home) as house:
+        made = await registered(house, grants=("apple",))
+        store = turned(house)
+
+        def withdrawn() -> None:
+            store.on_load = None
+            entry = house.parts.registry.get(RUN_ID)
+            assert entry is not None
+            context = replace(entry.context, rules=())
+            info = an_info(grants=())
+            house.parts.registry.replace(replace(entry, context=context, info=info))
+
+        store.on_load = withdrawn
+        await Renewal(house.parts, none_revoked).renew("", "apple")
+
+        assert made.auth_token
+        assert values(house) == []
+
+
+async def test_what_is_in_use_is_grants_and_those_of_mcp_servers(home: Home) -> None:
+    async with a_house(home) as house:
+        server = McpServer("linear", "https://mcp.example.com/mcp", "pear")
+        await registered(house, grants=("apple",), profile="work", mcp_servers=(server,))
+
+        assert Renewal(house.parts, none_revoked).in_use() == {("work", "apple"), ("work", "pear")}
+        entry = house.parts.registry.get(RUN_ID)
+        assert entry is not None
+        assert spent_by(entry) == ("apple", "pear")

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moat.api.rules import Match, SetHeader
+from moat.api.runs import NetworkPolicy
+from moat.daemon.extras import Extras, GivenCredential
+from moat.daemon.registry import Entry, Place
+from moat.daemon.state import UNRESOLVED, load, parse, render, restored, saved, state_file
+from moat.net.rules import parse_rule
+from moat.paths import Home, private_folder
+
+from core.daemon.making import OTHER_ID, RUN_ID, SECRET, a_context, an_info
+
+BOOT = "this-boot"
+POLICY = NetworkPolicy("strict", ("*.example.com",), (parse_rule("allow GET api.example.com/repos/**"),))
+
+
+def an_entry(run_id: str = RUN_ID, **changes: Any) -> Entry:
+    rules = (SetHeader(Match("api.apple.test"), "Authorization", f"Bearer {SECRET}", "apple"),)
+    context = a_context(run_id, policy=POLICY, rules=rules, is_open=True, token=f"{run_id}-t0ken-s3cr3t")
+    info = an_info(run_id, policy="strict", grants=("apple",), profile="work")
+    values: dict[str, Any] = {"place": Place(nonce_sha256="ab" * 32, cookie=77)}
+    return Entry(context, info, **(values | changes))
+
+
+def test_a_run_comes_back_with_token_policy_and_place_but_closed_and_without_credentials() -> None:
+    entry = an_entry()
+
+    (back,), problems = parse(render([entry], BOOT), BOOT)
+
+    assert problems == []
+    assert (back.info, back.place) == (entry.info, entry.place)
+    assert back.context.token_sha256 == entry.context.token_sha256
+    assert back.context.policy == POLICY
+    assert (back.context.rules, back.context.is_open, back.context.why_closed) == ((), False, UNRESOLVED)
+
+
+def test_what_is_kept_holds_no_credential_and_no_token() -> None:
+    extras = Extras(credentials=(GivenCredential("api.test", "X-Key", f"{SECRET}-given"),))
+
+    text = render([an_entry(extras=extras)], BOOT).decode()
+
+    assert "s3cr3t" not in text
+    (back,), _ = parse(text.encode(), BOOT)
+    assert back.extras.are_values_lost
+
+
+def test_a_bare_array_of_an_older_format_is_read_too() -> None:
+    data = json.dumps([{**asdict(saved(an_entry())), "news": 1}]).encode()
+
+    (back,), problems = parse(data, BOOT)
+
+    assert (back.run_id, problems) == (RUN_ID, [])
+
+
+def test_after_the_machine_was_started_again_there_are_no_runs() -> None:
+    assert parse(render([an_entry()], "another-boot"), BOOT) == ([], [])
+
+
+def test_a_run_that_is_not_understood_is_left_out_and_told_and_the_others_come_back() -> None:
+    content = json.loads(render([an_entry(), an_entry(OTHER_ID)], BOOT))
+    content["runs"][0]["rules"] = ["perhaps GET api.example.com"]
+
+    found, problems = parse(json.dumps(content).encode(), BOOT)
+
+    assert [entry.run_id for entry in found] == [OTHER_ID]
+    assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "7", "{}", '{"version": 3, "runs": []}', '{"version": 2, "runs": 7}', "\x00\xff", '["x"]', "[[]]"]
+)
+def test_a_file_that_cannot_be_read_is_set_aside_and_never_a_brick(
+    home: Home, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = private_folder(home.daemon) / "runs.json"
+    file.write_text(text)
+
+    assert load(home, BOOT) == []
+
+    assert file.with_name("runs.json.broken").read_text() == text
+    assert "set aside" in caplog.text
+
+
+def test_without_a_file_there_are_no_runs(home: Home) -> None:
+    assert load(home, BOOT) == []
+    assert state_file(home).name == "runs.json"
+
+
+def test_an_unknown_policy_is_an_error_and_never_ignored() -> None:
+    run = saved(an_entry())
+
+    _, problems = parse(json.dumps([asdict(replace(run, info=replace(run.info, policy="lenient")))]).encode(), BOOT)  # type: ignore[arg-type] # a later version's
+
+    assert len(problems) == 1
+    assert restored(run).context.policy == POLICY
+
+
+@given(st.text(max_size=40), st.booleans(), st.integers(0, 2**63), st.sampled_from(["permissive", "strict"]))
+def test_whatever_a_run_is_called_it_comes_back_the_same(name: str, door: bool, cookie: int, mode: Any) -> None:
+    entry = an_entry(place=Place(door, "", cookie))
+    entry = replace(entry, info=replace(entry.info, workspace=name, command=(name, "x"), policy=mode))
+
+    (back,), _ = parse(render([entry], BOOT), BOOT)
+
+    assert (back.info, back.place) == (entry.info, entry.place)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moat.api.http import Headers, ResponseHead
+from moat.api.rules import CaptureToken, Instead, Match, Rewriter, RewriteResponse
+from moat.proxy.bodies import BodyReader, reader_for
+from moat.proxy.capture import Caught
+from moat.proxy.http1 import CHUNKED, UNTIL_CLOSE, Framing, Response
+from moat.proxy.refusal import Refusal
+from moat.proxy.scrub import Spent, mask
+from moat.proxy.server.settle import Ready, settle
+from moat.proxy.whole import WholeTask
+
+MATCH = Match("api.example.com", (), ("/token",))
+CAPTURE = CaptureToken(MATCH, "g", {}, {"access_token": "moat-access"})
+INSTEAD = RewriteResponse(MATCH, Instead(200, "{}"), statuses=(403,))
+SECRET = "s3cr3t-that-was-handed-out"
+
+
+class Bytes:
+    """Bytes that come piece by piece; is_open: the peer then says nothing instead of ending."""
+
+    def __init__(self, *pieces: bytes, is_open: bool = False) -> None:
+        self.buffer = bytearray()
+        self._pieces = list(pieces)
+        self._is_open = is_open
+
+    async def more(self) -> bool:
+        if not self._pieces:
+            if self._is_open:
+                await asyncio.Event().wait()
+            return False
+        self.buffer += self._pieces.pop(0)
+        return True
+
+
+def a_response(framing: Framing, *headers: tuple[str, str], status: int = 200) -> Response:
+    pairs = (("Content-Type", "application/json"), *headers)
+    return Response(ResponseHead(status, Headers(pairs)), framing, {name.lower(): (each,) for name, each in pairs})
+
+
+async def nobody(grant: str, found: Caught) -> None:
+    raise AssertionError("nothing is to be kept")
+
+
+async def read(reader: BodyReader, source: Bytes) -> bytes:
+    body = b""
+    while not reader.is_done:
+        body += reader.take(source.buffer)
+        if not reader.is_done and not source.buffer and not await source.more():
+            return body + reader.end()
+    return body
+
+
+async def settled(
+    task: WholeTask, source: Bytes, framing: Framing, *headers: tuple[str, str], status: int = 200, hold_s: float = 20
+) -> tuple[Response, bytes]:
+    response = a_response(framing, *headers, status=status)
+    response, reader = await settle(task, response, reader_for(framing), source, nobody, hold_s)
+    return response, await read(reader, source)
+
+
+async def test_an_answer_that_is_replaced_has_its_own_length_and_leaves_no_connection_behind() -> None:
+    response, body = await settled(WholeTask((INSTEAD,)), Bytes(), Framing("length", 10**9), ("ETag", "1"), status=403)
+
+    assert (response.head.status, body, response.framing) == (200, b"{}", Framing("length", 2))
+    assert response.head.headers.get("Content-Length") == "2"
+    assert not response.keeps_alive
+
+
+async def test_an_answer_that_no_rule_fits_streams() -> None:
+    response = a_response(CHUNKED)
+    reader = reader_for(CHUNKED)
+
+    assert await settle(WholeTask((INSTEAD,)), response, reader, Bytes(), nobody) == (response, reader)
+
+
+@given(body=st.binary(min_size=11, max_size=200), size=st.integers(1, 20))
+async def test_what_is_too_long_goes_on_to_its_last_byte(body: bytes, size: int) -> None:
+    rule = RewriteResponse(MATCH, Rewriter("never-called"), limit_bytes=10)
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    response, seen = await settled(WholeTask((rule,)), Bytes(*pieces), UNTIL_CLOSE)
+
+    assert seen == body
+    assert response.framing is UNTIL_CLOSE
+
+
+async def test_what_does_not_end_is_let_go_after_a_while_and_then_streams() -> None:
+    rule = RewriteResponse(MATCH, Rewriter("never-called"))
+    source = Bytes(b"5\r\nfirst\r\n", is_open=True)
+    response, reader = await settle(WholeTask((rule,)), a_response(CHUNKED), reader_for(CHUNKED), source, nobody, 0.05)
+    first = reader.take(source.buffer)
+    source.buffer += b"6\r\nsecond\r\n0\r\nX-Sum: 1\r\n\r\n"
+
+    assert (first, reader.take(source.buffer), reader.is_done) == (b"first", b"second", True)
+    assert reader.trailers == [("X-Sum", "1")]
+    assert response.framing is CHUNKED
+
+
+async def test_what_must_not_pass_as_it_came_is_refused_when_it_is_too_long_or_too_slow() -> None:
+    strict = RewriteResponse(MATCH, Rewriter("never-called"), limit_bytes=5, otherwise="refuse")
+    for source, hold_s in ((Bytes(b"123456"), 20.0), (Bytes(b"1", is_open=True), 0.05)):
+        for task in (WholeTask((strict,)), WholeTask((), CaptureToken(MATCH, "g", {}, CAPTURE.tokens, (), 5))):
+            with pytest.raises(Refusal) as refused:
+                await settled(task, source, Framing("length", 5) if hold_s < 1 else UNTIL_CLOSE, hold_s=hold_s)
+            assert refused.value.status == 502
+
+
+@pytest.mark.parametrize("pieces", [(), (b"3\r\nabc",), (b"zz\r\n",)])
+async def test_what_breaks_off_is_a_502(pieces: tuple[bytes, ...]) -> None:
+    with pytest.raises(Refusal) as refused:
+        await settled(WholeTask((RewriteResponse(MATCH, Rewriter("x")),)), Bytes(*pieces), CHUNKED)
+
+    assert refused.value.status == 502
+
+
+async def test_tokens_are_kept_before_the_answer_is_made_and_gone_from_all_of_it() -> None:
+    spent, kept = Spent(), []
+
+    async def keep(grant: str, found: Caught) -> None:
+        kept.append((grant, dict(found.tokens)))
+
+    body = json.dumps({"access_token": SECRET, "hint": f"Bearer {SECRET}"}).encode()
+    framing = Framing("length", len(body))
+    response = a_response(framing, ("Set-Cookie", f"t={SECRET}"), ("ETag", '"1"'))
+    task = WholeTask((), CAPTURE, spent)
+    response, reader = await settle(task, response, reader_for(framing), Bytes(body), keep)
+    hidden = mask(len(SECRET)).decode()
+
+    assert kept == [("g", {"access_token": SECRET})]
+    assert json.loads(reader.take(bytearray())) == {"access_token": "moat-access", "hint": f"Bearer {hidden}"}
+    assert response.head.headers.get("Set-Cookie") == f"t={hidden}"
+    assert "ETag" not in response.head.headers
+    assert spent.scrub.text(f"later: {SECRET}") == f"later: {hidden}"
+
+
+async def test_where_they_are_not_kept_there_is_no_answer() -> None:
+    async def keep(grant: str, found: Caught) -> None:
+        raise Refusal(503, "no room")
+
+    body = json.dumps({"access_token": SECRET}).encode()
+    framing = Framing("length", len(body))
+    with pytest.raises(Refusal, match="no room"):
+        await settle(WholeTask((), CAPTURE), a_response(framing), reader_for(framing), Bytes(body), keep)
+
+
+def test_a_body_that_is_there_leaves_buffers_alone() -> None:
+    buffer, reader = bytearray(b"next"), Ready(b"body")
+
+    assert (reader.take(buffer), reader.is_done, bytes(buffer)) == (b"body", True, b"next")
+    assert Ready(b"").is_done
+
+
+@given(size=st.integers(1, 60), packed=st.booleans(), chunked=st.booleans(), note=st.text(max_size=20))
+async def test_however_the_answer_is_cut_the_client_gets_the_same(
+    size: int, packed: bool, chunked: bool, note: str
+) -> None:
+    async def keep(grant: str, found: Caught) -> None:
+        kept.append(dict(found.tokens))
+
+    kept: list[dict[str, str]] = []
+    plain = json.dumps({"access_token": SECRET, "note": note}).encode()
+    body = gzip.compress(plain) if packed else plain
+    framing = CHUNKED if chunked else Framing("length", len(body))
+    wire = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    source = Bytes(*(wire[at : at + size] for at in range(0, len(wire), size)))
+    response = a_response(framing, *((("Content-Encoding", "gzip"),) if packed else ()))
+    response, reader = await settle(WholeTask((), CAPTURE), response, reader_for(framing), source, keep)
+
+    told = reader.take(source.buffer)
+    assert json.loads(told) == {"access_token": "moat-access", "note": note}
+    assert response.head.headers.items == (("Content-Type", "application/json"), ("Content-Length", str(len(told))))
+    assert kept == [{"access_token": SECRET}]

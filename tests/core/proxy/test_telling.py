@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+from moat.api.http import Authority, Headers, RequestHead
+from moat.net.route import ProxyRoute
+from moat.proxy.flow import Passage
+from moat.proxy.http1 import CHUNKED, NO_BODY, UNTIL_CLOSE, read_request, read_response
+from moat.proxy.telling import head_up, told
+
+A = Authority("http", "a.example", 8080)
+
+
+def up(*lines: str, proxy: ProxyRoute | None = None) -> str:
+    request = read_request("\r\n".join(("GET /x HTTP/1.1", "Host: a.example:8080", *lines)))
+    passage = Passage(A, RequestHead("GET", A, "/x", Headers((("Accept", "*/*"),))))
+    return head_up(passage, request, proxy).decode()
+
+
+def test_a_request_leaves_with_the_agreed_host_and_its_own_framing() -> None:
+    assert up() == "GET /x HTTP/1.1\r\nHost: a.example:8080\r\nAccept: */*\r\n\r\n"
+    assert up("Content-Length: 3").endswith("Content-Length: 3\r\n\r\n")
+    assert up("Transfer-Encoding: chunked").endswith("Transfer-Encoding: chunked\r\n\r\n")
+
+
+def test_an_upgrade_is_asked_for_again() -> None:
+    told_upgrade = up("Connection: Upgrade", "Upgrade: websocket")
+
+    assert told_upgrade.endswith("Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+
+
+def test_a_proxy_gets_the_absolute_form_and_its_own_fields() -> None:
+    text = up(proxy=ProxyRoute.parse("http://u:s3cr3t@proxy.example:3128", ()))
+
+    assert text.startswith("GET http://a.example:8080/x HTTP/1.1\r\n")
+    assert "Proxy-Authorization: Basic " in text
+
+
+@pytest.mark.parametrize(
+    ("lines", "version", "framing", "ending"),
+    [
+        (["Content-Length: 2"], "1.1", "length", b"Content-Length: 2\r\n\r\n"),
+        ([], "1.1", CHUNKED.kind, b"Transfer-Encoding: chunked\r\n\r\n"),
+        ([], "1.0", UNTIL_CLOSE.kind, b"Connection: close\r\n\r\n"),
+        (["Transfer-Encoding: chunked"], "1.0", UNTIL_CLOSE.kind, b"Connection: close\r\n\r\n"),
+    ],
+)
+def test_a_client_gets_a_body_whose_end_it_can_tell(
+    lines: list[str], version: str, framing: str, ending: bytes
+) -> None:
+    answer = told(read_response("\r\n".join(("HTTP/1.1 200 OK", *lines)), "GET"), version, may_keep=True)
+
+    assert answer.framing.kind == framing
+    assert answer.head.endswith(ending)
+
+
+def test_a_client_is_told_when_its_connection_ends_and_never_of_http3() -> None:
+    response = read_response('HTTP/1.1 204 No Content\r\nAlt-Svc: h3=":443"\r\nX: 1', "GET")
+    answer = told(response, "1.1", may_keep=False)
+
+    assert answer.framing is NO_BODY
+    assert answer.head == b"HTTP/1.1 204 No Content\r\nX: 1\r\nConnection: close\r\n\r\n"

@@ -1,0 +1,167 @@
+"""A full disk, a home that turns read-only, files that are removed: what runs goes on, what cannot be is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from moat.api.errors import DaemonError
+from moat.daemon.client import DaemonClient
+from moat.daemon.lifecycle import ensure_running, stop
+from moat.daemon.process import living
+from moat.daemon.protocol import RegisterRequest, RegisterResponse
+from moat.ids import new_run_id
+from moat.paths import Home
+from support.installation import eventually
+from support.living import a_sealed_run, ended_after, granted, killed, served
+from support.upstream import Upstream
+
+from faults.counts import Counts
+
+pytestmark = [
+    pytest.mark.bubblewrap,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount"),
+]
+SIZE = "8m"
+
+
+@contextmanager
+def mounted(place: Path, *words: str) -> Iterator[Path]:
+    """Mount something at place; unmounted afterwards, whoever still looks at it."""
+    place.mkdir(mode=0o700, exist_ok=True)
+    subprocess.run(["mount", *words, str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
+def small(tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """An installation on a disk of its own."""
+    monkeypatch.setenv("MOAT_KEYRING_BACKEND", "file")
+    with (
+        mounted(tmp_path / "disk", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "tmpfs") as disk,
+        ended_after(granted(disk / "home", upstream)) as home,
+    ):
+        yield home
+
+
+def a_registration(client: DaemonClient) -> RegisterResponse:
+    return client.register(RegisterRequest(new_run_id(), needs_door=False))
+
+
+@contextmanager
+def full(home: Home) -> Iterator[None]:
+    """Fill the disk to its last byte."""
+    hog = home.root.parent / "hog"
+    with hog.open("wb", buffering=0) as file:
+        try:
+            for size in (65_536, 4096, 1):
+                while file.write(b"x" * size) == size:
+                    pass
+        except OSError:
+            pass
+    try:
+        yield
+    finally:
+        hog.unlink()
+
+
+async def test_with_a_full_disk_runs_go_on_and_new_ones_are_refused(small: Home, tmp_path: Path, times: int) -> None:
+    client = ensure_running(small)
+    counts = Counts(small)
+    async with a_sealed_run(small, client, tmp_path) as sealed:
+        await served(sealed)
+        first = None
+        for _ in range(times):
+            with full(small):
+                with pytest.raises(DaemonError, match=r"(?i)no space left"):
+                    a_registration(client)
+                await served(sealed)
+                assert [run.run_id for run in client.runs()] == [sealed.made.run_id]
+            made = a_registration(client)
+            assert client.end(made.auth_token, None).state == "stopped"
+            seen = await asyncio.to_thread(counts.now)
+            first = first or seen
+        assert first is not None
+        await asyncio.to_thread(counts.become, first)
+        assert client.end(sealed.made.auth_token, 0).state == "stopped"
+
+
+async def test_a_run_that_ends_while_the_disk_is_full_is_over(small: Home, times: int) -> None:
+    client = ensure_running(small)
+    for _ in range(times):
+        made = a_registration(client)
+        with full(small):
+            assert client.end(made.auth_token, 3).exit_code == 3
+            assert client.runs() == []
+
+
+async def test_a_daemon_killed_while_the_disk_is_full_is_followed_by_one_that_has_its_runs(
+    small: Home, tmp_path: Path, times: int
+) -> None:
+    client = ensure_running(small)
+    async with a_sealed_run(small, client, tmp_path) as sealed:
+        await served(sealed)
+        for _ in range(times):
+            with full(small):
+                killed(client.health().pid)
+                with suppress(DaemonError):
+                    ensure_running(small)
+            client = ensure_running(small)
+            await served(sealed)
+            assert [run.run_id for run in client.runs()] == [sealed.made.run_id]
+
+
+async def test_a_home_that_turns_read_only_refuses_runs_and_keeps_those_there_are(
+    home: Home, tmp_path: Path, times: int
+) -> None:
+    client = ensure_running(home)
+    async with a_sealed_run(home, client, tmp_path) as sealed:
+        await served(sealed)
+        for _ in range(times):
+            with read_only(home):
+                with pytest.raises(DaemonError, match=r"(?i)read-only"):
+                    a_registration(client)
+                await served(sealed)
+                assert [run.run_id for run in client.runs()] == [sealed.made.run_id]
+            client.end(a_registration(client).auth_token, None)
+    stop(home)
+    with read_only(home), pytest.raises(DaemonError, match=r"(?i)read-only"):
+        ensure_running(home)
+
+
+@contextmanager
+def read_only(home: Home) -> Iterator[None]:
+    """Lay a read-only view of the home over itself; what is open stays open."""
+    with mounted(home.root, "--bind", str(home.root)):
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(home.root)], check=True)
+        yield
+
+
+async def test_a_socket_and_a_lock_that_are_removed_come_back_and_the_runs_do_not_notice(
+    home: Home, tmp_path: Path, times: int, counts: Counts
+) -> None:
+    client = ensure_running(home)
+    pid = client.health().pid
+    async with a_sealed_run(home, client, tmp_path) as sealed:
+        await served(sealed)
+        for _ in range(times):
+            for name in ("daemon.sock", "daemon.lock"):
+                (home.daemon / name).unlink()
+                eventually(f"{name} comes back", (home.daemon / name).exists)
+            assert ensure_running(home).health().pid == living(home) == pid
+            assert counts.daemons() == [pid]
+            await served(sealed)
+        (home.daemon / "daemon.lock").unlink()
+        killed(pid)
+        client = ensure_running(home)
+        await served(sealed)
+        assert [run.run_id for run in client.runs()] == [sealed.made.run_id]

@@ -1,0 +1,133 @@
+"""kill -9 of daemon and worker, again and again, under load: fail closed, and everything comes back as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moat.daemon.client import DaemonClient
+from moat.daemon.lifecycle import ensure_running
+from moat.daemon.protocol import RegisterRequest
+from moat.daemon.state import state_file
+from moat.ids import new_run_id
+from moat.paths import Home
+from support.living import SECRET, Sealed, a_sealed_run, killed, served, until
+from support.upstream import Upstream
+
+from faults.counts import Counts
+
+pytestmark = [
+    pytest.mark.bubblewrap,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed"),
+]
+
+
+@asynccontextmanager
+async def load(sealed: Sealed) -> AsyncIterator[list[str]]:
+    """Have a run ask without a pause; gives its answers so far."""
+    answers: list[str] = []
+
+    async def ask() -> None:
+        while True:
+            answers.append(await sealed.request())
+
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(ask())
+        yield answers
+        asking.cancel()
+
+
+def kept(home: Home) -> list[dict[str, Any]]:
+    """Return what is written down of live runs, but for what changes by itself."""
+    runs: list[dict[str, Any]] = json.loads(state_file(home).read_bytes())["runs"]
+    for run in runs:
+        run["info"] |= {"requests": 0, "denied": 0}
+    return sorted(runs, key=lambda run: str(run["info"]["run_id"]))
+
+
+async def test_the_daemon_killed_under_load_is_followed_by_one_that_has_every_run(
+    home: Home, upstream: Upstream, tmp_path: Path, times: int, counts: Counts
+) -> None:
+    client = ensure_running(home)
+    tokens = [client.register(RegisterRequest(new_run_id(), needs_door=False)).auth_token for _ in range(3)]
+    for token in tokens:
+        client.tell_container(token, str(os.getpid()))
+    async with a_sealed_run(home, client, tmp_path, policy="strict") as sealed:
+        await served(sealed)
+        port, before = client.health().proxy_port, kept(home)
+        first = None
+        for _ in range(times):
+            async with load(sealed) as answers:
+                await until(lambda answers=answers: answers.count("200") >= 2)  # type: ignore[misc] # mypy infers no lambda
+                killed(client.health().pid)
+                client = ensure_running(home)
+                at = len(answers)
+                await until(lambda answers=answers, at=at: "200" in answers[at + 1 :])  # type: ignore[misc] # as above
+            assert set(answers) <= {"200", "503", "000"}
+            assert client.health().proxy_port == port
+            assert kept(home) == before
+            await sealed.out.readline()  # of the request that was under way
+            seen = await asyncio.to_thread(counts.now)
+            first = first or seen
+        assert first is not None
+        await asyncio.to_thread(counts.become, first)
+        assert client.end(sealed.made.auth_token, 0).state == "stopped"
+    assert [client.end(token, 0).state for token in tokens] == ["stopped"] * 3
+    assert {each.header("Authorization") for each in upstream.seen} == {f"Bearer {SECRET}"}
+
+
+async def test_the_worker_killed_under_load_is_replaced_and_nothing_gets_past_it(
+    home: Home, upstream: Upstream, tmp_path: Path, times: int, counts: Counts
+) -> None:
+    client = ensure_running(home)
+    async with a_sealed_run(home, client, tmp_path) as sealed:
+        await served(sealed)
+        first = await asyncio.to_thread(counts.now)
+        for _ in range(times):
+            dead = await _worker(client)
+            async with load(sealed) as answers:
+                await until(lambda answers=answers: "200" in answers)  # type: ignore[misc] # mypy infers no lambda
+                os.kill(dead, signal.SIGKILL)
+                await until(lambda dead=dead: client.health().worker_pid not in (0, dead))  # type: ignore[misc] # as above
+                at = len(answers)
+                await until(lambda answers=answers, at=at: "200" in answers[at + 1 :])  # type: ignore[misc] # as above
+            await sealed.out.readline()
+            assert set(answers) <= {"200", "000"}
+        await asyncio.to_thread(counts.become, first)
+    assert {each.header("Authorization") for each in upstream.seen} == {f"Bearer {SECRET}"}
+
+
+async def _worker(client: DaemonClient) -> int:
+    await until(lambda: client.health().worker_pid)
+    return client.health().worker_pid
+
+
+async def test_a_locked_keyring_at_restart_keeps_the_run_closed_until_it_is_unlocked(
+    home: Home, upstream: Upstream, tmp_path: Path, times: int
+) -> None:
+    client = ensure_running(home)
+    key = home.root / "key"
+    async with a_sealed_run(home, client, tmp_path) as sealed:
+        await served(sealed)
+        for _ in range(times):
+            at = len(upstream.seen)
+            key.rename(home.root / "taken")
+            killed(client.health().pid)
+            client = ensure_running(home)
+
+            await until(lambda client=client: client.runs())  # type: ignore[misc] # mypy infers no lambda
+            assert [await sealed.request() for _ in range(3)][-1] in ("503", "000")
+            assert len(upstream.seen) == at
+
+            (home.root / "taken").rename(key)
+            await served(sealed)
+    assert {each.header("Authorization") for each in upstream.seen} == {f"Bearer {SECRET}"}

@@ -1,0 +1,95 @@
+"""Two versions side by side: the newer one takes over with every run, the older one never does; there is no loop."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import moat
+import pytest
+from moat.api.errors import DaemonError
+from moat.daemon import client as client_module
+from moat.daemon import lifecycle
+from moat.daemon.client import DaemonClient
+from moat.daemon.lifecycle import ensure_running, restart
+from moat.daemon.protocol import RegisterRequest
+from moat.ids import new_run_id
+from moat.paths import Home
+from support.living import a_sealed_run, served
+
+from faults.counts import Counts
+
+pytestmark = [pytest.mark.bubblewrap, pytest.mark.timeout(600)]
+
+START = "import sys, moat; moat.__version__ = {version!r}; from moat.daemon.main import main; sys.exit(main())"
+
+
+def be(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Act as a CLI of this version from now on, which starts daemons of its own version."""
+    monkeypatch.setattr(moat, "__version__", version)
+    monkeypatch.setattr(lifecycle, "COMMAND", (sys.executable, "-P", "-c", START.format(version=version)))
+
+
+async def test_a_newer_command_takes_over_with_every_run_and_an_older_one_never_does(
+    home: Home, tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch, counts: Counts
+) -> None:
+    be("1.0", monkeypatch)
+    client = ensure_running(home)
+    async with a_sealed_run(home, client, tmp_path) as sealed:
+        await served(sealed)
+        for number in range(1, times + 1):
+            be(f"1.{number}", monkeypatch)
+            new = ensure_running(home).health()
+            assert new.version == f"1.{number}"
+            await served(sealed)
+
+            for version in (f"1.{number - 1}", f"1.{number}.dev1", "unknown", f"1.{number}"):
+                be(version, monkeypatch)
+                assert ensure_running(home).health().pid == new.pid
+            assert counts.daemons() == [new.pid]
+            assert [run.run_id for run in client.runs()] == [sealed.made.run_id]
+        assert client.end(sealed.made.auth_token, 0).state == "stopped"  # the same token
+
+
+def test_commands_of_two_versions_at_once_end_with_one_daemon_of_the_newer_one(
+    home: Home, monkeypatch: pytest.MonkeyPatch, counts: Counts
+) -> None:
+    be("1.0", monkeypatch)
+    ensure_running(home)
+    be("1.1", monkeypatch)
+
+    with ThreadPoolExecutor(12) as pool:
+        pids = set(pool.map(lambda _: ensure_running(home).health().pid, range(24)))
+
+    assert len(pids) == 1
+    assert counts.daemons() == list(pids)
+    assert DaemonClient(home).health().version == "1.1"
+
+
+def test_what_an_older_daemon_does_not_understand_is_an_error_before_the_run(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be("1.0", monkeypatch)
+    client = ensure_running(home)
+    monkeypatch.setattr(
+        client_module, "needed_capabilities", lambda request: ("network-rules", "thoughts-of-the-future")
+    )
+
+    with pytest.raises(DaemonError, match=r"version 1\.0.*thoughts-of-the-future") as caught:
+        client.register(RegisterRequest(new_run_id(), needs_door=False))
+
+    assert caught.value.hint == "run: moat proxy restart"
+    assert client.runs() == []
+
+
+def test_a_restart_keeps_the_runs(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    be("1.0", monkeypatch)
+    client = ensure_running(home)
+    made = client.register(RegisterRequest(new_run_id(), needs_door=False))
+    before = client.health()
+
+    after = restart(home).health()
+
+    assert (after.pid != before.pid, after.proxy_port) == (True, before.proxy_port)
+    assert [run.run_id for run in client.runs()] == [made.run_id]

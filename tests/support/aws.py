@@ -1,0 +1,101 @@
+"""AWS on loopback: moto's STS, IAM and S3, which check every signature and every policy.
+
+with running_aws() as aws: … aws.url over http, aws.pin over TLS, aws.role, aws.key
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import boto3  # type: ignore[import-untyped] # boto3 has no types
+import requests
+from moto import settings
+from moto.core.authorization import ActionAuthenticatorMixin
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+from support.upstream import MadeCa, make_test_ca
+
+REGION = "eu-west-3"
+HOST = f"s3.{REGION}.amazonaws.com"
+BUCKET = "moat-bucket"
+_WRITES = ["s3:CreateBucket", "s3:PutObject", "s3:GetObject"]
+
+
+@dataclass
+class Aws:
+    """url: for the host. pin: what upstream.resolve names for HOST. key: of the user who may assume role."""
+
+    url: str
+    pin: str
+    ca: MadeCa
+    role: str = ""
+    key: tuple[str, str] = field(default=("", ""), repr=False)
+
+    def client(self, service: str, key: str, secret: str, token: str | None = None) -> Any:
+        """Return a boto3 client that has these keys."""
+        names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+        keys = dict(zip(names, (key, secret, token), strict=True))
+        return boto3.client(service, endpoint_url=self.url, region_name=REGION, **keys)
+
+    def write_profile(self, home: Path) -> None:
+        """Write what `aws configure` does, and where STS is."""
+        folder = home / ".aws"
+        folder.mkdir(exist_ok=True)
+        (folder / "config").write_text(f"[default]\nendpoint_url = {self.url}\n")
+        key, secret = self.key
+        text = f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
+        (folder / "credentials").write_text(text)
+
+
+@contextlib.contextmanager
+def running_aws() -> Iterator[Aws]:
+    """Run it in threads: a role that may write to S3, and a user who may assume it and nothing else."""
+    ca = make_test_ca()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with _serving(None) as port, _serving(ca.server_context(HOST)) as tls_port:
+        aws = Aws(f"http://127.0.0.1:{port}", f"127.0.0.1:{tls_port}", ca)
+        _populate(aws)
+        with mock.patch.object(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0.0):
+            ActionAuthenticatorMixin.request_count = 0
+            yield aws
+
+
+def _populate(aws: Aws) -> None:
+    """Make role and user in an AWS that has nothing yet. Nothing is checked until then."""
+    requests.post(f"{aws.url}/moto-api/reset", timeout=20).raise_for_status()
+    iam = aws.client("iam", "any", "any")
+    trust = _policy(["sts:AssumeRole", "sts:TagSession"], Principal={"AWS": "*"})
+    aws.role = iam.create_role(RoleName="agent", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    iam.put_role_policy(RoleName="agent", PolicyName="p", PolicyDocument=_policy(_WRITES, Resource="*"))
+    iam.create_user(UserName="dev")
+    iam.put_user_policy(UserName="dev", PolicyName="p", PolicyDocument=_policy(["sts:AssumeRole"], Resource="*"))
+    made = iam.create_access_key(UserName="dev")["AccessKey"]
+    aws.key = (made["AccessKeyId"], made["SecretAccessKey"])
+
+
+def _policy(actions: list[str], **more: object) -> str:
+    statement = {"Effect": "Allow", "Action": actions, **more}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+@contextlib.contextmanager
+def _serving(context: ssl.SSLContext | None) -> Iterator[int]:
+    app = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=context)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join(10)
