@@ -103,3 +103,18 @@ def test_only_chunked_framing_changes_the_payload() -> None:
         writer = writer_for(framing)
         assert isinstance(writer, PlainWriter)
         assert writer.encode(b"abc") + writer.finish([("A", "b")]) == b"abc"
+
+
+def test_a_chunk_that_comes_alone_is_read_like_one_in_pieces() -> None:
+    reader, buffer = ChunkedReader(), bytearray(b"5\r\nhello\r\n")
+
+    assert reader.take(buffer) == b"hello"
+    assert not buffer
+    assert read(reader, b"3\r\nend\r\n0\r\n\r\n") == (b"end", b"")
+    assert reader.is_done
+
+
+@pytest.mark.parametrize("chunk", [b"5\r\nhello!\n", b"5 \r\nhello\r\n", b"6\r\nhello\r\n\r", b"+5\r\nhello\r\n"])
+def test_a_chunk_that_comes_alone_and_is_none_is_malformed(chunk: bytes) -> None:
+    with pytest.raises(Malformed):
+        read(ChunkedReader(), chunk)

@@ -129,6 +129,11 @@ class _Reader:
         self.may_end_here = inner.may_end_here
         self.trailers = answering.interim(inner.trailers)  # those of an empty body may have come with the head
 
+    @property
+    def has_more(self) -> bool:
+        """Whether taking again brings more."""
+        return self._answering.has_more
+
     def take(self, buffer: bytearray) -> bytes:
         """Return the payload that is there now, b"" when more is needed. Raises Malformed."""
         payload = self._fed(b"")

@@ -33,6 +33,7 @@ from moat.proxy.repeats import Repeats
 from moat.proxy.server.captures import Captures, Known
 from moat.proxy.server.chain import wrong_credentials
 from moat.proxy.server.pool import Key, Lease, Pool
+from moat.proxy.server.pump import Pump
 from moat.proxy.server.stream import Stream, StreamBroken, within
 from moat.proxy.server.tunnel import join
 from moat.proxy.telling import Told
@@ -252,25 +253,9 @@ class Exchange:
         return has_no_body and self.request.method in _IDEMPOTENT and not self.request.upgrade
 
     async def _body_down(self, head: bytes, upstream: Stream, reader: BodyReader, writer: BodyWriter) -> None:
-        """Send the head with what is there of the body, then pump the rest.
-
-        Nothing is awaited after the last byte: the client may be gone by then.
-        """
-        unsent = head
+        """Send head and body. Nothing is awaited after the last byte: the client may be gone by then."""
         try:
-            while not reader.is_done:
-                payload = reader.take(upstream.buffer)
-                if payload:
-                    self.trail.response_bytes += len(payload)
-                    unsent += writer.encode(payload)
-                if reader.is_done:
-                    break
-                if unsent:
-                    self.client.write(unsent)
-                    unsent = b""
-                    await self.client.drain()
-                if not payload and not await upstream.more():
-                    break
+            unsent = await Pump(self.client, upstream, reader, writer, self.trail).run(head)
         except (StreamBroken, Malformed):
             raise Truncated from None
         self.client.write(unsent + self._end(reader, writer))

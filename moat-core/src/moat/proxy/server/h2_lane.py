@@ -226,6 +226,8 @@ class Lane:
 class LaneReader:
     """A BodyReader of what comes on a lane; its buffer is the lane's. Taking makes room for more."""
 
+    has_more = False
+
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self.is_done = False

@@ -139,6 +139,8 @@ class Http1Near:
 class _Body:
     """A request's body. What is malformed in it is a refusal: a lane has no such thing."""
 
+    has_more = False
+
     def __init__(self, framing: Framing) -> None:
         self._reader = reader_for(framing)
         self.is_done = self._reader.is_done

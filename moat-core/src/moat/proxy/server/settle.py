@@ -115,6 +115,8 @@ async def _fed(holding: Holding, reader: BodyReader, source: Source) -> bool:
 class Ready:
     """A BodyReader of a body that is there already; buffers are left alone."""
 
+    has_more = False
+
     def __init__(self, body: bytes) -> None:
         self.body = body
         self._left = body
@@ -142,6 +144,11 @@ class Resumed:
         self.is_done = inner.is_done and not held
         self.may_end_here = inner.may_end_here
         self.trailers = inner.trailers
+
+    @property
+    def has_more(self) -> bool:
+        """Whether taking again brings more."""
+        return bool(self._held) or self._inner.has_more
 
     def take(self, buffer: bytearray) -> bytes:
         """Return what was held, then what is there."""
