@@ -143,4 +143,4 @@ def test_a_head_without_a_body_keeps_its_coding_and_length(status: int) -> None:
 
 
 def test_early_fields_are_scrubbed() -> None:
-    assert an_answering().interim([("Link", f"<{SECRET}>")]) == [("Link", f"<{MASK}>")]
+    assert an_answering().trailers([("Link", f"<{SECRET}>")]) == [("Link", f"<{MASK}>")]

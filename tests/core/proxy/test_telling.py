@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 from moat.api.http import Authority, Headers, RequestHead
 from moat.net.route import ProxyRoute
+from moat.proxy.answering import Answering
 from moat.proxy.flow import Passage
 from moat.proxy.http1 import CHUNKED, NO_BODY, UNTIL_CLOSE, read_request, read_response
-from moat.proxy.telling import head_up, told
+from moat.proxy.scrub import Scrub
+from moat.proxy.telling import head_up, told, told_early
 
 A = Authority("http", "a.example", 8080)
 
@@ -59,3 +61,17 @@ def test_a_client_is_told_when_its_connection_ends_and_never_of_http3() -> None:
 
     assert answer.framing is NO_BODY
     assert answer.head == b"HTTP/1.1 204 No Content\r\nX: 1\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("status", ["103 Early Hints", "101 Switching Protocols"])
+def test_no_head_before_the_last_offers_http3(status: str) -> None:
+    response = read_response(f'HTTP/1.1 {status}\r\nAlt-Svc: h3=":443"\r\nX: 1', "GET")
+
+    assert told_early(response, None) == f"HTTP/1.1 {status}\r\nX: 1\r\n\r\n".encode()
+
+
+def test_a_head_before_the_last_is_scrubbed_in_every_part() -> None:
+    response = read_response("HTTP/1.1 101 s3cr3t-token\r\nX: s3cr3t-token", "GET")
+    head = told_early(response, Answering(Scrub(["s3cr3t-token"]), True), [("Upgrade", "s3cr3t-token")])
+
+    assert head == b"HTTP/1.1 101 [moat:redact\r\nX: [moat:redact\r\nUpgrade: [moat:redact\r\n\r\n"

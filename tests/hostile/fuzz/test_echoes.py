@@ -94,12 +94,15 @@ async def test_a_credential_in_a_body_comes_back_to_nobody_however_it_is_written
     assert not shows(bytes(peer.data))
 
 
-@pytest.mark.parametrize("place", ["a field", "the reason", "an interim answer", "a trailer", "a name"])
+@pytest.mark.parametrize(
+    "place", ["a field", "the reason", "an interim answer", "the reason of 103", "a trailer", "a name"]
+)
 async def test_a_credential_in_a_head_or_a_trailer_comes_back_to_nobody(stage: Stage, place: str) -> None:
     said = {
         "a field": b"HTTP/1.1 200 OK\r\nX: %b\r\nContent-Length: 0\r\n\r\n",
         "the reason": b"HTTP/1.1 200 %b\r\nContent-Length: 0\r\n\r\n",
         "an interim answer": b"HTTP/1.1 103 Hints\r\nX: %b\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "the reason of 103": b"HTTP/1.1 103 %b\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         "a trailer": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: %b\r\n\r\n",
         "a name": b"HTTP/1.1 200 OK\r\n%b: x\r\nContent-Length: 0\r\n\r\n",
     }[place]
@@ -109,6 +112,21 @@ async def test_a_credential_in_a_head_or_a_trailer_comes_back_to_nobody(stage: S
         peer = await asked(stage)
 
         assert check_client(bytes(peer.data), GET, ended=peer.has_ended)
+        assert not shows(bytes(peer.data))
+
+
+@pytest.mark.parametrize("place", ["the reason of 101", "Upgrade"])
+async def test_a_credential_in_the_head_of_an_upgrade_comes_back_to_nobody(stage: Stage, place: str) -> None:
+    said = {
+        "the reason of 101": b"HTTP/1.1 101 %b\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+        "Upgrade": b"HTTP/1.1 101 Changing\r\nConnection: Upgrade\r\nUpgrade: %b\r\n\r\n",
+    }[place]
+    for write in WRITINGS.values():
+        await stage.begin()
+        stage.answer = saying(said % write(TOKEN).encode())
+        peer = await asked(stage, GET[:-2] + b"Connection: Upgrade\r\nUpgrade: x\r\n\r\n")
+
+        assert peer.data.startswith(b"HTTP/1.1 101 ")
         assert not shows(bytes(peer.data))
 
 

@@ -71,8 +71,8 @@ class Answering:
             headers = self._decoded(head, headers)
         return replace(head, headers=Headers(tuple(headers)), reason=self.scrub.text(head.reason))
 
-    def interim(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the fields of a 1xx head, or trailers, without secrets."""
+    def trailers(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return trailers without secrets."""
         return self.scrub.headers(headers)
 
     def feed(self, data: bytes) -> bytes:
@@ -127,7 +127,7 @@ class _Reader:
         self._inner = inner
         self.is_done = inner.is_done
         self.may_end_here = inner.may_end_here
-        self.trailers = answering.interim(inner.trailers)  # those of an empty body may have come with the head
+        self.trailers = answering.trailers(inner.trailers)  # those of an empty body may have come with the head
 
     @property
     def has_more(self) -> bool:
@@ -142,7 +142,7 @@ class _Reader:
         self.may_end_here = self._inner.may_end_here
         if self._inner.is_done and not self._answering.has_more and not self.is_done:
             self.is_done = True
-            self.trailers = self._answering.interim(self._inner.trailers)
+            self.trailers = self._answering.trailers(self._inner.trailers)
             payload += self._answering.finish()
         return payload
 

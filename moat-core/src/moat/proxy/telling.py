@@ -5,9 +5,12 @@ The client gets a body whose end it can tell from a break, where its HTTP versio
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
+from moat.api.http import Headers, ResponseHead
 from moat.net.route import ProxyRoute
+from moat.proxy.answering import Answering
 from moat.proxy.flow import Passage
 from moat.proxy.http1 import (
     CHUNKED,
@@ -19,6 +22,8 @@ from moat.proxy.http1 import (
     render_request,
     render_response,
 )
+
+_NEVER_TOLD = ("alt-svc",)  # it would send the client to HTTP/3, which has no way out of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,19 @@ def told(response: Response, version: str, *, may_keep: bool) -> Told:
     return Told(_head_down(response, framing, keeps=may_keep and framing is not UNTIL_CLOSE), framing)
 
 
+def told_early(response: Response, answering: Answering | None, more: Iterable[tuple[str, str]] = ()) -> bytes:
+    """Return a 1xx head as the client gets it. more: fields of its connection, which may hold the upstream's words."""
+    head = early(response, answering, more)
+    return render_response(head.status, head.reason, head.headers.items)
+
+
+def early(response: Response, answering: Answering | None, more: Iterable[tuple[str, str]] = ()) -> ResponseHead:
+    """Return a 1xx head, of any version of HTTP, as the client gets it."""
+    fields = (*end_to_end(response.head.headers, response.fields, *_NEVER_TOLD), *more)
+    head = replace(response.head, headers=Headers(fields))
+    return head if answering is None else answering.head(head, has_body=False)
+
+
 def _framing_down(response: Response, version: str) -> Framing:
     if response.framing.kind in ("none", "length"):
         return response.framing
@@ -58,8 +76,7 @@ def _framing_down(response: Response, version: str) -> Framing:
 
 
 def _head_down(response: Response, framing: Framing, *, keeps: bool) -> bytes:
-    # Alt-Svc would send the client to HTTP/3, which has no way out of a run.
-    headers = end_to_end(response.head.headers, response.fields, "alt-svc")
+    headers = end_to_end(response.head.headers, response.fields, *_NEVER_TOLD)
     if framing is CHUNKED:
         headers.append(("Transfer-Encoding", "chunked"))
     if not keeps:

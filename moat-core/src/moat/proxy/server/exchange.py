@@ -21,9 +21,7 @@ from moat.proxy.http1 import (
     Malformed,
     Request,
     Response,
-    end_to_end,
     read_response,
-    render_response,
     take_head,
 )
 from moat.proxy.limits import Limits
@@ -209,8 +207,7 @@ class Exchange:
             if status >= 200 or status == 101:
                 return response
             if self.request.version == "1.1":
-                headers = self._scrubbed(end_to_end(response.head.headers, response.fields))
-                self.client.write(render_response(status, response.head.reason, headers))
+                self.client.write(telling.told_early(response, self.passage.answering))
         raise unreachable(f"{self.passage.authority} sent too many interim answers", "malformed")
 
     async def _response_head(self, lease: Lease) -> str:
@@ -276,17 +273,13 @@ class Exchange:
             sieve = None if self.passage.answering is None else self.passage.answering.sieve(response)
         except Malformed as problem:
             raise unreachable(f"{self.passage.authority}: {problem}", "malformed") from None
-        headers = self._scrubbed(end_to_end(response.head.headers, response.fields))
-        headers += [("Connection", "Upgrade"), ("Upgrade", response.fields.get("upgrade", ("",))[0])]
-        self.client.write(render_response(101, response.head.reason, headers))
+        changed = (("Connection", "Upgrade"), ("Upgrade", response.fields.get("upgrade", ("",))[0]))
+        self.client.write(telling.told_early(response, self.passage.answering, changed))
         self.client.on_gone(None)  # the tunnel sees the end itself, after what was sent before it
         self.is_tunnel = True
         idle_s = self.limits.upgrade_idle_s
         self.trail.forwarded(await join(self.client, lease.stream, self.trail, idle_s=idle_s, sieve=sieve))
         return False
-
-    def _scrubbed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        return headers if self.passage.answering is None else self.passage.answering.interim(headers)
 
     def _leave(self, lease: Lease) -> None:
         if not lease.is_kept:

@@ -26,6 +26,7 @@ from moat.proxy.server.h2_lane import LaneBroken, Near
 from moat.proxy.server.h2_upstream import Upstreams
 from moat.proxy.server.pool import Key
 from moat.proxy.server.stream import StreamBroken
+from moat.proxy.telling import early
 from moat.proxy.whole import WholeTask
 
 _PIECE_BYTES = 65_536  # taken of an answer at once: the rest waits in the upstream's buffer, which is bounded
@@ -196,8 +197,7 @@ class H2Exchange:
                     raise unreachable(f"{authority} changed the protocol unasked", "malformed")
                 if status >= 200:
                     return response
-                headers = end_to_end(response.head.headers, response.fields)
-                self.lane.head(response_fields(status, self._scrubbed(headers)))
+                self.lane.head(response_fields(status, early(response, self.passage.answering).headers.items))
         except Malformed as problem:
             raise unreachable(f"{authority}: {problem}", "malformed") from None
         raise unreachable(f"{authority} sent too many interim answers", "malformed")
@@ -243,6 +243,3 @@ class H2Exchange:
         except LaneBroken as broken:
             raise CutShort(broken.code) from None
         raise CutShort
-
-    def _scrubbed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        return headers if self.passage.answering is None else self.passage.answering.interim(headers)
