@@ -117,6 +117,14 @@ def test_what_cannot_be_read_is_not_delivered_after_a_credential_went_out(status
     assert coding in refused.value.reason
 
 
+def test_a_refusal_quotes_no_coding_that_could_be_the_credential() -> None:
+    with pytest.raises(Refusal) as refused:
+        an_answering().head(a_response(("Content-Encoding", f"gzip, {SECRET.upper()}, {SECRET}")).head)
+
+    assert "s3cr3t" not in refused.value.reason.lower()
+    assert "'gzip, one that is not registered" in refused.value.reason
+
+
 def test_what_cannot_be_read_passes_when_none_went_out() -> None:
     head = a_response(("Content-Encoding", "dcb"), ("Content-Length", "7")).head
 

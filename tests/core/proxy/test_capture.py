@@ -174,3 +174,8 @@ def test_any_other_request_to_the_token_endpoint_is_denied(body: object, kind: s
     assert (refusal.value.status, refusal.value.outcome) == (403, "denied")
     assert "moat grant g" in refusal.value.reason
     assert "s3cr3t" not in refusal.value.reason
+
+
+@pytest.mark.parametrize(("kind", "told"), [("text/html; x=y", "'text/html'"), ("application/s3cr3t+json", "unusual")])
+def test_a_kind_is_told_only_where_it_cannot_be_what_was_sent(kind: str, told: str) -> None:
+    assert told in refused(b"?", kind)

@@ -10,7 +10,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 from moat.api.http import Headers
-from moat.proxy.decode import FREE_BYTES, MAX_PIECE_BYTES, Decoder, decoder_for, named_codings
+from moat.proxy.decode import FREE_BYTES, MAX_PIECE_BYTES, Decoder, decoder_for, named_codings, quotable
 from moat.proxy.http1 import Malformed
 
 
@@ -169,3 +169,9 @@ def test_codings_are_named_in_the_order_they_were_applied() -> None:
 
     assert named_codings(fields) == "gzip, br"
     assert named_codings(Headers()) == ""
+
+
+def test_only_names_that_are_registered_are_quoted_and_few_of_them() -> None:
+    assert quotable("gzip, dcb") == "gzip, dcb"
+    assert quotable("gzip, s3cr3t") == "gzip, one that is not registered"
+    assert quotable(", ".join(["br"] * 9_000)) == "br, br, br, br"

@@ -166,3 +166,16 @@ def test_of_a_token_endpoint_only_error_pages_of_other_kinds_pass() -> None:
     assert task.holding(a_response(page, status=503)) is None
     with pytest.raises(Refusal):
         task.holding(a_response(page))
+
+
+@pytest.mark.parametrize(
+    "field", [("Content-Type", "x/s3cr3t-token"), ("Content-Encoding", "s3cr3t-token")], ids=["kind", "coding"]
+)
+def test_a_refusal_quotes_nothing_that_could_be_the_credential(field: tuple[str, str]) -> None:
+    task = WholeTask(capture=CAPTURE)
+    fields = (field,) if field[0] == "Content-Type" else (JSON, field)
+
+    with pytest.raises(Refusal) as refused:
+        task.holding(a_response(*fields))
+
+    assert "s3cr3t" not in refused.value.reason

@@ -141,6 +141,19 @@ async def test_an_answer_that_cannot_be_searched_for_the_credential_is_not_deliv
     assert not shows(bytes(peer.data))
 
 
+async def test_a_refusal_does_not_repeat_a_credential_that_came_as_a_coding() -> None:
+    token = "s3cr3t-of-the-query"
+    rule = ReplaceToken(Match(API), "placeholder", token, ("query",))
+    said = f"HTTP/1.1 200 OK\r\nContent-Encoding: {token}\r\nContent-Length: 1\r\n\r\n?".encode()
+    async with a_stage(saying(said), rules=(rule,)) as stage:
+        peer = await asked(stage, GET.replace(b"GET /", b"GET /?key=placeholder"))
+        (record,) = stage.guest.records
+
+        assert peer.data.startswith(b"HTTP/1.1 502")
+        assert token.encode() not in peer.data
+        assert token not in record.reason
+
+
 @pytest.mark.parametrize(("chooser", "spent"), [("", "first"), ("X-Choose: 1\r\n", "second")], ids=["first", "chosen"])
 async def test_of_two_credentials_for_one_header_one_leaves_and_is_named(chooser: str, spent: str) -> None:
     rules = (

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from moat.api.http import Headers, RequestHead, ResponseHead
 from moat.proxy.bodies import BodyReader
-from moat.proxy.decode import Decoder, decoder_for, named_codings
+from moat.proxy.decode import Decoder, decoder_for, named_codings, quotable
 from moat.proxy.http1 import NO_BODY, UNTIL_CLOSE, Response
 from moat.proxy.refusal import Refusal
 from moat.proxy.scrub import Scrub, ScrubbedStream, Spent
@@ -158,10 +158,10 @@ class _Reader:
 
 
 def _unreadable(coding: str, status: int) -> Refusal:
-    part = "part of " if status == _PARTIAL else ""
+    came = f"{'part of ' if status == _PARTIAL else ''}{quotable(coding)!r}"
     return Refusal(
         502,
-        f"the answer to a request with a credential came as {part}{coding[:40]!r}, which cannot be searched for it",
+        f"the answer to a request with a credential came as {came}, which cannot be searched for it",
         "failed",
         "coding",
         keeps=True,

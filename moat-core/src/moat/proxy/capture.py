@@ -25,6 +25,8 @@ _TELLING = frozenset(("accesstoken", "refreshtoken", "idtoken"))  # RFC 6749 §5
 _MAX_DEPTH = 64
 _MAX_SECONDS = 10**9  # thirty years
 _FORM = "application/x-www-form-urlencoded"
+_ORDINARY = frozenset(("", "application/json", "application/octet-stream", "application/xml", "text/html", "text/plain",
+                       "text/xml", _FORM))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def caught(rule: CaptureToken, head: ResponseHead, body: bytes) -> Caught:
     kind = kind_of(head.headers)
     found = _read(kind, body)
     if found is None:
-        raise uncaught(rule, f"an answer of the kind {kind[:40]!r} cannot be searched for tokens")
+        raise unsearchable(rule, head.headers)
     tokens = {name: _taken(rule, found, name) for name in rule.tokens if _holder(found, name) is not None}
     if tokens and head.status >= 400:
         raise uncaught(rule, f"tokens came with the status {head.status}")
@@ -82,6 +84,13 @@ def kind_of(headers: Headers) -> str:
 def uncaught(rule: CaptureToken, problem: str) -> Refusal:
     """Return the 502 for an answer whose tokens cannot be kept."""
     return Refusal(502, f"the tokens of the grant {rule.grant} were not passed on: {problem}", "failed", "capture")
+
+
+def unsearchable(rule: CaptureToken, headers: Headers) -> Refusal:
+    """Return the 502 for an answer of another kind, which is quoted only where it cannot be what was sent upstream."""
+    kind = kind_of(headers)
+    of_kind = f"of the kind {kind!r}" if kind in _ORDINARY else "of an unusual kind"
+    return uncaught(rule, f"an answer {of_kind} cannot be searched for tokens")
 
 
 def _is_json(kind: str) -> bool:

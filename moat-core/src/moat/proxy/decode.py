@@ -85,6 +85,12 @@ def named_codings(headers: Headers) -> str:
     return ", ".join(part for part in listed if part not in ("", "identity"))
 
 
+def quotable(codings: str) -> str:
+    """Return codings as a refusal may quote them: an upstream may write whatever it was sent where a name belongs."""
+    names = codings.split(", ")[: MAX_CODINGS + 1]
+    return ", ".join(name if name in _REGISTERED else "one that is not registered" for name in names)
+
+
 class _Stack:
     """Two codings: outer was applied last and is undone first."""
 
@@ -215,6 +221,9 @@ def _one_less(parts_left: int) -> int:
     return parts_left - 1
 
 
+# IANA's registry of content codings.
+_REGISTERED = frozenset(("aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip",
+                         "x-compress", "x-gzip", "zstd"))  # fmt: skip
 _GZIP = 16 + zlib.MAX_WBITS
 _KINDS: dict[str, Callable[[], Engine]] = {
     "gzip": lambda: _Zlib(_GZIP), "x-gzip": lambda: _Zlib(_GZIP), "deflate": _Zlib, "br": _Brotli, "zstd": _Zstd,

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from moat.api.http import RequestHead
 from moat.api.rules import CaptureToken, Instead, RewriteResponse, Rule
 from moat.net.paths import decoded_path
-from moat.proxy.capture import is_readable, kind_of, uncaught
-from moat.proxy.decode import Decoder, decoder_for, named_codings
+from moat.proxy.capture import is_readable, kind_of, uncaught, unsearchable
+from moat.proxy.decode import Decoder, decoder_for, named_codings, quotable
 from moat.proxy.http1 import NO_BODY, Response
 from moat.proxy.inject import matches
 from moat.proxy.refusal import Refusal
@@ -48,8 +48,7 @@ class WholeTask:
         capture = self.capture
         if capture is not None and not is_readable(response.head.headers):
             if response.head.status < 400:
-                kind = kind_of(response.head.headers)
-                raise uncaught(capture, f"an answer of the kind {kind[:40]!r} cannot be searched for tokens")
+                raise unsearchable(capture, response.head.headers)
             capture = None  # an error page
         if not rewrites and capture is None:
             return None
@@ -156,7 +155,7 @@ def _begun(holding: Holding, response: Response) -> Holding | None:
     if response.head.status == _PARTIAL:
         problem = "it is a part of one"
     elif coding and decoder is None:
-        problem = f"its coding {coding[:40]!r} is not known"
+        problem = f"its coding {quotable(coding)!r} is not known"
     elif response.framing.kind == "length" and response.framing.length > holding.limit_bytes:
         problem = f"it is longer than {holding.limit_bytes} bytes"
     else:
