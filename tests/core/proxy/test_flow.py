@@ -171,6 +171,16 @@ def test_a_header_that_overrides_the_method_is_asked_about_too(name: str) -> Non
     assert ask("POST / HTTP/1.1", "Host: api.example.com", f"{name}: DELETE").authority == API
 
 
+def test_so_is_one_that_only_grpc_clients_may_write() -> None:
+    run = LiveRun.of(replace(a_run().context, policy=NetworkPolicy(rules=(parse_rule("deny DELETE api.example.com"),))))
+    request = replace(read_request("POST / HTTP/1.1\r\nHost: api.example.com"), version="2")
+    request = replace(request, fields={**request.fields, "x_http_method_override": ("DELETE",)})
+
+    with pytest.raises(Refusal) as refusal:
+        judge(run, TUNNEL, request, a_trail())
+    assert refusal.value.status == 403
+
+
 def test_a_key_of_the_runs_own_does_not_leave_in_clear_either() -> None:
     rules = (OnlyPlaceholder(Match("api.example.com"), "X-Key", "moat-placeholder"),)
     run = LiveRun.of(replace(a_run().context, rules=rules))

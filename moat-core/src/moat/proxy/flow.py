@@ -29,7 +29,8 @@ from moat.proxy.tools import tool_task
 from moat.proxy.whole import WholeTask, whole_task
 
 Via = Literal["connect", "http", "transparent", "endpoint"]
-_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
+_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override",
+              "x_http_method_override", "x_http_method", "x_method_override")  # fmt: skip # gRPC clients may use `_`
 
 
 @dataclass(frozen=True, slots=True)

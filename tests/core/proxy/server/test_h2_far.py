@@ -69,6 +69,18 @@ async def test_requests_go_out_as_http_1_and_the_connection_is_kept() -> None:
     assert {"x: y", "cookie: a=1; b=2", f"Authorization: {SECRET}"} <= set(head)
 
 
+@pytest.mark.parametrize("name", ["x_http_method_override", "x_api_key", "content_length"])
+async def test_a_name_that_a_cgi_takes_for_another_reaches_no_http_1_upstream(name: str) -> None:
+    async with http1((END, OK)) as server, h2_house(server.port) as guest:
+        client = await h2_client(guest)
+        answer = await client.answered(client.ask("/", ("content-type", "application/grpc"), (name, "5")))
+        await client.answered(client.ask("/", ("content-type", "application/grpc"), ("x-fine", "5")))
+
+    assert (answer[":status"], answer["grpc-status"]) == ("200", "13")
+    assert "HTTP/2 only" in answer["grpc-message"]
+    assert [b"x-fine: 5" in head for head in server.read] == [True]
+
+
 async def test_a_body_of_unknown_length_goes_out_in_chunks_with_its_trailers() -> None:
     async with http1((b"0\r\nx-sum: 3\r\n\r\n", OK)) as server, h2_house(server.port) as guest:
         client = await h2_client(guest)

@@ -25,6 +25,7 @@ from moat.proxy.http1 import (
 from moat.proxy.http2 import CANCEL, HTTP_1_1_REQUIRED, NO_ERROR
 from moat.proxy.http2_heads import read_response as read_h2_response
 from moat.proxy.http2_heads import request_fields
+from moat.proxy.refusal import malformed
 from moat.proxy.server.h2_lane import Lane, LaneBroken
 from moat.proxy.server.h2_link import Link
 from moat.proxy.server.pool import Lease, Pool
@@ -47,7 +48,10 @@ class Far(Protocol):
     buffer: bytearray
 
     def begin(self, request: Request, passage: Passage) -> None:
-        """Send the request's head. Raises StreamBroken, LaneBroken, or Malformed when the connection takes no more."""
+        """Send the request's head.
+
+        Raises StreamBroken, LaneBroken, or Malformed when the connection takes no more; Refusal for what it cannot be.
+        """
         ...
 
     async def send(self, payload: bytes) -> None:
@@ -93,7 +97,9 @@ class OverHttp1:
         self._writer = writer_for(NO_BODY)
 
     def begin(self, request: Request, passage: Passage) -> None:
-        """Send the request's head."""
+        """Send the request's head. Raises Refusal for one that HTTP/1.1 cannot carry as it was meant."""
+        if any("_" in name for name in request.fields):  # gRPC's; what speaks HTTP/1.1 may have a CGI behind it
+            raise malformed("a name with `_` is passed on over HTTP/2 only, and this service speaks HTTP/1.1")
         self._request = request
         self._writer = writer_for(request.framing)
         headers = [("Host", str(passage.authority)), *passage.head.headers.items]
