@@ -5,8 +5,13 @@ from __future__ import annotations
 import base64
 
 import pytest
+from core.proxy.server.h2_peers import HOST, Peer, h2_client, h2_house, h2_server
+from h2 import events
+from moat.api.rules import Match, SetHeader
 
 from hostile.conftest import SECRET, Bench
+from hostile.fuzz.stage import a_stage
+from hostile.fuzz.test_echoes import OK
 from hostile.sandbox import statuses
 from hostile.test_authority import API, get
 
@@ -71,6 +76,39 @@ def test_the_clients_own_header_does_not_leave_in_a_trailer(bench: Bench) -> Non
     bench.free.in_tunnel(API, get("api.github.com", "/", "Transfer-Encoding: chunked") + body)
 
     assert (b"mine" in bench.internet.bytes_seen, b"evil.test" in bench.internet.bytes_seen) == (False, False)
+
+
+KEY = SetHeader(Match("api.example.com"), "X-Api-Key", "s3cr3t-key", "g")
+
+
+@pytest.mark.parametrize("name", [b"x-api-key", b"X-API-KEY", b"x_api_key"])
+async def test_a_key_in_a_trailer_is_kept_in_whichever_header_the_rule_names(name: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: api.example.com\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with a_stage(OK, rules=(KEY,)) as stage:
+        peer = await stage.client("api.example.com")
+        await peer.send(head + b"1\r\nx\r\n0\r\n" + name + b": mine\r\nX-Fine: yes\r\n\r\n")
+        await stage.quiet()
+        left = b"".join(bytes(one.data) for one in stage.seen)
+
+    assert (b"mine" in left, b"X-Fine: yes" in left, left.count(b"s3cr3t-key")) == (False, True, 1)
+
+
+@pytest.mark.parametrize("name", ["x-api-key", "x_api_key"])
+async def test_nor_does_it_leave_in_one_of_http_2(name: str) -> None:
+    def answer(peer: Peer, event: events.Event) -> None:
+        if isinstance(event, events.StreamEnded):
+            peer.send(event.stream_id, (":status", "204"), end=True)
+
+    rule = SetHeader(Match(HOST), "X-Api-Key", "s3cr3t-key", "g")
+    async with h2_server(answer) as server, h2_house(server.port, rules=(rule,)) as guest:
+        client = await h2_client(guest)
+        stream = client.ask("/", method="POST", end=False)
+        client.send(stream, data=b"x")
+        client.send(stream, (name, "mine"), ("x-fine", "yes"), end=True)
+        await client.answered(stream)
+        came = server.peers[0].fields(1)
+
+    assert (came.get(name), came["x-fine"]) == (None if name == "x_api_key" else "s3cr3t-key", "yes")
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import base64
 
 import pytest
 from moat.api.http import Authority, Headers, RequestHead
-from moat.api.rules import Match, OnlyPlaceholder, SetHeader, Surface
-from moat.proxy.own_keys import keep_in_own_keys
+from moat.api.rules import AddHeader, Match, OnlyPlaceholder, RemoveHeader, Rule, SetHeader, Surface
+from moat.proxy.own_keys import keep_in_own_keys, without_keys
 from moat.proxy.refusal import Refusal
 
 HERE = "moat-placeholder"
@@ -78,3 +78,21 @@ def test_other_paths_are_free_and_doubtful_ones_are_not() -> None:
     ask("X-Key", ("X-Key", "theirs"), target="/v2")
     with pytest.raises(Refusal):
         ask("X-Key", ("X-Key", "theirs"), target="/v2/..%2fv1")
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_kept_in"),
+    [
+        (SetHeader(Match("api.example.com", ("GET",), ("/other",)), "X-Key", "s3cr3t"), True),
+        (AddHeader(Match("api.example.com"), "x-key", "s3cr3t"), True),
+        (RemoveHeader(Match("api.example.com"), "X-KEY"), True),
+        (OnlyPlaceholder(Match("api.example.com"), "X-Key", HERE), True),
+        (OnlyPlaceholder(Match("api.example.com"), "X-Key", HERE, "query"), False),
+        (SetHeader(Match("api.example.com"), "X-Other", "s3cr3t"), False),
+    ],
+)
+@pytest.mark.parametrize("name", ["x-key", "X-Key", "X_Key"])
+def test_a_field_that_a_rule_names_is_no_trailer(rule: Rule, is_kept_in: bool, name: str) -> None:
+    left = without_keys([rule], [(name, "mine"), ("X-Sum", "1")])
+
+    assert left == [pair for pair in ((name, "mine"), ("X-Sum", "1")) if pair[0] == "X-Sum" or not is_kept_in]

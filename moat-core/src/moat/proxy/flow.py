@@ -14,13 +14,14 @@ from typing import Literal
 
 from moat.api.endpoints import Upstream, Where
 from moat.api.http import Authority, Headers, RequestHead
+from moat.api.rules import Rule
 from moat.net.authority import AuthorityRefused, from_absolute, from_connect, from_host
 from moat.net.policy import Objection
 from moat.proxy.admit import LiveRun
 from moat.proxy.answering import Answering, plain_wanted
 from moat.proxy.http1 import NO_BODY, Framing, Request, end_to_end
 from moat.proxy.inject import inject
-from moat.proxy.own_keys import keep_in_own_keys
+from moat.proxy.own_keys import keep_in_own_keys, without_keys
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, closed, denied, malformed, misdirected
 from moat.proxy.renderings import secrets_in
@@ -51,7 +52,7 @@ class Passage:
 
     body: what is to be done to the request's body before it leaves; whole, then answering: to the answer. None for
     nothing; an answer that has a whole may be passed on through `server/settle.py` only.
-    upstream: of the endpoint that it is for, if it is for one.
+    upstream: of the endpoint that it is for, if it is for one. rules: those for its authority.
     """
 
     authority: Authority
@@ -61,6 +62,11 @@ class Passage:
     body: BodyTask | None = field(default=None, repr=False)
     upstream: Upstream | None = None
     whole: WholeTask | None = field(default=None, repr=False)
+    rules: tuple[Rule, ...] = field(default=(), repr=False)
+
+    def trailers(self, came: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the trailers of the request as they may leave."""
+        return without_keys(self.rules, came) if came and self.rules else came
 
 
 def judge(run: LiveRun, arrival: Arrival, request: Request, trail: Trail) -> Passage:
@@ -167,7 +173,8 @@ def _with_credentials(run: LiveRun, authority: Authority, target: str, request: 
     if authority.host not in run.scrubbed:
         return Passage(authority, head)
     rules = run.rules_for(authority)
-    keep_in_own_keys(rules if authority.scheme == "https" else run.rules_of_host(authority.host), head)
+    of_host = rules if authority.scheme == "https" else tuple(run.rules_of_host(authority.host))
+    keep_in_own_keys(of_host, head)
     has_body = request.framing not in (NO_BODY, Framing("length", 0))
     injected = inject(rules, head)
     done = substitute(rules, injected.head, has_body=has_body)
@@ -178,9 +185,9 @@ def _with_credentials(run: LiveRun, authority: Authority, target: str, request: 
         body = captured_body(whole.capture, done.head, body, has_body=has_body)
     body = tool_task(rules, head, request, body, has_body=has_body)
     if not run.spent.scrub and whole is None:
-        return Passage(authority, done.head, grants, body=body)
+        return Passage(authority, done.head, grants, body=body, rules=of_host)
     answering = Answering(run.spent.scrub, bool(secrets), run.spent) if run.spent.scrub else None
-    return Passage(authority, plain_wanted(done.head), grants, answering, body, whole=whole)
+    return Passage(authority, plain_wanted(done.head), grants, answering, body, None, whole, of_host)
 
 
 def _read(reader: Callable[[str], Authority], text: str) -> Authority:

@@ -129,7 +129,7 @@ class Exchange:
                         await upstream.drain()
                 elif not reader.is_done:
                     await self._more_body()
-            upstream.write(writer.finish(reader.trailers))
+            upstream.write(writer.finish(self.passage.trailers(reader.trailers)))
             self.is_upload_done = True
         except StreamBroken:
             return  # the upstream stopped reading: its answer may still be on the way

@@ -126,7 +126,7 @@ class H2Exchange:
                 elif not reader.is_done:
                     await self._more_body()
             self.is_upload_done = True
-            far.finish(reader.trailers)
+            far.finish(self.passage.trailers(reader.trailers))
         except (StreamBroken, LaneBroken):
             return  # the upstream stopped reading, and its answer may still be on the way; or the client is gone
         except Refusal as problem:
