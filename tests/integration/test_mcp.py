@@ -74,9 +74,11 @@ async def test_a_server_gets_the_credential_that_the_run_does_not_have(
         ask("/mcp/demo?session=1", "-X", "DELETE"),
         ask("/mcp/demo/below", body=[READ, DELETE]),
         ask("/mcp/nobody", body=READ),
+        ask("/mcp/demo/../../user", "--path-as-is"),
+        ask("/mcp/demo/%2e%2e/user", "--path-as-is"),
     )  # fmt: skip
 
-    assert found == ["200", "200", "200", "404"]
+    assert found == ["200", "200", "200", "404", "400", "400"]
     assert [(each.method, each.path) for each in upstream.seen] == [
         ("POST", "/echo"), ("DELETE", "/echo?session=1"), ("POST", "/echo/below"),
     ]  # fmt: skip

@@ -257,6 +257,21 @@ def test_an_mcp_server_s_final_slash_is_kept_and_never_doubled(path: str, target
     assert judged(target, LiveRun.of(replace(a_run(), endpoints=(server,))), "POST").head.target == wanted
 
 
+@pytest.mark.parametrize(
+    "below",
+    ["/../admin", "/x/../../admin", "/%2e%2e/admin", "/..%2fadmin", "/..%5cadmin", "/..;x/admin", "/%252e%252e/admin",
+     "/..\\admin", "/..", "/%2E%2e?a", "/x%00", "//x"],
+)  # fmt: skip
+def test_nothing_climbs_out_of_the_path_that_a_credential_is_for(below: str) -> None:
+    run = LiveRun.of(replace(a_run(), endpoints=(MCP, KUBE)))
+
+    with pytest.raises(Refusal) as refusal:
+        judged(f"/mcp/linear{below}", run)
+    assert refusal.value.status == 400
+    assert judged(f"/_moat/kube{below}", run).head.target == below
+    assert judged("/mcp/linear/x?a=../..%2f", run).head.target == "/v1/mcp/x?a=../..%2f"
+
+
 @pytest.mark.parametrize("target", ["/mcp/linear2", "/mcp/lin", "/mcp", "/mcp/", "/MCP/linear", "/mcp%2Flinear"])
 def test_another_path_is_no_mcp_server(target: str) -> None:
     run = LiveRun.of(replace(a_run(), endpoints=(MCP,)))

@@ -14,6 +14,7 @@ from moat.api.http import Authority, Headers, RequestHead
 from moat.api.rules import Rule
 from moat.api.runs import RunContext
 from moat.net.authority import AuthorityRefused, from_absolute, from_connect, from_host
+from moat.net.paths import decoded_path
 from moat.proxy.admit import LiveRun
 from moat.proxy.flow import Arrival, Passage, check_open, judge, judge_connect
 from moat.proxy.http1 import Request
@@ -90,6 +91,10 @@ def judge_endpoint(run: LiveRun, asked: Asked, request: Request, trail: Trail) -
         raise Refusal(421, "this endpoint does not forward requests", kind="endpoint")
     authority = upstream_of(endpoint)
     trail.via = "endpoint"
+    if isinstance(endpoint.where, ProxyPath) and not _stays_below(endpoint.how.upstream.path, asked.target):
+        trail.ask(request.method, asked.target, run.spent.unsaid)
+        trail.aim(authority)
+        raise malformed("below this endpoint a path must be one that every server reads alike, without dot segments")
     inner = replace(
         request,
         target=asked.target,
@@ -111,6 +116,12 @@ def judge_stream(run: LiveRun, endpoint: Endpoint, trail: Trail) -> Passage:
         raise denied(found)
     head = RequestHead("", authority, "")
     return Passage(authority, head, _grants(endpoint, ()), upstream=endpoint.how.upstream)
+
+
+def _stays_below(base: str, target: str) -> bool:
+    """Whether every server reads target as below base, which is all that the endpoint's credential is meant for."""
+    below = target.removeprefix(base.removesuffix("/")).partition("?")[0]
+    return not base.strip("/") or decoded_path(below) is not None
 
 
 def run_at(run: LiveRun, endpoint: Endpoint) -> LiveRun:
