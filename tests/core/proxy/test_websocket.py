@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from moat.api.http import Headers, ResponseHead
 from moat.proxy.http1 import NO_BODY, Malformed, Response
 from moat.proxy.scrub import Scrub, mask
-from moat.proxy.websocket import ScrubbedFrames, check_extensions, is_websocket
+from moat.proxy.websocket import MAX_WAITING, ScrubbedFrames, check_extensions, is_websocket
 
 SECRET = "s3cr3t-of-the-socket"
 SCRUB = Scrub([SECRET])
@@ -59,6 +59,21 @@ def test_messages_are_bodies_of_their_own_and_nothing_waits_at_the_end_of_one() 
 
     assert frames.feed(first) == first
     assert frames.feed(second) == second
+
+
+@pytest.mark.parametrize("more", [frame(b"", PING), frame(b"", MORE, final=False)], ids=["pings", "nothing"])
+def test_what_waits_behind_the_beginning_of_a_secret_is_bounded(more: bytes) -> None:
+    frames = ScrubbedFrames(lambda: SCRUB)
+    frames.feed(frame(b"s3c", TEXT, final=False))
+
+    with pytest.raises(Malformed):
+        frames.feed(more * (MAX_WAITING + 1))
+
+
+def test_no_number_of_frames_is_too_many_where_nothing_waits() -> None:
+    sent = frame(b"x", TEXT, final=False) + (frame(b"", MORE, final=False) + frame(b"", PING)) * (MAX_WAITING + 1)
+
+    assert passed(sent) == sent
 
 
 def test_what_begins_like_a_secret_waits_and_leaves_in_order() -> None:

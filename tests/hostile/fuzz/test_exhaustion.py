@@ -95,6 +95,20 @@ async def test_a_flood_from_upstream_is_one_502_and_its_connection_is_over(flood
         await stage.until(lambda: all(one.has_ended for one in stage.seen))
 
 
+async def test_frames_behind_the_beginning_of_a_credential_do_not_wait_in_any_number() -> None:
+    rule = SetHeader(Match(OTHER), "Authorization", "Bearer s3cr3t-of-the-socket")
+    flood = b"\x01\x03s3c" + b"\x89\x00" * 100_000
+    async with a_stage(saying(SWITCHED + flood), rules=(rule,)) as stage:
+        peer = await asked(stage, WEBSOCKET, OTHER)
+        await stage.until(lambda: peer.has_ended)
+        await stage.until(lambda: bool(stage.guest.records))
+        (record,) = stage.guest.records
+
+    assert peer.data.startswith(SWITCHED)
+    assert b"s3c" not in peer.data
+    assert "too many frames" in record.reason
+
+
 @pytest.mark.parametrize("sizes", [(1,) * len(HELLO), (5, 1, 100)], ids=["bytes", "records"])
 async def test_a_hello_in_pieces_is_answered_and_one_without_end_is_not(sizes: tuple[int, ...]) -> None:
     async with a_stage(OK) as stage:

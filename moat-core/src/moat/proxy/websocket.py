@@ -18,6 +18,7 @@ from moat.proxy.scrub import Scrub, ScrubbedStream
 _CONTROL = 0x8
 _KNOWN = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))  # RFC 6455 §5.2
 _MAX_CONTROL_BYTES = 125  # §5.5
+MAX_WAITING = 4_096  # heads and control frames behind a tail, 125 bytes at most each: two pings a minute for half a day
 _LENGTH_BYTES = {126: 2, 127: 8}
 
 
@@ -70,6 +71,8 @@ class ScrubbedFrames:
         self._left = int.from_bytes(head[2:]) if more else short
         if self._is_control and (self._left > _MAX_CONTROL_BYTES or not self._is_final):
             raise Malformed("a control frame is too long or in parts")
+        if len(self._between) >= MAX_WAITING:
+            raise Malformed("too many frames while what may be a credential is not told to its end")
         self._between.append((self._taken, bytes(head)))
         head.clear()
         return self._payload(b"") if not self._left else self._flush(b"")
