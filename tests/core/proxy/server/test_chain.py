@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
+from moat.api.endpoints import Endpoint, Forward, Tcp, Upstream
 from moat.api.http import Authority
 from moat.api.rules import Match, SetHeader
 from moat.net.route import ProxyRoute
@@ -18,6 +20,8 @@ from support.tls_server import TlsServer, tls_server
 from support.upstream import MadeCa, make_test_ca
 from support.worker import RUN, a_run
 
+from core.proxy.server.h2_peers import HOST as NEAR
+from core.proxy.server.h2_peers import h2_client
 from core.proxy.server.house_of import Guest, a_house
 from core.proxy.server.pairs import plain_pair, until
 
@@ -97,6 +101,42 @@ async def test_a_407_of_the_proxy_is_a_502_that_the_client_cannot_answer(ask: ob
     assert b"Proxy-Authenticate" not in answer
     assert "upstream.proxy" in guest.records[0].reason
     assert PASSWORD not in guest.records[0].reason + answer.decode()
+
+
+async def in_http_2(guest: Guest, upstream: Upstream) -> dict[str, str]:
+    """Ask for /x over HTTP/2, at an endpoint; return the fields of the answer."""
+    endpoint = Endpoint(Tcp(NEAR), Forward(upstream))
+    guest.house.put(replace(a_run(), endpoints=(endpoint,)), {})
+    client = await h2_client(guest)
+    return await client.answered(client.ask("/x"))
+
+
+async def test_an_http_2_client_s_request_in_clear_goes_to_the_proxy_as_any_other(ca: MadeCa) -> None:
+    with tls_server(None) as plain, connect_proxy({"plain.example.com": plain.port}) as proxy:
+        async with behind(proxy, ca) as guest:
+            answer = await in_http_2(guest, Upstream("plain.example.com", tls=False))
+
+    assert answer[":status"] == "200"
+    assert proxy.asked == ["GET http://plain.example.com/x HTTP/1.1"]
+    assert EXPECTED.encode() not in plain.data
+
+
+async def test_nor_can_an_http_2_client_answer_the_proxys_407(ca: MadeCa) -> None:
+    with connect_proxy({}, wants="Basic another") as proxy:
+        async with behind(proxy, ca) as guest:
+            answer = await in_http_2(guest, Upstream("plain.example.com", tls=False))
+
+    assert (answer[":status"], answer["x-moat-error"]) == ("502", "proxy")
+    assert "proxy-authenticate" not in answer
+
+
+async def test_http_2_in_clear_is_not_spoken_to_the_proxy(ca: MadeCa) -> None:
+    with connect_proxy({}) as proxy:
+        async with behind(proxy, ca) as guest:
+            answer = await in_http_2(guest, Upstream("plain.example.com", tls=False, alpn=("h2",)))
+
+    assert (answer[":status"], answer["x-moat-error"]) == ("502", "proxy")
+    assert proxy.heads == []
 
 
 async def test_a_host_that_the_proxy_refuses_is_a_502_with_its_status(ca: MadeCa) -> None:

@@ -55,6 +55,16 @@ async def test_bytes_go_to_the_upstream_and_the_connection_is_remembered_as_a_tu
     assert (guest.records[0].request_bytes, guest.records[0].response_bytes) == (12, len(OK))
 
 
+async def test_what_streams_in_clear_is_not_told_to_a_proxy() -> None:
+    async with scripted(OK) as (pin, heads), a_house(having(BYTES), proxy=f"http://{pin}") as guest:
+        client, _, _ = await at(guest, Tcp("bytes.internal", 9, tls=False))
+        client.write(b"anything\r\n\r\n")
+        assert not await client.more()
+
+    assert heads == []
+    assert "upstream.no_proxy" in guest.records[0].reason
+
+
 async def test_a_service_that_cannot_be_reached_ends_the_connection() -> None:
     async with a_house(having(BYTES), resolve={"far.example": "127.0.0.1:1"}) as guest:
         client, _, _ = await at(guest, Tcp("bytes.internal", 9, tls=False))

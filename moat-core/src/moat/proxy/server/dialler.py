@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from moat.api.endpoints import Upstream
 from moat.api.http import Authority
+from moat.proxy.refusal import unreachable
 from moat.proxy.server.stream import Stream
 from moat.proxy.server.tls import TlsStream
 from moat.proxy.server.trust import context_for
@@ -36,7 +37,15 @@ class Dialler:
         self._sessions: OrderedDict[Offer, ssl.SSLSession] = OrderedDict()  # keys and who was verified, no request's
 
     async def dial(self, authority: Authority, upstream: Upstream | None, protocols: Protocols) -> Stream:
-        """Return a stream to authority that was offered protocols. Raises Refusal."""
+        """Return a stream to authority that was offered protocols. Raises Refusal.
+
+        In clear there is no tunnel through a proxy, which reads requests of HTTP/1.1 and nothing else: those are the
+        pool's, and what is sent over this stream would be the proxy's to make sense of.
+        """
+        route = self._settings.proxy_for(authority) if authority.scheme == "http" else None
+        if route is not None:
+            way = f"the proxy {route}, which takes in clear requests of HTTP/1.1 only; see upstream.no_proxy"
+            raise unreachable(f"{authority} is reached through {way}", "proxy")
         session = self._sessions.get((authority, upstream, protocols))
         return await dial(self._settings, authority, session, self._context(upstream, protocols))
 

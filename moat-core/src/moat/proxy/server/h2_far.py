@@ -19,17 +19,18 @@ from moat.proxy.http1 import (
     Request,
     Response,
     read_response,
-    render_request,
     take_head,
 )
 from moat.proxy.http2 import CANCEL, HTTP_1_1_REQUIRED, NO_ERROR
 from moat.proxy.http2_heads import read_response as read_h2_response
 from moat.proxy.http2_heads import request_fields
 from moat.proxy.refusal import malformed
+from moat.proxy.server.chain import wrong_credentials
 from moat.proxy.server.h2_lane import Lane, LaneBroken
 from moat.proxy.server.h2_link import Link
 from moat.proxy.server.pool import Lease, Pool
 from moat.proxy.server.stream import StreamBroken
+from moat.proxy.telling import head_up
 
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))  # RFC 9110 §9.2.2, TRACE aside
 
@@ -102,12 +103,7 @@ class OverHttp1:
             raise malformed("a name with `_` is passed on over HTTP/2 only, and this service speaks HTTP/1.1")
         self._request = request
         self._writer = writer_for(request.framing)
-        headers = [("Host", str(passage.authority)), *passage.head.headers.items]
-        if request.framing.kind == "chunked":
-            headers.append(("Transfer-Encoding", "chunked"))
-        elif request.framing.kind == "length":
-            headers.append(("Content-Length", str(request.framing.length)))
-        self._lease.stream.write(render_request(passage.head.method, passage.head.target, headers))
+        self._lease.stream.write(head_up(passage, request, self._lease.proxy))
 
     async def send(self, payload: bytes) -> None:
         """Send a piece of its body, as the upstream takes it. Raises StreamBroken."""
@@ -119,7 +115,7 @@ class OverHttp1:
         self._lease.stream.write(self._writer.finish(trailers))
 
     async def head(self) -> Response:
-        """Return the next response head. Raises StreamBroken, Malformed, and Unsent."""
+        """Return the next response head. Raises StreamBroken, Malformed, Unsent, and Refusal for a proxy's 407."""
         request = self._asked()
         try:
             while (text := take_head(self.buffer)) is None:
@@ -129,7 +125,10 @@ class OverHttp1:
             if self._lease.is_reused and not self.buffer and _may_repeat(request):
                 raise Unsent from None
             raise
-        return read_response(text, request.method)
+        response = read_response(text, request.method)
+        if response.head.status == 407 and self._lease.proxy is not None:
+            raise wrong_credentials(self._lease.proxy)
+        return response
 
     def reader(self, response: Response) -> BodyReader:
         """Return the reader of the body after a final head."""
