@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 from moat.api.http import Authority, Headers, RequestHead, ResponseHead
-from moat.proxy.answering import Answering, plain_wanted
+from moat.proxy.answering import Answering, plain_wanted, whole_wanted
 from moat.proxy.bodies import reader_for
 from moat.proxy.http1 import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, Malformed, Response
 from moat.proxy.refusal import Refusal
@@ -28,6 +28,20 @@ def test_a_request_asks_for_an_answer_that_can_be_read() -> None:
     head = RequestHead("GET", Authority("https", "a.example", 443), "/", Headers((("accept-encoding", "gzip, br"),)))
 
     assert plain_wanted(head).headers.items == (("Accept-Encoding", "identity"),)
+
+
+def test_and_for_all_of_it_where_a_credential_goes_out() -> None:
+    fields = (("Range", "bytes=0-6"), ("IF-RANGE", '"1"'), ("X", "y"), ("Content-Range", "bytes 0-6/9"))
+    head = RequestHead("GET", Authority("https", "a.example", 443), "/", Headers(fields))
+
+    assert whole_wanted(head).headers.items == fields[2:]
+
+
+@pytest.mark.parametrize(("must_read", "is_told"), [(True, False), (False, True)])
+def test_ranges_are_offered_only_where_they_may_be_asked_for(must_read: bool, is_told: bool) -> None:
+    told = an_answering(must_read=must_read).head(a_response(("accept-ranges", "bytes"), ("X", "y")).head)
+
+    assert ("accept-ranges" in told.headers, "X" in told.headers) == (is_told, True)
 
 
 def test_fields_reason_and_body_lose_the_secret_and_nothing_else() -> None:

@@ -128,7 +128,7 @@ def test_http_1_0_without_host_takes_the_connections_authority() -> None:
 def test_nothing_is_done_to_answers_until_a_credential_went_out_and_then_to_those_of_its_hosts() -> None:
     long = SetHeader(Match("api.example.com", paths=("/with",)), "Authorization", "Bearer s3cr3t-token", "example")
     run = LiveRun.of(RunContext("run_1", "", NetworkPolicy(), (long,), True))
-    lines = ("Host: api.example.com", "Accept-Encoding: br")
+    lines = ("Host: api.example.com", "Accept-Encoding: br", "Range: bytes=0-6")
     other = Arrival("connect", Authority("https", "other.example", 443))
     before = ask("GET /without HTTP/1.1", *lines, run=run)
     spending = ask("GET /with HTTP/1.1", *lines, run=run)
@@ -140,6 +140,7 @@ def test_nothing_is_done_to_answers_until_a_credential_went_out_and_then_to_thos
     assert spending.answering is not None
     assert spending.answering.must_read
     assert spending.head.headers.get("Accept-Encoding") == "identity"
+    assert [each.head.headers.get("Range") for each in (before, spending, after)] == ["bytes=0-6", None, "bytes=0-6"]
     assert after.answering is not None
     assert not after.answering.must_read
     assert elsewhere.answering is None

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from moat.api.rules import Match, ReplaceToken, SetHeader
 from moat.api.runs import NetworkPolicy
 from moat.net.rules import parse_rule
+from moat.proxy.scrub import mask
 from support.fuzz import fuzzed
 from support.strict import Message
 from support.wire import Peer
@@ -113,6 +114,29 @@ async def test_a_credential_in_a_head_or_a_trailer_comes_back_to_nobody(stage: S
 
         assert check_client(bytes(peer.data), GET, ended=peer.has_ended)
         assert not shows(bytes(peer.data))
+
+
+def echoing_parts(name: str, message: Message) -> Iterable[bytes]:
+    """An upstream that repeats what it was sent, and obeys Range."""
+    del name
+    fields = dict(message.fields)
+    body = fields[b"authorization"]
+    if b"range" not in fields:
+        return (b"HTTP/1.1 200 OK\r\nAccept-Ranges: bytes\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body),)
+    first, last = map(int, fields[b"range"].removeprefix(b"bytes=").split(b"-"))
+    part = body[first : last + 1]
+    return (b"HTTP/1.1 206 Some\r\nContent-Length: %d\r\n\r\n%b" % (len(part), part),)
+
+
+async def test_a_credential_is_not_read_in_parts_that_each_are_too_short_to_be_one() -> None:
+    async with a_stage(echoing_parts, rules=(RULE,)) as stage:
+        peers = [
+            await asked(stage, GET[:-2] + b"Range: bytes=%d-%d\r\nIf-Range: x\r\n\r\n" % (at, at + 5))
+            for at in range(0, len(f"Bearer {TOKEN}"), 6)
+        ]
+
+    assert all(peer.data.startswith(b"HTTP/1.1 200 OK\r\nContent-Length: ") for peer in peers)
+    assert all(peer.data.endswith(b"\r\n\r\nBearer " + mask(len(TOKEN))) for peer in peers)
 
 
 @pytest.mark.parametrize("place", ["the reason of 101", "Upgrade"])

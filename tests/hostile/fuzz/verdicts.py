@@ -22,7 +22,7 @@ ONE_HOP = {
     b"proxy-authenticate",
 }
 OURS = {b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te"}
-CHANGED_FOR_THE_API = {b"authorization", b"accept-encoding"}
+CHANGED_FOR_THE_API = {b"authorization", b"accept-encoding", b"range", b"if-range"}
 
 
 def check_upstream(stage: Stage, sent: bytes) -> list[Message]:

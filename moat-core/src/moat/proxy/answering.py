@@ -29,6 +29,14 @@ def plain_wanted(head: RequestHead) -> RequestHead:
     return head.with_headers(plain.with_set("Accept-Encoding", "identity"))
 
 
+def whole_wanted(head: RequestHead) -> RequestHead:
+    """Return head asking for all of an answer: parts of a few bytes would show a credential that none holds.
+
+    A server may ignore Range (RFC 9110 §14.2), so every client that sends it takes the whole.
+    """
+    return head.with_headers(head.headers.without("range", "if-range"))
+
+
 @dataclass(slots=True)
 class Answering:
     """One answer on its way. must_read: a credential went out with the request, so nothing unreadable may come back.
@@ -67,6 +75,8 @@ class Answering:
         When the body is decoded, Content-Length and Content-Encoding are gone, and its end must be told otherwise.
         """
         headers = self.scrub.headers(list(head.headers.items))
+        if self.must_read:  # no range would be asked for: see whole_wanted
+            headers = [pair for pair in headers if pair[0].lower() != "accept-ranges"]
         if has_body:
             headers = self._decoded(head, headers)
         return replace(head, headers=Headers(tuple(headers)), reason=self.scrub.text(head.reason))

@@ -18,7 +18,7 @@ from moat.api.rules import Rule
 from moat.net.authority import AuthorityRefused, from_absolute, from_connect, from_host
 from moat.net.policy import Objection
 from moat.proxy.admit import LiveRun
-from moat.proxy.answering import Answering, plain_wanted
+from moat.proxy.answering import Answering, plain_wanted, whole_wanted
 from moat.proxy.http1 import NO_BODY, Framing, Request, end_to_end
 from moat.proxy.inject import inject
 from moat.proxy.own_keys import keep_in_own_keys, without_keys
@@ -187,7 +187,8 @@ def _with_credentials(run: LiveRun, authority: Authority, target: str, request: 
     if not run.spent.scrub and whole is None:
         return Passage(authority, done.head, grants, body=body, rules=of_host)
     answering = Answering(run.spent.scrub, bool(secrets), run.spent) if run.spent.scrub else None
-    return Passage(authority, plain_wanted(done.head), grants, answering, body, None, whole, of_host)
+    wanted = plain_wanted(whole_wanted(done.head) if secrets else done.head)
+    return Passage(authority, wanted, grants, answering, body, None, whole, of_host)
 
 
 def _read(reader: Callable[[str], Authority], text: str) -> Authority:
