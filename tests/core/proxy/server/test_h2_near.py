@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import AsyncIterator
 
 import pytest
@@ -62,6 +63,19 @@ async def test_requests_are_answered_over_one_connection_and_spend_the_credentia
     carrying = [peer for peer in server.peers if peer.fields(1)]
     assert len(carrying) == 1
     assert {(record.status, record.grants) for record in guest.records} == {(200, ("example",))}
+
+
+async def test_an_answer_is_decoded_for_itself_and_not_as_the_one_before() -> None:
+    def answer(peer: Peer, event: events.Event) -> None:
+        if isinstance(event, events.RequestReceived):
+            coding = [("content-encoding", "gzip")] if event.stream_id == 1 else []
+            body = gzip.compress(b"packed") if coding else b"plain"
+            peer.send(event.stream_id, (":status", "200"), *coding, data=body, end=True)
+
+    async with h2_server(answer) as server, asking(server) as (client, _):
+        answers = [await ask(client, request(), b"0\r\n\r\n") for _ in range(2)]
+
+    assert [(b"packed" in answer, b"plain" in answer) for answer in answers] == [(True, False), (False, True)]
 
 
 async def test_nothing_of_a_request_is_sent_before_the_version_is_settled() -> None:

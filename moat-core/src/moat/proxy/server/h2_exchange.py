@@ -184,7 +184,7 @@ class H2Exchange:
     def _scrubbing(self, response: Response, reader: BodyReader) -> tuple[Response, BodyReader]:
         if self.passage.answering is None:
             return response, reader
-        return self.passage.answering.answer(response, reader)
+        return self.passage.answering.begun().answer(response, reader)
 
     async def _response(self, far: Far) -> Response:
         """Return the final response head, relaying interim ones."""
