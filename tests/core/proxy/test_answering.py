@@ -8,7 +8,7 @@ from moat.proxy.answering import Answering, plain_wanted, whole_wanted
 from moat.proxy.bodies import reader_for
 from moat.proxy.http1 import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, Malformed, Response
 from moat.proxy.refusal import Refusal
-from moat.proxy.scrub import Scrub, mask
+from moat.proxy.scrub import Scrub, Spent, mask
 
 SECRET = "s3cr3t-of-the-answer"
 MASK = mask(len(SECRET)).decode()
@@ -166,3 +166,16 @@ def test_a_head_without_a_body_keeps_its_coding_and_length(status: int) -> None:
 
 def test_early_fields_are_scrubbed() -> None:
     assert an_answering().trailers([("Link", f"<{SECRET}>")]) == [("Link", f"<{MASK}>")]
+
+
+def test_what_the_run_spends_while_an_answer_lasts_is_looked_for_from_then_on() -> None:
+    spent = Spent()
+    spent.add([SECRET])
+    answering = Answering(spent.scrub, True, spent)
+    before = answering.feed(b"event: s3cr3t-renewed;")
+    spent.add(["s3cr3t-renewed"])
+
+    assert before == b"event: s3cr3t-renewed;"
+    assert answering.feed(f"event: s3cr3t-renewed, {SECRET};".encode()) == b"event: %b, %b;" % (mask(14), MASK.encode())
+    assert answering.trailers([("X", "s3cr3t-renewed")]) == [("X", mask(14).decode())]
+    assert answering.begun().scrub is spent.scrub

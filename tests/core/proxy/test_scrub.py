@@ -138,6 +138,36 @@ def test_a_run_that_spends_ever_new_secrets_remembers_the_latest() -> None:
     assert spent.scrub.find(b"s3cr3t-number-0069")
 
 
+def test_no_number_of_renewals_makes_a_run_forget_what_its_rules_still_have() -> None:
+    spent = Spent()
+    spent.expect([SECRET])
+    spent.add([SECRET, "s3cr3t-of-before"])
+    for number in range(70):
+        spent.add([f"s3cr3t-number-{number:04}"])
+
+    assert spent.scrub.find(SECRET.encode())
+    assert not spent.scrub.find(b"s3cr3t-of-before")
+    assert spent.scrub.find(b"s3cr3t-number-0069")
+
+
+def test_where_all_are_still_in_force_the_latest_is_known_all_the_same() -> None:
+    spent = Spent()
+    spent.expect(f"s3cr3t-number-{number:04}" for number in range(70))
+    spent.add([f"s3cr3t-number-{number:04}" for number in range(64)])
+    spent.add(["s3cr3t-of-now"])
+
+    assert spent.scrub.find(b"s3cr3t-of-now")
+
+
+def test_a_stream_looks_for_more_from_the_moment_it_is_told_to() -> None:
+    stream = Scrub([SECRET]).stream()
+    held = stream.feed(SECRET[:5].encode())
+    stream.look_for(Scrub([SECRET, "s3cr3t-of-later"]))
+
+    assert held == b""
+    assert stream.feed(f"{SECRET[5:]} s3cr3t-of-later".encode()) == mask(len(SECRET)) + b" " + mask(15)
+
+
 def test_records_lose_what_was_spent_and_what_may_yet_be() -> None:
     spent = Spent()
     spent.add([SECRET])

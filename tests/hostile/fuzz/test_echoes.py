@@ -21,6 +21,7 @@ from moat.proxy.scrub import mask
 from support.fuzz import fuzzed
 from support.strict import Message
 from support.wire import Peer
+from support.worker import a_run
 
 from hostile.fuzz.stage import API, OTHER, Stage, a_stage
 from hostile.fuzz.traffic import SIZES
@@ -53,6 +54,12 @@ def shows(came: bytes) -> bool:
 def saying(*pieces: bytes) -> Callable[[str, Message], Iterable[bytes]]:
     """Return an upstream that says the same to everybody."""
     return lambda _, __: pieces
+
+
+def silent(name: str, message: Message) -> Iterable[bytes]:
+    """An upstream that does not answer by itself."""
+    del name, message
+    return ()
 
 
 OK = saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -137,6 +144,28 @@ async def test_a_credential_is_not_read_in_parts_that_each_are_too_short_to_be_o
 
     assert all(peer.data.startswith(b"HTTP/1.1 200 OK\r\nContent-Length: ") for peer in peers)
     assert all(peer.data.endswith(b"\r\n\r\nBearer " + mask(len(TOKEN))) for peer in peers)
+
+
+@pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "Content-Length: 20", "Content-Length: 200000"])
+async def test_a_credential_that_is_renewed_while_an_answer_lasts_does_not_come_back_in_it(framing: str) -> None:
+    renewed = b"s3cr3t-of-tomorrow"
+    rule = SetHeader(Match(API), "Authorization", f"Bearer {renewed.decode()}", "example")
+    async with a_stage(OK, rules=(RULE,)) as stage:
+        peer = await asked(stage)  # from now on over a kept connection, and the short way
+        peer.data.clear()
+        stage.answer = silent
+        await peer.send(GET)
+        await stage.quiet()
+        (service,) = stage.seen
+        stage.answer = OK
+        stage.guest.house.put(a_run(rules=(rule,), policy=NetworkPolicy("strict", (API,))), {})
+        await asked(stage)
+        piece = b"12\r\n%b\r\n" % renewed if "chunked" in framing else renewed + b"!!"
+        await service.send(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n%b" % (framing.encode(), piece))
+        await stage.quiet()
+
+    assert mask(len(renewed)) in peer.data
+    assert renewed not in peer.data
 
 
 @pytest.mark.parametrize("place", ["the reason of 101", "Upgrade"])

@@ -12,7 +12,7 @@ import hmac
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from moat.api.endpoints import Tcp
+from moat.api.endpoints import Forward, Tcp
 from moat.api.http import DEFAULT_PORTS, Authority
 from moat.api.rules import AddHeader, ReplaceToken, Rule, SetHeader
 from moat.api.runs import NetworkPolicy, RunContext
@@ -101,7 +101,8 @@ class Admission:
             self._by_digest.pop(known.context.token_sha256, None)
         self._by_digest[context.token_sha256] = context.run_id
         run = self._by_id[context.run_id] = LiveRun.of(context, known.spent if known is not None else None)
-        run.spent.expect(_secrets(context.rules))
+        of_endpoints = (rule for each in context.endpoints if isinstance(each.how, Forward) for rule in each.how.rules)
+        run.spent.expect(_secrets((*context.rules, *of_endpoints)))
 
     def drop(self, run_id: str) -> None:
         """Forget a run; unknown ones are fine."""

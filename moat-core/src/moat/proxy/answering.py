@@ -41,7 +41,7 @@ def whole_wanted(head: RequestHead) -> RequestHead:
 class Answering:
     """One answer on its way. must_read: a credential went out with the request, so nothing unreadable may come back.
 
-    spent: of the run, which may send more while an upgraded connection lasts.
+    spent: of the run, which may send more while the answer lasts: that is looked for from then on (`latest`).
     """
 
     scrub: Scrub
@@ -52,7 +52,16 @@ class Answering:
 
     def begun(self) -> Answering:
         """Return one for the next answer; a passage serves requests that come again (`repeats`)."""
-        return Answering(self.scrub, self.must_read, self.spent)
+        return Answering(self.latest, self.must_read, self.spent)
+
+    @property
+    def latest(self) -> Scrub:
+        """What to look for now."""
+        if self.spent is not None and self.spent.scrub is not self.scrub:
+            self.scrub = self.spent.scrub
+            if self._stream is not None:
+                self._stream.look_for(self.scrub)
+        return self.scrub
 
     def sieve(self, response: Response) -> ScrubbedFrames | None:
         """Return what an upgraded connection's bytes go through, None for another protocol than websockets.
@@ -62,7 +71,7 @@ class Answering:
         if not is_websocket(response):
             return None
         check_extensions(response)
-        return ScrubbedFrames(lambda: self.scrub if self.spent is None else self.spent.scrub)
+        return ScrubbedFrames(lambda: self.latest)
 
     @property
     def has_more(self) -> bool:
@@ -74,23 +83,25 @@ class Answering:
 
         When the body is decoded, Content-Length and Content-Encoding are gone, and its end must be told otherwise.
         """
-        headers = self.scrub.headers(list(head.headers.items))
+        scrub = self.latest
+        headers = scrub.headers(list(head.headers.items))
         if self.must_read:  # no range would be asked for: see whole_wanted
             headers = [pair for pair in headers if pair[0].lower() != "accept-ranges"]
         if has_body:
             headers = self._decoded(head, headers)
-        return replace(head, headers=Headers(tuple(headers)), reason=self.scrub.text(head.reason))
+        return replace(head, headers=Headers(tuple(headers)), reason=scrub.text(head.reason))
 
     def trailers(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return trailers without secrets."""
-        return self.scrub.headers(headers)
+        return self.latest.headers(headers)
 
     def feed(self, data: bytes) -> bytes:
         """Return what may leave now. Raises Malformed when a coding is broken."""
         if self._decoder is not None:
             data = self._decoder.feed(data)
+        scrub = self.latest
         if self._stream is None:
-            self._stream = self.scrub.stream()
+            self._stream = scrub.stream()
         return self._stream.feed(data) if data else b""
 
     def finish(self) -> bytes:

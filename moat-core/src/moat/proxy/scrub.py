@@ -8,7 +8,7 @@ ever changes. Sans-IO. A stream is never delayed, but for a tail that may be the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from moat.proxy.renderings import Needle, needles
@@ -101,6 +101,10 @@ class ScrubbedStream:
         self._raw, self._clean, self._covered = raw[cut:], clean[cut:], max(0, self._covered - cut)
         return clean[:cut]
 
+    def look_for(self, scrub: Scrub) -> None:
+        """Look for other secrets from now on: the run has spent more. What has left has left."""
+        self._scrub = scrub
+
     def finish(self) -> bytes:
         """Return what was held back: the body is over, so it was no secret."""
         rest, self._raw, self._clean, self._covered = self._clean, b"", b"", 0
@@ -137,8 +141,13 @@ class Spent:
         self._known = None
         self._secrets |= dict.fromkeys(new)
         while len(self._secrets) > _MAX_REMEMBERED:
-            del self._secrets[next(iter(self._secrets))]
+            del self._secrets[self._least_needed(new)]
         self.scrub = Scrub(self._secrets)
+
+    def _least_needed(self, new: Sequence[str]) -> str:
+        """Return the oldest secret that no rule has any more: who renews a grant again and again hides no other one."""
+        needed = {*self._expected, *new}
+        return next((each for each in self._secrets if each not in needed), next(iter(self._secrets)))
 
 
 def mask(length: int) -> bytes:

@@ -237,7 +237,7 @@ class Relay:
             return None  # the rest is on its way
         body = data[len(answer.raw) :]
         if answering := way.passage.answering:
-            body = answering.scrub.whole(body)
+            body = answering.latest.whole(body)
         stream.sink = self._lease = None
         stream.buffer.clear()
         self._client.write(answer.head + body)
