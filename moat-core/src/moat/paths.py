@@ -20,6 +20,7 @@ from pathlib import Path
 
 from moat.api.errors import UsageError
 
+UNWRITABLE = (OSError, UsageError)  # of write_private: a disk that says no, a folder that others may change
 MAX_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes (unix(7)); a margin for the terminator and a suffix
 
 
@@ -110,7 +111,10 @@ def set_aside(path: Path) -> Path:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file with mode 0600 in one step: readers see the old or the new contents, a crash loses neither."""
+    """Write a file with mode 0600 in one step: readers see the old or the new contents, a crash loses neither.
+
+    Raises OSError, and UsageError as private_folder does: whoever must go on catches UNWRITABLE.
+    """
     private_folder(path.parent)
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -4,7 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from moat.api.errors import GrantMissing, UsageError
+from moat.api.errors import DaemonError, GrantMissing, UsageError
 from moat.config.settings import Settings
 from moat.daemon import compose
 from moat.daemon.compose import Leaving
@@ -94,3 +94,16 @@ async def test_what_a_daemon_takes_down_as_it_leaves_is_not_put_back(way: str) -
         await asyncio.wait([looking])  # and nobody had to ask again
         idling.cancel()
     assert looking.cancelled()
+
+
+def test_a_folder_that_others_may_write_refuses_runs_and_ends_no_daemon(daemon_home: Home) -> None:
+    client = ensure_running(daemon_home)
+    pid = client.health().pid
+    daemon_home.daemon.chmod(0o770)
+    with pytest.raises(DaemonError, match="written by others"):
+        client.register(RegisterRequest(RUN_ID, needs_door=False))
+
+    daemon_home.daemon.chmod(0o700)
+
+    assert client.register(RegisterRequest(OTHER_ID, needs_door=False)).run_id == OTHER_ID
+    assert client.health().pid == pid

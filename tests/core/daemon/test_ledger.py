@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from moat.api.errors import DaemonError
+from moat.api.errors import DaemonError, UsageError
 from moat.daemon import ledger as module
 from moat.daemon.ledger import Ledger
 
@@ -94,6 +94,26 @@ async def test_a_full_disk_is_told_to_who_waits_and_written_when_there_is_room_a
             while not ledger.is_settled:  # noqa: ASYNC110 # its own retry
                 await asyncio.sleep(0.01)
         assert disk.held == b"7"
+
+
+async def test_a_folder_that_others_may_write_is_like_a_full_disk() -> None:
+    refused = ["it can be written by others"]
+
+    def write(data: bytes) -> None:
+        del data
+        if refused:
+            raise UsageError(refused.pop())
+
+    async with asyncio.TaskGroup() as group:
+        ledger = Ledger(lambda: b"7", write)
+        keeping = group.create_task(ledger.keep())
+        ledger.changed()
+        with pytest.raises(DaemonError, match="written by others"):
+            await ledger.settled()
+
+        await ledger.settled()  # asked again
+        assert not keeping.done()
+        await ledger.close()
 
 
 async def test_a_disk_that_stays_full_does_not_keep_the_end_from_coming() -> None:

@@ -7,7 +7,7 @@ import pytest
 from moat.api.runs import ExchangeRecord
 from moat.daemon.records import Records
 from moat.daemon.registry import Entry, Registry
-from moat.paths import Home
+from moat.paths import Home, private_folder
 from moat.proxy.messages import Exchanges
 from moat.proxy.record import line_of
 from moat.trace.network import read_exchanges
@@ -78,6 +78,19 @@ def test_names_that_cannot_be_written_are_logged(home: Home, caplog: pytest.LogC
     records.flush()
 
     assert "names could not be written" in caplog.text
+
+
+def test_a_folder_that_others_may_write_loses_names_and_exchanges_and_nothing_else(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    records, _, _ = some(home)
+    private_folder(home.run(RUN_ID)).chmod(0o770)
+    records.exchanges(a_report())
+    records.named(RUN_ID, "b.example.com", "127.107.0.2")
+
+    records.flush()
+
+    assert {"names could not be written", "exchanges could not be written"} <= set(caplog.messages)
 
 
 def test_an_answer_of_401_is_told_whether_anybody_watches_or_not(home: Home) -> None:

@@ -162,3 +162,12 @@ async def test_a_command_starts_only_when_its_namespace_is_written_down(home: Ho
 
             (entry,) = load(home, boot_id())
             assert entry.place.cookie != 0
+
+
+async def test_a_folder_that_others_may_write_keeps_no_run_from_ending(home: Home) -> None:
+    async with a_house(home) as house:
+        made = await registered(house)
+        home.run(RUN_ID).chmod(0o770)
+
+        assert (await house.runs.end(made.auth_token, 0)).state == "stopped"
+        home.run(RUN_ID).chmod(0o700)

@@ -127,3 +127,14 @@ def test_what_is_written_is_what_is_documented(file: Path) -> None:
         "version": 1,
         "routes": {"calm-otter": {"run_id": ONE, "endpoints": {"web": 3000}}},
     }
+
+
+def test_a_folder_that_others_may_write_costs_only_the_memory_of_it(file: Path) -> None:
+    table = Table(file)
+    file.parent.mkdir(mode=0o700)
+    file.parent.chmod(0o770)
+
+    table.put(Route("calm-otter", ONE, {"web": 3000}))
+
+    assert table.get("calm-otter") is not None
+    assert not file.exists()

@@ -52,7 +52,7 @@ from moat.daemon.upstream import Installation
 from moat.daemon.watch import REAP_TIMEOUT_S
 from moat.daemon.worker import COMMAND, Worker
 from moat.log import Redactor
-from moat.paths import Home, write_private
+from moat.paths import UNWRITABLE, Home, write_private
 from moat.plugins.manager import Plugins
 from moat.proxy.ca import load_or_make
 from moat.proxy.messages import Configure
@@ -291,5 +291,5 @@ def _write_card(home: Home, identity: Identity) -> None:
     card = Card(pid, start_time(pid) or 0, moat.__version__, identity.proxy_port, started_at, boot_id())
     try:
         write_card(home, card)
-    except OSError as failure:  # a full disk; tried again every second
+    except UNWRITABLE as failure:  # a full disk; tried again every second
         log.warning("the daemon's card could not be written", extra={"problem": str(failure)})

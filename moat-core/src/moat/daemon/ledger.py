@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 
 from moat.api.errors import DaemonError
+from moat.paths import UNWRITABLE
 
 DEBOUNCE_S = 0.2
 RETRY_S = 2.0  # a disk that is full may have room again
@@ -85,7 +86,7 @@ class Ledger:
         try:
             if data != self._last:
                 await asyncio.to_thread(self._write, data)
-        except OSError as failure:
+        except UNWRITABLE as failure:
             log.error("live runs could not be written down", extra={"problem": str(failure)})
             self._last = None
             self._tell(version, DaemonError(f"runs cannot be written down: {failure}", hint="run: moat doctor"))

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from moat.api.runs import ExchangeRecord
 from moat.daemon.registry import Registry
+from moat.paths import UNWRITABLE
 from moat.proxy.messages import Exchanges
 from moat.proxy.record import record_of
 from moat.trace.network import FLUSH_EVERY_S, NetworkLog
@@ -83,5 +84,5 @@ class Records:
             return
         try:
             self._store.write_names(run_id, names)
-        except OSError as failure:
+        except UNWRITABLE as failure:
             log.warning("names could not be written", extra={"run_id": run_id, "problem": str(failure)})

@@ -22,6 +22,7 @@ from moat.daemon.liveness import process_end
 from moat.daemon.parts import Parts
 from moat.daemon.registration import now
 from moat.daemon.registry import Entry
+from moat.paths import UNWRITABLE
 
 GRACE_S = 60.0  # between register and the sandbox's first sign: a container engine may be slow, a dead CLI never comes
 LINGER_S = 2.0  # a CLI that lives tells within this time that its run is over, and cleans up itself
@@ -83,7 +84,7 @@ class Watches:
         """Write a run's record down, if the disk lets us."""
         try:
             self._parts.store.write(info)
-        except OSError as failure:  # a full disk must neither end a run nor keep one from ending
+        except UNWRITABLE as failure:  # a full disk must neither end a run nor keep one from ending
             log.warning("a run's record could not be written", extra={"run_id": info.run_id, "problem": str(failure)})
 
     async def finish(self, run_id: str, state: Literal["stopped", "lost"], exit_code: int | None) -> RunInfo:

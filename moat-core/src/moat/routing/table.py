@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moat.api.errors import PlanConflict, UsageError
-from moat.paths import set_aside, write_private
+from moat.paths import UNWRITABLE, set_aside, write_private
 from moat.routing.names import checked_label
 
 VERSION = 1
@@ -87,7 +87,7 @@ class Table:
         routes = {route.agent: {"run_id": route.run_id, "endpoints": dict(route.endpoints)} for route in self}
         try:
             write_private(self._file, json.dumps({"version": VERSION, "routes": routes}).encode())
-        except OSError as failure:
+        except UNWRITABLE as failure:
             log.warning("routes could not be written down", extra={"problem": str(failure)})
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moat.api.runs import ExchangeRecord
-from moat.paths import private_folder
+from moat.paths import UNWRITABLE, private_folder
 from moat.trace.values import decode, parsed
 
 FLUSH_EVERY_S = 1.0  # what a crash of the daemon may lose
@@ -56,7 +56,7 @@ class NetworkLog:
             return
         try:
             is_full = _append(bytes(lines), file, self._limit)
-        except OSError as failure:
+        except UNWRITABLE as failure:
             log.warning("exchanges could not be written", extra={"path": str(file), "problem": str(failure)})
             return
         if is_full:
