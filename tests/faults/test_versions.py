@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import moat
 import pytest
 from moat.api.errors import DaemonError
 from moat.daemon import client as client_module
-from moat.daemon import lifecycle
+from moat.daemon import lifecycle, state
 from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import ensure_running, restart
 from moat.daemon.protocol import RegisterRequest
 from moat.ids import new_run_id
 from moat.paths import Home
-from support.living import a_sealed_run, served
+from support.living import a_sealed_run, killed, served
 
 from faults.counts import Counts
 
@@ -24,11 +26,26 @@ pytestmark = [pytest.mark.bubblewrap, pytest.mark.timeout(600)]
 
 START = "import sys, moat; moat.__version__ = {version!r}; from moat.daemon.main import main; sys.exit(main())"
 
+DREAMING = """import sys, moat; moat.__version__ = {version!r}
+from moat.daemon import runs, state
+runs.needed_capabilities = lambda request: ("dreams",)
+state.CAPABILITIES += ("dreams",)
+state.VERSION = {format}
+from moat.daemon.main import main; sys.exit(main())
+"""
+
 
 def be(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Act as a CLI of this version from now on, which starts daemons of its own version."""
     monkeypatch.setattr(moat, "__version__", version)
     monkeypatch.setattr(lifecycle, "COMMAND", (sys.executable, "-P", "-c", START.format(version=version)))
+
+
+def be_dreaming(version: str, monkeypatch: pytest.MonkeyPatch, format_version: int = state.VERSION) -> None:
+    """Act as a CLI of this version, whose daemons are capable of more than ours."""
+    be(version, monkeypatch)
+    code = DREAMING.format(version=version, format=format_version)
+    monkeypatch.setattr(lifecycle, "COMMAND", (sys.executable, "-P", "-c", code))
 
 
 async def test_a_newer_command_takes_over_with_every_run_and_an_older_one_never_does(
@@ -50,6 +67,55 @@ async def test_a_newer_command_takes_over_with_every_run_and_an_older_one_never_
             assert counts.daemons() == [new.pid]
             assert [run.run_id for run in client.runs()] == [sealed.made.run_id]
         assert client.end(sealed.made.auth_token, 0).state == "stopped"  # the same token
+
+
+async def test_what_a_newer_daemon_made_is_closed_under_an_older_one_and_comes_back_with_a_newer_one(
+    home: Home, tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_dreaming("1.1", monkeypatch)
+    client = ensure_running(home)
+    async with a_sealed_run(home, client, tmp_path) as sealed:
+        await served(sealed)
+        before = _kept(home)
+        for _ in range(times):
+            killed(client.health().pid)
+            be("1.0", monkeypatch)
+            older = ensure_running(home)
+            assert [run.run_id for run in older.runs()] == [sealed.made.run_id]
+            assert [await sealed.request() for _ in range(3)][-1] in ("503", "000")
+            assert _kept(home) == before
+
+            be_dreaming("1.1", monkeypatch)
+            assert ensure_running(home).health().version == "1.1"
+            await served(sealed)
+        assert client.end(sealed.made.auth_token, 0).state == "stopped"
+
+
+async def test_an_older_daemon_does_not_start_beside_a_file_that_it_cannot_read_and_nothing_is_lost(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_dreaming("1.1", monkeypatch, state.VERSION + 1)
+    client = ensure_running(home)
+    async with a_sealed_run(home, client, tmp_path) as sealed:
+        await served(sealed)
+        killed(client.health().pid)
+        before = state.state_file(home).read_bytes()
+        be("1.0", monkeypatch)
+        with pytest.raises(DaemonError, match=r"written down by moat 1\.1"):
+            ensure_running(home)
+        assert state.state_file(home).read_bytes() == before
+
+        be_dreaming("1.1", monkeypatch, state.VERSION + 1)
+        ensure_running(home)
+        await served(sealed)
+
+
+def _kept(home: Home) -> list[dict[str, Any]]:
+    """Return what is written down of live runs, but for their counters."""
+    runs: list[dict[str, Any]] = json.loads(state.state_file(home).read_bytes())["runs"]
+    for run in runs:
+        del run["info"]["requests"], run["info"]["denied"]
+    return runs
 
 
 def test_commands_of_two_versions_at_once_end_with_one_daemon_of_the_newer_one(

@@ -17,7 +17,7 @@ from moat.daemon.grants import Grants, Resolved
 from moat.daemon.process import boot_id, start_time
 from moat.daemon.protocol import RegisterResponse
 from moat.daemon.registry import Entry
-from moat.daemon.state import load
+from moat.daemon.state import load, parse, render, state_file
 from moat.log import Redactor
 from moat.paths import Home
 
@@ -291,6 +291,25 @@ async def test_a_run_whose_command_line_is_gone_is_not_waited_for(home: Home) ->
         assert successor.state() == "lost"
     async with a_successor(home, [entry]) as successor:
         assert successor.runs.list() != []
+
+
+async def test_a_run_that_needs_a_newer_daemon_stays_closed_until_it_is_registered_again(home: Home) -> None:
+    made, (entry,) = await a_dead_house(home)
+    content = json.loads(render([replace(entry, needs=("dreams",))], boot_id()))
+    (foreign,), _ = parse(json.dumps(content).encode(), boot_id())
+
+    async with a_successor(home, [foreign]) as house:
+        found = await context(house)
+        assert not house.runs.restore.waiting
+        assert (found["is_open"], found["rules"]) == (False, [])
+        assert "dreams" in found["why_closed"]
+        await house.parts.ledger.settled()
+        assert json.loads(state_file(home).read_bytes())["runs"] == content["runs"]
+
+        await registered(house, grants=("apple",), auth_token=made.auth_token)
+
+        assert (await context(house))["is_open"]
+        assert json.loads(state_file(home).read_bytes())["runs"][0]["needs"] == []
 
 
 async def _is_open(house: House) -> bool:

@@ -175,3 +175,19 @@ async def test_a_run_without_door_or_process_is_over_with_its_launcher(home: Hom
         await launcher.wait()
 
         await asyncio.to_thread(eventually, "the run is over", lambda: house.state() == "lost")
+
+
+async def test_what_a_daemon_must_be_capable_of_is_kept_of_the_latest_registration(home: Home) -> None:
+    async with a_house(home) as house:
+        made = await registered(house, network_rules=("allow GET api.example.com",))
+        assert _needs(house) == ("network-rules",)
+
+        await registered(house, auth_token=made.auth_token)
+
+        assert _needs(house) == ()
+
+
+def _needs(house: House) -> tuple[str, ...]:
+    entry = house.parts.registry.get(RUN_ID)
+    assert entry is not None
+    return entry.needs

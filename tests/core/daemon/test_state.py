@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moat.api.errors import DaemonError
 from moat.api.rules import Match, SetHeader
 from moat.api.runs import NetworkPolicy
 from moat.daemon.extras import Extras, GivenCredential
@@ -74,7 +75,7 @@ def test_a_run_that_is_not_understood_is_left_out_and_told_and_the_others_come_b
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "7", "{}", '{"version": 3, "runs": []}', '{"version": 2, "runs": 7}', "\x00\xff", '["x"]', "[[]]"]
+    "text", ["", "{", "7", "{}", '{"version": 0, "runs": []}', '{"version": 2, "runs": 7}', "\x00\xff", '["x"]', "[[]]"]
 )
 def test_a_file_that_cannot_be_read_is_set_aside_and_never_a_brick(
     home: Home, text: str, caplog: pytest.LogCaptureFixture
@@ -86,6 +87,40 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_never_a_brick(
 
     assert file.with_name("runs.json.broken").read_text() == text
     assert "set aside" in caplog.text
+
+
+def test_a_file_of_a_later_version_stops_the_start_and_stays_as_it_is(home: Home) -> None:
+    file = private_folder(home.daemon) / "runs.json"
+    content = {"version": 3, "moat": "9.1", "boot_id": BOOT, "runs": {"by": "id"}}
+    file.write_text(json.dumps(content))
+
+    with pytest.raises(DaemonError, match=r"moat 9\.1 \(format 3\)"):
+        load(home, BOOT)
+
+    assert [each.name for each in home.daemon.iterdir()] == ["runs.json"]
+    assert json.loads(file.read_text()) == content
+    assert load(home, "the next boot") == []
+
+
+def test_a_run_that_needs_what_this_daemon_cannot_is_closed_and_handed_on_as_it_is() -> None:
+    content = json.loads(render([an_entry(), an_entry(OTHER_ID)], BOOT))
+    new = content["runs"][0] | {"needs": ["profiles", "dreams"], "rules": ["dream of api.example.com"], "dreams": [1]}
+    new["info"]["policy"] = "dreamy"
+    content["runs"][0] = new
+
+    found, problems = parse(json.dumps(content).encode(), BOOT)
+
+    assert problems == []
+    assert [entry.run_id for entry in found] == [RUN_ID, OTHER_ID]
+    assert "dreams" in found[0].context.why_closed
+    assert (found[0].context.policy, found[0].context.is_open) == (NetworkPolicy("strict"), False)
+    assert json.loads(render(found, BOOT))["runs"] == content["runs"]
+
+
+def test_what_a_run_needs_is_kept_with_it() -> None:
+    (back,), _ = parse(render([an_entry(needs=("profiles", "network-rules"))], BOOT), BOOT)
+
+    assert (back.needs, back.unread) == (("profiles", "network-rules"), "")
 
 
 def test_without_a_file_there_are_no_runs(home: Home) -> None:

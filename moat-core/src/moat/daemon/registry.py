@@ -40,12 +40,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One live run: what the proxy sees, what is written down, where its requests come from, what came with it."""
+    """One live run: what the proxy sees, what is written down, where its requests come from, what came with it.
+
+    needs: capabilities without which a daemon would serve it otherwise than it was asked for. unread: as JSON, a run
+    that this daemon lacks one for, and hands on as it is.
+    """
 
     context: RunContext = field(repr=False)
     info: RunInfo
     place: Place = field(default_factory=Place)
     extras: Extras = field(default_factory=Extras, repr=False)
+    needs: tuple[str, ...] = ()
+    unread: str = field(default="", repr=False)
 
     @property
     def run_id(self) -> str:

@@ -51,7 +51,8 @@ class Restore:
         for entry in entries:
             self._parts.registry.publish(entry)
             self._parts.worker.put(entry.context, self._parts.store.read_names(entry.run_id))
-            self._waiting[entry.run_id] = None
+            if not entry.unread:  # closed for as long as this daemon lives, otherwise
+                self._waiting[entry.run_id] = None
             log.info("run restored", extra={"run_id": entry.run_id, "state": entry.info.state})
             if not self._placed(entry):
                 self._group.create_task(self._place(entry), name=f"place {entry.run_id}")

@@ -27,6 +27,7 @@ from moat.daemon.protocol import (
     SetupRequest,
     SetupResponse,
     extras_of,
+    needed_capabilities,
 )
 from moat.daemon.pulse import Rounds
 from moat.daemon.registration import (
@@ -142,7 +143,7 @@ class Runs:
 
     async def _renew(self, entry: Entry, request: RegisterRequest, resolved: Resolved) -> RegisterResponse:
         policy = spec_of(request).policy
-        entry = replace(entry, extras=extras_of(request))
+        entry = replace(entry, extras=extras_of(request), needs=needed_capabilities(request), unread="")
         self.restore.done(entry.run_id)
         is_open = self._doors.is_open(entry.run_id) or not entry.place.needs_door
         context = replace(served(entry.context, resolved, is_open=is_open), policy=policy)
@@ -175,7 +176,7 @@ class Runs:
         token, policy, run_id = token_of(request), spec_of(request).policy, request.run_id
         place = replace(_launched_by(request), needs_door=request.needs_door)
         context = context_of(request, policy, resolved, token)
-        entry = Entry(context, info_of(request, policy), place, extras_of(request))
+        entry = Entry(context, info_of(request, policy), place, extras_of(request), needed_capabilities(request))
         places = places_for(resolved)
         door = await self._made(entry)
         self._watches.start(run_id, door)
