@@ -235,3 +235,14 @@ def test_a_stale_socket_is_replaced_and_a_long_path_is_no_obstacle(tmp_path: Pat
         with bind(path) as sock:
             sock.listen()
             assert sock.family == socket.AF_UNIX
+
+
+def test_a_folder_in_the_socket_s_place_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "daemon" / "daemon.sock"
+    (path / "inside").mkdir(parents=True, mode=0o700)
+    path.parent.chmod(0o700)
+
+    bind(path).close()
+
+    assert path.is_socket()
+    assert (path.with_name("daemon.sock.broken") / "inside").is_dir()

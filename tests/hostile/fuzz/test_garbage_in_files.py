@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from core.daemon.making import an_info
+from core.daemon.making import OTHER_ID, a_context, an_info
 from hypothesis import example, given
 from hypothesis import strategies as st
 from moat.api import Credential
-from moat.api.errors import MoatError, RunNotFound, StoreError, UsageError
-from moat.api.runs import ExchangeRecord
+from moat.api.errors import DaemonError, MoatError, RunNotFound, StoreError, UsageError
+from moat.api.runs import ExchangeRecord, NetworkPolicy
 from moat.config.settings import load_settings
+from moat.daemon.extras import AwsConfig, Extras, McpServer
+from moat.daemon.listening import listening
+from moat.daemon.process import Card, living, read_card
+from moat.daemon.registry import Entry, Place, Registry
+from moat.daemon.restore import is_over, spec_again
+from moat.daemon.state import load, parse, render
 from moat.daemon.upstream import Installation
-from moat.paths import Home
+from moat.net.rules import parse_rule
+from moat.paths import Home, private_folder
 from moat.proxy.server.upstream import DialSettings
+from moat.routing.table import Table, check
+from moat.runtimes.door import hash_nonce
 from moat.store.credentials import CredentialStore
 from moat.trace.network import read_exchanges
 from moat.trace.store import RunStore
@@ -31,6 +41,7 @@ T = TypeVar("T")
 RUN_ID = "run_00000000000a"
 RUN = asdict(an_info())
 SECRET = "ghp_s3cr3t"
+BOOT = "this-boot"
 CONFIG = b"""image: debian:bookworm-slim
 runtime: bubblewrap
 network:
@@ -163,3 +174,76 @@ def test_a_credential_file_that_was_changed_is_refused_and_never_yields_another_
     assert found is None or found.secret == SECRET
     (info,) = store.describe_all()
     assert info.name == "github"
+
+
+CARD = asdict(Card(7, 8, "1.0", 19080, "2026-01-01T00:00:00+00:00", BOOT))
+LIVE = Entry(
+    a_context(policy=NetworkPolicy("strict", ("*.example.com",), (parse_rule("allow GET api.example.com/**"),))),
+    an_info(policy="strict", grants=("apple",)),
+    Place(nonce_sha256="ab" * 32, cookie=77, listen_on="127.0.0.9", port=9000, launcher="7", began=8),
+    Extras(mcp_servers=(McpServer("docs", "https://mcp.example.com"),), aws_config=AwsConfig("arn:aws:iam::1:role/r")),
+    ("profiles",),
+)
+LIVE_RUNS = json.loads(render([LIVE, replace(LIVE, context=a_context(OTHER_ID, "u"), info=an_info(OTHER_ID))], BOOT))
+ROUTES = {"version": 1, "routes": {"calm-otter": {"run_id": RUN_ID, "endpoints": {"web": 3000}}}}
+
+
+def admits(nonce_sha256: str, nonce: str) -> bool:
+    return hmac.compare_digest(nonce_sha256, hash_nonce(nonce))  # as the door does
+
+
+def remains(file: Path) -> list[str]:
+    """Return what stands in file's folder, which is then empty."""
+    found = sorted(each.name for each in file.parent.iterdir())
+    for name in found:
+        (file.parent / name).unlink()
+    return found
+
+
+@fuzzed(100)
+@given(data=files(CARD))
+@example(data=json.dumps(CARD | {"proxy_port": 70_000}).encode())
+def test_a_daemon_s_card_is_read_or_set_aside(home: Home, data: bytes) -> None:
+    file = private_folder(home.daemon) / "daemon.json"
+    file.write_bytes(data)
+
+    card = read_card(home)
+
+    assert living(home) is None  # no such process
+    assert remains(file) == ["daemon.json" if card is not None else "daemon.json.broken"]
+    if card is not None:
+        listening((card.proxy_port, 0)).close()
+
+
+@fuzzed(200)
+@given(data=files(LIVE_RUNS))
+@example(data=json.dumps(LIVE_RUNS | {"runs": LIVE_RUNS["runs"][:1] * 2}).encode())
+@example(data=json.dumps(LIVE_RUNS | {"version": 3}).encode())
+def test_what_is_kept_of_live_runs_can_be_taken_over_or_is_set_aside(home: Home, data: bytes) -> None:
+    file = private_folder(home.daemon) / "runs.json"
+    file.write_bytes(data)
+
+    found = one_error(DaemonError, lambda: load(home, BOOT))
+
+    assert remains(file) in (["runs.json"], ["runs.json.broken"])
+    registry = Registry()
+    for entry in found or ():
+        registry.publish(entry)
+        is_over(entry.place)
+        spec_again(entry)
+        admits(entry.place.nonce_sha256, "a nonce")
+    assert parse(render(registry, BOOT), BOOT) == (list(registry), [])
+
+
+@fuzzed(100)
+@given(data=files(ROUTES))
+def test_a_file_of_routes_is_read_or_set_aside(home: Home, data: bytes) -> None:
+    file = private_folder(home.daemon) / "routes.json"
+    file.write_bytes(data)
+    table = Table(file)
+
+    table.load({RUN_ID})
+
+    assert remains(file) in (["routes.json"], ["routes.json.broken"])
+    for route in table:
+        check(route)

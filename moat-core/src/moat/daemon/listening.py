@@ -41,7 +41,7 @@ def listening(ports: Sequence[int], address: str = LOOPBACK) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last daemon's connections may still fade
         try:
             sock.bind((address, port))
-        except OSError:
+        except (OSError, OverflowError):  # a port that is none, out of a file that was changed
             sock.close()
             continue
         sock.listen(BACKLOG)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from moat.api.errors import DaemonError
 from moat.paths import Home, private_folder, set_aside, write_private
-from moat.trace.values import decode
+from moat.trace.values import decode, parsed
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, process id
 
@@ -48,7 +48,7 @@ def read_card(home: Home) -> Card | None:
     """Return the card of the last daemon; None when there is none. A broken one is set aside with a warning."""
     file = home.daemon / "daemon.json"
     try:
-        return decode(Card, json.loads(file.read_bytes()))
+        return decode(Card, parsed(file.read_bytes()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as failure:

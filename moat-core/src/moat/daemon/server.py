@@ -41,7 +41,7 @@ from moat.daemon.protocol import (
     SetupRequest,
     SetupResponse,
 )
-from moat.paths import private_folder, socket_address
+from moat.paths import private_folder, set_aside, socket_address
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -156,7 +156,7 @@ class Server:
 def bind(path: Path) -> socket.socket:
     """Return a bound socket with mode 0600 in a 0700 folder; a stale one is replaced: only the lock's holder calls."""
     private_folder(path.parent)
-    path.unlink(missing_ok=True)
+    _clear(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(socket_address(path))
@@ -165,6 +165,14 @@ def bind(path: Path) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _clear(path: Path) -> None:
+    """Remove a stale socket; what else stands in its place is set aside."""
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        log.warning("a folder in the socket's place was set aside", extra={"path": str(set_aside(path))})
 
 
 async def serve(app: web.Application, sock: socket.socket) -> web.AppRunner:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import moat
 from moat.api.errors import DaemonError, MoatError
 from moat.api.runs import NetworkPolicy, PolicyMode, RunContext, RunInfo
 from moat.daemon.extras import Extras
+from moat.daemon.liveness import is_process_id
 from moat.daemon.protocol import CAPABILITIES
 from moat.daemon.registration import checked_policy
 from moat.daemon.registry import Entry, Place
@@ -29,6 +31,7 @@ from moat.paths import Home, set_aside
 from moat.trace.values import decode, parsed
 
 VERSION = 2
+_HASH = re.compile(r"[0-9a-f]{64}")
 UNRESOLVED = "the daemon was replaced, and this run's credentials are not there yet; try again in a moment"
 
 log = logging.getLogger(__name__)
@@ -63,9 +66,11 @@ def saved(entry: Entry) -> SavedRun:
 def restored(run: SavedRun) -> Entry:
     """Return a run as its successor begins with it: same token, same policy, closed until its grants are resolved.
 
-    Raises MoatError when its policy or its id is not understood: it is then not served at all.
+    Raises MoatError when its policy or its id is not understood, ValueError when nobody could come back to it: it is
+    then not served at all.
     """
     checked_run_id(run.info.run_id)
+    _check_place(run)
     context = RunContext(
         run_id=run.info.run_id,
         token_sha256=run.token_sha256,
@@ -127,8 +132,23 @@ def _read(runs: list[Any]) -> tuple[list[Entry], list[str]]:
         except (ValueError, MoatError) as failure:
             problems.append(failure.problem if isinstance(failure, MoatError) else str(failure))
         else:
-            found[entry.run_id] = entry
+            known = {each.context.token_sha256 for each in found.values()}
+            if entry.run_id in found or entry.context.token_sha256 in known:
+                problems.append(f"{entry.run_id} has the id or the token of another run")
+            else:
+                found[entry.run_id] = entry
     return list(found.values()), problems
+
+
+def _check_place(run: SavedRun) -> None:
+    """Raise ValueError for hashes, a port or a process id that are none."""
+    place = run.place
+    if not _HASH.fullmatch(run.token_sha256) or not _HASH.fullmatch(place.nonce_sha256 or run.token_sha256):
+        raise ValueError("a hash of a token or a nonce is none")
+    if place.launcher and not is_process_id(place.launcher):
+        raise ValueError("its launcher is no process")
+    if not 0 <= place.port < 65_536:
+        raise ValueError("its port is none")
 
 
 def _lacking(run: Any) -> list[str]:

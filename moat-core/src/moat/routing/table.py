@@ -78,7 +78,7 @@ class Table:
             found = _parsed(self._file.read_bytes())
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as failure:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, UsageError) as failure:
             log.warning("routes.json was set aside", extra={"path": str(_aside(self._file)), "problem": str(failure)})
             return
         self._routes = {route.agent: route for route in found if route.run_id in live}
