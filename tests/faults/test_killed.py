@@ -46,12 +46,16 @@ async def load(sealed: Sealed) -> AsyncIterator[list[str]]:
         asking.cancel()
 
 
-def kept(home: Home) -> list[dict[str, Any]]:
-    """Return what is written down of live runs, but for what changes by itself."""
+def kept(home: Home) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Return what is written down of live runs, and their counters, which change by themselves."""
     runs: list[dict[str, Any]] = json.loads(state_file(home).read_bytes())["runs"]
-    for run in runs:
-        run["info"] |= {"requests": 0, "denied": 0}
-    return sorted(runs, key=lambda run: str(run["info"]["run_id"]))
+    counted = {str(run["info"]["run_id"]): run["info"].pop("requests") + run["info"].pop("denied") for run in runs}
+    return sorted(runs, key=lambda run: str(run["info"]["run_id"])), counted
+
+
+def has_gone_on(before: dict[str, int], after: dict[str, int]) -> bool:
+    """Return whether the same runs are counted as before, and none of them goes back."""
+    return before.keys() == after.keys() and all(after[run_id] >= number for run_id, number in before.items())
 
 
 async def test_the_daemon_killed_under_load_is_followed_by_one_that_has_every_run(
@@ -63,7 +67,7 @@ async def test_the_daemon_killed_under_load_is_followed_by_one_that_has_every_ru
         client.tell_container(token, str(os.getpid()))
     async with a_sealed_run(home, client, tmp_path, policy="strict") as sealed:
         await served(sealed)
-        port, before = client.health().proxy_port, kept(home)
+        port, (before, counted) = client.health().proxy_port, kept(home)
         first = None
         for _ in range(times):
             async with load(sealed) as answers:
@@ -74,7 +78,10 @@ async def test_the_daemon_killed_under_load_is_followed_by_one_that_has_every_ru
                 await until(lambda answers=answers, at=at: "200" in answers[at + 1 :])  # type: ignore[misc] # as above
             assert set(answers) <= {"200", "503", "000"}
             assert client.health().proxy_port == port
-            assert kept(home) == before
+            again, counted_again = kept(home)
+            assert again == before
+            assert has_gone_on(counted, counted_again)
+            counted = counted_again
             await sealed.out.readline()  # of the request that was under way
             seen = await asyncio.to_thread(counts.now)
             first = first or seen

@@ -8,7 +8,7 @@ from moat.api.errors import DaemonError, GrantMissing, UsageError
 from moat.config.settings import Settings
 from moat.daemon import compose
 from moat.daemon.compose import Leaving
-from moat.daemon.lifecycle import ensure_running, stop
+from moat.daemon.lifecycle import ensure_running, restart, stop
 from moat.daemon.protocol import RegisterRequest, SetupRequest
 from moat.paths import Home, private_folder
 from moat.trace.store import RunStore
@@ -107,3 +107,14 @@ def test_a_folder_that_others_may_write_refuses_runs_and_ends_no_daemon(daemon_h
 
     assert client.register(RegisterRequest(OTHER_ID, needs_door=False)).run_id == OTHER_ID
     assert client.health().pid == pid
+
+
+def test_what_was_counted_goes_over_to_the_next_daemon(daemon_home: Home) -> None:
+    client = ensure_running(daemon_home)
+    made = client.register(RegisterRequest(RUN_ID, needs_door=False))
+    asyncio.run(ask(made.proxy_port, f"record {RUN_ID}"))
+
+    restart(daemon_home)
+
+    info = client.run(RUN_ID)
+    assert (info.requests, info.denied, info.state) == (1, 1, "starting")

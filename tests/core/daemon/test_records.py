@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from moat.api.runs import ExchangeRecord
+from moat.daemon import records as module
 from moat.daemon.records import Records
 from moat.daemon.registry import Entry, Registry
 from moat.paths import Home, private_folder
@@ -91,6 +93,19 @@ def test_a_folder_that_others_may_write_loses_names_and_exchanges_and_nothing_el
     records.flush()
 
     assert {"names could not be written", "exchanges could not be written"} <= set(caplog.messages)
+
+
+async def test_counters_are_written_down_now_and_then(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_EVERY_S", 0.0)
+    records, registry, _ = some(home)
+    told = asyncio.Event()
+    registry.on_change = told.set
+    records.exchanges(a_report())
+
+    async with asyncio.TaskGroup() as group:
+        flushing = group.create_task(records.flush_forever())
+        await told.wait()
+        flushing.cancel()
 
 
 def test_an_answer_of_401_is_told_whether_anybody_watches_or_not(home: Home) -> None:

@@ -171,3 +171,16 @@ class Registering(RuleBasedStateMachine):
 
 TestRegistering = Registering.TestCase
 TestRegistering.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+def test_counters_are_told_of_when_asked_and_only_then() -> None:
+    told: list[str] = []
+    registry = Registry(lambda: told.append("change"))
+    registry.publish(Entry(a_context(), an_info()))
+    registry.count(RUN_ID, 3, denied=1)
+    assert len(told) == 1
+
+    registry.tell_counts()
+    registry.tell_counts()
+
+    assert len(told) == 2

@@ -66,3 +66,12 @@ def test_a_run_is_live_as_its_record_says_which_is_newer_than_the_list(home: Hom
 
     assert [(entry.run_id, entry.info.state) for entry in live] == [(RUN_ID, "running"), (unknown, "starting")]
     assert live[0].info.container_id == "c"
+
+
+def test_of_two_counters_the_higher_is_taken(home: Home) -> None:
+    store = RunStore(home)
+    store.write(an_info(state="running", requests=3, denied=2))
+
+    (live,) = still_live(store, [Entry(a_context(), an_info(requests=7, denied=1))])
+
+    assert (live.info.requests, live.info.denied) == (7, 2)

@@ -198,6 +198,7 @@ async def _end(
     await runner.cleanup()  # a registration that is under way still makes a run
     await (runs.leave() if leaving.keeps_runs else runs.lose_all())
     await parts.worker.stop()
+    parts.registry.tell_counts()  # its last records are in them
     await parts.ledger.close()
 
 

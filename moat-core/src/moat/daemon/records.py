@@ -6,6 +6,7 @@ A report for a run that is not live is dropped: the worker parses hostile bytes,
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from moat.trace.network import FLUSH_EVERY_S, NetworkLog
 from moat.trace.store import RunStore
 
 _REJECTED = b'"status":401,'  # of interest to whoever renews credentials, whether plugins watch or not
+COUNTS_EVERY = 10  # flushes: what a kill may take from a run's counters is ten seconds
 _SHOWN_BYTES = 1_000  # of what is nobody's, in the log
 
 log = logging.getLogger(__name__)
@@ -74,10 +76,12 @@ class Records:
         self._write_names(run_id)
 
     async def flush_forever(self) -> None:
-        """Flush every second, until cancelled."""
-        while True:
+        """Flush every second, and have counters written down now and then, until cancelled."""
+        for number in itertools.count(1):
             await asyncio.sleep(FLUSH_EVERY_S)
             self.flush()
+            if number % COUNTS_EVERY == 0:
+                self._registry.tell_counts()
 
     def _write_names(self, run_id: str) -> None:
         if (names := self._names.pop(run_id, None)) is None:

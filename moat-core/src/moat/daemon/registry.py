@@ -62,12 +62,13 @@ class Entry:
 class Registry:
     """All live runs, and for a while who has ended. Used by one event loop; nothing in it waits.
 
-    on_change: told of everything but counters.
+    on_change: told of everything; of counters only when asked to (`tell_counts`), since they never rest.
     """
 
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
         self.on_change = on_change
         self._entries: dict[str, Entry] = {}
+        self._has_counted = False
         self._ended: OrderedDict[str, str] = OrderedDict()
         self._recent: OrderedDict[str, Entry] = OrderedDict()
 
@@ -99,7 +100,14 @@ class Registry:
             return False
         info = replace(entry.info, requests=entry.info.requests + requests, denied=entry.info.denied + denied)
         self._entries[run_id] = replace(entry, info=info)
+        self._has_counted = True
         return True
+
+    def tell_counts(self) -> None:
+        """Tell of what was counted since the last time, if anything was."""
+        if self._has_counted:
+            self._has_counted = False
+            self.on_change()
 
     def remove(self, run_id: str) -> Entry | None:
         """Forget a live run and remember its token as ended; None when it was not live."""

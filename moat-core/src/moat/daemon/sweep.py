@@ -18,9 +18,12 @@ log = logging.getLogger(__name__)
 
 
 def still_live(store: RunStore, entries: Sequence[Entry]) -> list[Entry]:
-    """Return the runs that were not over when the last daemon died, as their records say, which are written at once."""
+    """Return the runs that were not over when the last daemon died, as their records say, which are written at once.
+
+    But for counters: those are written down here and there, and the higher is the later.
+    """
     known = {info.run_id: info for info in store.list()}
-    told = [replace(entry, info=known.get(entry.run_id, entry.info)) for entry in entries]
+    told = [replace(entry, info=_latest(known.get(entry.run_id, entry.info), entry.info)) for entry in entries]
     return [entry for entry in told if entry.info.state in LIVE_STATES]
 
 
@@ -40,6 +43,11 @@ def sweep(home: Home, store: RunStore, kept: Collection[str] = ()) -> list[RunIn
         if folder.name not in kept:  # a gate that comes back looks in the very folder that it knows
             shutil.rmtree(folder, ignore_errors=True)
     return lost
+
+
+def _latest(record: RunInfo, kept: RunInfo) -> RunInfo:
+    requests, denied = max(record.requests, kept.requests), max(record.denied, kept.denied)
+    return replace(record, requests=requests, denied=denied)
 
 
 def _folders(parent: Path) -> list[Path]:
