@@ -6,10 +6,11 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from core.daemon.making import an_info
 from moat.api.errors import DaemonError
 from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import ensure_running, stop
@@ -17,6 +18,7 @@ from moat.daemon.process import living
 from moat.daemon.protocol import RegisterRequest, RegisterResponse
 from moat.ids import new_run_id
 from moat.paths import Home
+from moat.trace.store import RunStore
 from support.installation import eventually
 from support.living import a_sealed_run, ended_after, granted, killed, served
 from support.upstream import Upstream
@@ -111,13 +113,18 @@ async def test_a_daemon_killed_while_the_disk_is_full_is_followed_by_one_that_ha
     async with a_sealed_run(small, client, tmp_path) as sealed:
         await served(sealed)
         for _ in range(times):
+            lost = an_info(new_run_id(), state="running")
+            RunStore(small).write(lost)  # of a daemon long ago
             with full(small):
                 killed(client.health().pid)
-                with suppress(DaemonError):
-                    ensure_running(small)
+                client = ensure_running(small)
+                await served(sealed)
+                assert [run.run_id for run in client.runs()] == [sealed.made.run_id]
+            killed(client.health().pid)
             client = ensure_running(small)
             await served(sealed)
             assert [run.run_id for run in client.runs()] == [sealed.made.run_id]
+            assert RunStore(small).read(lost.run_id).state == "lost"
 
 
 async def test_a_home_that_turns_read_only_refuses_runs_and_keeps_those_there_are(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from moat.api.runs import RunInfo
 from moat.daemon.registry import Entry
 from moat.daemon.sweep import still_live, sweep
 from moat.paths import Home, private_folder
@@ -75,3 +76,18 @@ def test_of_two_counters_the_higher_is_taken(home: Home) -> None:
     (live,) = still_live(store, [Entry(a_context(), an_info(requests=7, denied=1))])
 
     assert (live.info.requests, live.info.denied) == (7, 2)
+
+
+def test_a_run_whose_end_cannot_be_written_down_does_not_stop_the_start(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RunStore(home)
+    store.write(an_info(state="running"))
+
+    def full(info: RunInfo) -> None:
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(store, "write", full)
+
+    assert [info.run_id for info in sweep(home, store)] == [RUN_ID]
+    assert "could not be written" in caplog.text

@@ -92,6 +92,15 @@ def test_a_broken_record_is_left_out_and_set_aside(home: Home, text: str, caplog
     assert store.set_aside_broken() == ()
 
 
+def test_a_folder_in_a_record_s_place_is_set_aside(home: Home) -> None:
+    (home.run(FIRST) / "run.json").mkdir(parents=True)
+
+    (aside,) = RunStore(home).set_aside_broken()
+
+    assert aside.is_dir()
+    assert RunStore(home).list() == []
+
+
 def test_a_record_that_names_another_run_is_broken(home: Home) -> None:
     store = RunStore(home)
     store.write(a_run(THIRD))

@@ -11,7 +11,7 @@ from pathlib import Path
 from moat.api.runs import RunInfo
 from moat.daemon.registration import now
 from moat.daemon.registry import Entry
-from moat.paths import Home
+from moat.paths import UNWRITABLE, Home
 from moat.trace.store import LIVE_STATES, RunStore
 
 log = logging.getLogger(__name__)
@@ -37,12 +37,19 @@ def sweep(home: Home, store: RunStore, kept: Collection[str] = ()) -> list[RunIn
     for info in store.list():
         if info.state in LIVE_STATES and info.run_id not in kept:
             lost.append(replace(info, state="lost", ended_at=now()))
-            store.write(lost[-1])
+            _write(store, lost[-1])
             log.warning("a run was lost with the daemon before this one", extra={"run_id": info.run_id})
     for folder in _folders(home.root / "doors"):
         if folder.name not in kept:  # a gate that comes back looks in the very folder that it knows
             shutil.rmtree(folder, ignore_errors=True)
     return lost
+
+
+def _write(store: RunStore, info: RunInfo) -> None:
+    try:
+        store.write(info)
+    except UNWRITABLE as failure:  # a full disk must not keep the others from being taken over; the next sweep tells
+        log.warning("a run's record could not be written", extra={"run_id": info.run_id, "problem": str(failure)})
 
 
 def _latest(record: RunInfo, kept: RunInfo) -> RunInfo:

@@ -16,7 +16,7 @@ from pathlib import Path
 from moat.api.errors import RunNotFound
 from moat.api.runs import RunInfo
 from moat.ids import RUN_ID, checked_run_id
-from moat.paths import Home, write_private
+from moat.paths import Home, set_aside, write_private
 from moat.trace.values import decode, parsed
 
 LIVE_STATES = ("starting", "running")
@@ -80,13 +80,10 @@ class RunStore:
             file = self._file(run_id)
             try:
                 _parse(file.read_bytes(), run_id)
-            except FileNotFoundError:
+            except (IsADirectoryError, ValueError) as failure:
+                moved = (*moved, *_aside(file, str(failure)))
+            except OSError:  # there is none, or it may be read the next time; `list` tells
                 continue
-            except ValueError as failure:
-                aside = file.with_name("run.json.broken")
-                file.replace(aside)
-                moved = (*moved, aside)
-                log.warning("a broken run.json was set aside", extra={"path": str(aside), "problem": str(failure)})
         return moved
 
     def write_names(self, run_id: str, names: Mapping[str, str]) -> None:
@@ -138,6 +135,16 @@ def _only(reference: str, matches: list[RunInfo]) -> RunInfo:
         return matches[0]
     listed = ", ".join(f"{info.run_id} ({info.name}, {info.state})" for info in matches)
     raise RunNotFound(f"{reference!r} means several runs: {listed}", hint="name one by its whole id")
+
+
+def _aside(file: Path, problem: str) -> tuple[Path, ...]:
+    try:
+        aside = set_aside(file)
+    except OSError as failure:
+        log.warning("a broken run.json stays", extra={"path": str(file), "problem": str(failure)})
+        return ()
+    log.warning("a broken run.json was set aside", extra={"path": str(aside), "problem": problem})
+    return (aside,)
 
 
 def _parse(data: bytes, run_id: str) -> RunInfo:
