@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from moat.ids import new_run_id
 from moat.paths import Home
 from moat.trace.store import RunStore
 from support.installation import eventually
-from support.living import a_sealed_run, ended_after, granted, killed, served
+from support.living import a_sealed_run, ended_after, granted, killed, served, until
 from support.upstream import Upstream
 
 from faults.counts import Counts
@@ -143,6 +144,22 @@ async def test_a_home_that_turns_read_only_refuses_runs_and_keeps_those_there_ar
     stop(home)
     with read_only(home), pytest.raises(DaemonError, match=r"(?i)read-only"):
         ensure_running(home)
+
+
+async def test_in_a_home_that_turned_read_only_a_dead_worker_is_replaced_and_the_daemon_can_be_stopped(
+    home: Home, tmp_path: Path, counts: Counts
+) -> None:
+    client = ensure_running(home)
+    async with a_sealed_run(home, client, tmp_path) as sealed:
+        await served(sealed)
+        with read_only(home):
+            worker = client.health().worker_pid
+            os.kill(worker, signal.SIGKILL)
+            await until(lambda: client.health().worker_pid not in (0, worker))
+            await served(sealed)
+
+            assert await asyncio.to_thread(stop, home)
+            assert (living(home), counts.daemons()) == (None, [])
 
 
 @contextmanager

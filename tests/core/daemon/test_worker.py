@@ -205,3 +205,19 @@ async def test_what_the_worker_asks_is_handed_to_who_takes_it(tmp_path: Path) ->
         worker._take({"type": "unheard of"})
 
     assert taken == [Captured(7, RUN_ID, "apple", {"access_token": "s3cr3t"})]
+
+
+async def test_a_worker_whose_log_cannot_be_written_runs_without_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = tmp_path / "told"
+    script = f"import json, sys; open({str(told)!r}, 'w').write(json.dumps(sys.argv[1:]))"
+    (tmp_path / "worker.log").mkdir()
+    worker = Worker(Notebook(), tmp_path / "worker.log", {}, (sys.executable, "-c", script))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker.serve())
+        await until(lambda: told.exists() and told.read_text())
+        await worker.stop()
+
+    assert "--log" not in json.loads(told.read_text())
+    assert "the worker has no log" in caplog.text

@@ -8,6 +8,7 @@ stop    requests drained ─▶ runs ended, or kept for the next daemon ─▶ w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -194,7 +195,8 @@ async def _end(
         await runs.calm()
     server.is_leaving = True
     services.events.close()  # or its streams would hold up the end of requests
-    (parts.home.daemon / "daemon.sock").unlink(missing_ok=True)  # first: who comes now finds nobody, and tries again
+    with contextlib.suppress(OSError):  # a home that turned read-only; it is closed in a moment
+        (parts.home.daemon / "daemon.sock").unlink(missing_ok=True)  # first: who comes finds nobody, and tries again
     await runner.cleanup()  # a registration that is under way still makes a run
     await (runs.leave() if leaving.keeps_runs else runs.lose_all())
     await parts.worker.stop()

@@ -16,7 +16,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import moat
@@ -93,7 +94,7 @@ def stop(home: Home) -> bool:
 
     Its runs end with it, and `moat proxy start --keep` is over. Raises DaemonError when it cannot be ended.
     """
-    with exclusively(home.daemon / "spawn.lock"):
+    with _unhindered(home):
         with contextlib.suppress(OSError):
             set_kept(home, kept=False)
         if living(home) is None:
@@ -117,6 +118,22 @@ def log_tail(home: Home, lines: int = LOG_LINES_SHOWN) -> str:
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
+
+
+@contextlib.contextmanager
+def _unhindered(home: Home) -> Iterator[None]:
+    """Keep others from starting a daemon for a block; nobody can in a read-only folder, where no lock can be opened."""
+    with contextlib.ExitStack() as stack:
+        if not _is_read_only(home.daemon):
+            stack.enter_context(exclusively(home.daemon / "spawn.lock"))
+        yield
+
+
+def _is_read_only(folder: Path) -> bool:
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _is_good(health: Health | None) -> bool:

@@ -10,15 +10,16 @@ While no worker lives, connections wait in the backlog of the sockets: nothing i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from moat.api.errors import DaemonError
 from moat.api.runs import RunContext
@@ -183,9 +184,9 @@ class Worker:
     async def _spawn(self) -> tuple[asyncio.subprocess.Process, FrameChannel]:
         ours, theirs = socket.socketpair()
         try:
-            with theirs, self._log_file.open("ab") as output:
+            with theirs, self._output() as (output, logged):
                 process = await asyncio.create_subprocess_exec(
-                    *self._command, "--channel", str(theirs.fileno()), "--log", str(self._log_file),
+                    *self._command, "--channel", str(theirs.fileno()), *logged,
                     pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                     env=self._env, cwd="/",
                 )  # fmt: skip
@@ -193,6 +194,18 @@ class Worker:
             ours.close()
             raise
         return process, FrameChannel(ours)
+
+    @contextlib.contextmanager
+    def _output(self) -> Iterator[tuple[IO[bytes], tuple[str, ...]]]:
+        """Give where the worker's output goes, and the words that tell it: nowhere, if its log cannot be written."""
+        with contextlib.ExitStack() as stack:
+            logged: tuple[str, ...] = ("--log", str(self._log_file))
+            try:
+                output = stack.enter_context(self._log_file.open("ab"))
+            except OSError as failure:  # a home that turned read-only; runs are served without a log
+                log.warning("the worker has no log", extra={"path": str(self._log_file), "problem": str(failure)})
+                output, logged = stack.enter_context(Path(os.devnull).open("ab")), ()
+            yield output, logged
 
     def _replay(self) -> None:
         if self._configuration is not None:

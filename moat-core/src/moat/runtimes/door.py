@@ -70,7 +70,8 @@ class DoorListener:
     def close(self) -> None:
         """Stop listening. The folder stays: the gate holds it open, and looks in it for this daemon's successor."""
         self._sock.close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone, or in a home that turned read-only: nobody listens either way
+            self._path.unlink()
 
     def remove(self) -> None:
         """Stop listening for good: the run is over."""
