@@ -153,6 +153,22 @@ async def test_a_locked_keyring_is_asked_once_a_round_however_many_runs_wait(
         assert house.runs.restore.waiting == (RUN_ID, OTHER_ID)
 
 
+async def test_a_locked_keyring_closes_no_run_that_needs_no_key(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_DELAY_S", 3600.0)
+    _, (entry,) = await a_dead_house(home)
+    other = replace(
+        entry, context=replace(entry.context, run_id=OTHER_ID, token_sha256="0" * 64), info=an_info(OTHER_ID)
+    )
+    store = Locked("apple")
+
+    async with a_successor(home, [entry, other], store) as house:
+        await until(lambda: house.runs.restore.waiting == (RUN_ID,))
+
+        assert (await context(house, OTHER_ID))["is_open"]
+        assert not (await context(house))["is_open"]
+        assert store.asked == 1
+
+
 async def test_a_grant_that_is_gone_or_a_provider_that_fails_keeps_the_run_closed(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,22 +75,28 @@ class Restore:
                     delay_s = min(delay_s * 2, MAX_DELAY_S)
 
     async def _resolve_all(self) -> None:
+        is_locked = False  # one key for all of them: the user is asked once a round
         for run_id in self.waiting:
             entry = self._parts.registry.get(run_id)
             if entry is None:
                 self._waiting.pop(run_id, None)
-                continue
-            try:
-                resolved = await asyncio.to_thread(self._parts.grants.resolve, spec_again(entry), entry.extras)
-            except MoatError as failure:
-                self._hold(run_id, failure)
-                if isinstance(failure, StoreLocked):
-                    return  # one key for all of them: the user is asked once a round
-            except Exception:  # the top of one attempt: a provider's mistake must not end the daemon
-                log.exception("a restored run's grants could not be resolved", extra={"run_id": run_id})
-                self._hold(run_id, PluginError("a provider failed"))
-            else:
-                self._release(run_id, resolved)
+            elif not (is_locked and asks_the_store(entry)):
+                is_locked |= await self._resolve(entry)
+
+    async def _resolve(self, entry: Entry) -> bool:
+        """Fetch one run's credentials and open it, or say why not; return whether the store is locked."""
+        run_id = entry.run_id
+        try:
+            resolved = await asyncio.to_thread(self._parts.grants.resolve, spec_again(entry), entry.extras)
+        except MoatError as failure:
+            self._hold(run_id, failure)
+            return isinstance(failure, StoreLocked)
+        except Exception:  # the top of one attempt: a provider's mistake must not end the daemon
+            log.exception("a restored run's grants could not be resolved", extra={"run_id": run_id})
+            self._hold(run_id, PluginError("a provider failed"))
+        else:
+            self._release(run_id, resolved)
+        return False
 
     def _release(self, run_id: str, resolved: Resolved) -> None:
         entry = self._parts.registry.get(run_id)
@@ -154,6 +160,11 @@ def spec_again(entry: Entry) -> RunSpec:
         runtime=info.runtime,
         profile=info.profile,
     )
+
+
+def asks_the_store(entry: Entry) -> bool:
+    """Return whether a run spends stored credentials."""
+    return bool(entry.info.grants) or any(server.grant for server in entry.extras.mcp_servers)
 
 
 def served(context: RunContext, resolved: Resolved, *, is_open: bool) -> RunContext:
