@@ -14,6 +14,7 @@ from moat.api.errors import DaemonError
 from moat.daemon import client as client_module
 from moat.daemon import lifecycle, state
 from moat.daemon.client import DaemonClient
+from moat.daemon.extras import GivenCredential
 from moat.daemon.lifecycle import ensure_running, restart
 from moat.daemon.protocol import RegisterRequest
 from moat.ids import new_run_id
@@ -131,6 +132,21 @@ def test_commands_of_two_versions_at_once_end_with_one_daemon_of_the_newer_one(
     assert len(pids) == 1
     assert counts.daemons() == list(pids)
     assert DaemonClient(home).health().version == "1.1"
+
+
+def test_a_newer_command_leaves_a_daemon_alone_that_holds_credentials_in_its_memory_only(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be("1.0", monkeypatch)
+    client = ensure_running(home)
+    values = (GivenCredential("api.example.com", "X-Key", "k3y-s3cr3t"),)
+    made = client.register(RegisterRequest(new_run_id(), needs_door=False, credentials=values))
+    be("1.1", monkeypatch)
+    assert ensure_running(home).health().version == "1.0"
+
+    client.end(made.auth_token, 0)
+
+    assert ensure_running(home).health().version == "1.1"
 
 
 def test_what_an_older_daemon_does_not_understand_is_an_error_before_the_run(

@@ -10,6 +10,7 @@ from moat.api.errors import DaemonError
 from moat.cli import proxy as module
 from moat.cli.proxy import proxy
 from moat.daemon import lifecycle
+from moat.daemon.client import DaemonClient
 from moat.daemon.process import is_kept
 from moat.daemon.protocol import GrantState, Health
 from moat.paths import Home
@@ -84,6 +85,16 @@ def test_restart_says_where_the_new_one_is(monkeypatch: pytest.MonkeyPatch) -> N
     result = CliRunner().invoke(proxy, ["restart"])
 
     assert (result.exit_code, result.stderr) == (0, "the daemon runs (process 7, proxy port 19080)\n")
+
+
+def test_restart_warns_of_runs_whose_credentials_are_in_memory_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DaemonClient, "health", lambda client, timeout_s: replace(HEALTH, bound_run_count=2))
+    monkeypatch.setattr(lifecycle, "restart", lambda home: Client())
+
+    result = CliRunner().invoke(proxy, ["restart"])
+
+    assert "2 live runs have credentials in the daemon's memory only" in result.stderr.splitlines()[0]
+    assert result.exit_code == 0
 
 
 def test_a_daemon_can_be_told_to_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from moat.api.errors import DaemonError, GrantMissing, UsageError
 from moat.config.settings import Settings
 from moat.daemon import compose
 from moat.daemon.compose import Leaving
+from moat.daemon.extras import GivenCredential
 from moat.daemon.lifecycle import ensure_running, restart, stop
 from moat.daemon.protocol import RegisterRequest, SetupRequest
 from moat.paths import Home, private_folder
@@ -118,3 +119,14 @@ def test_what_was_counted_goes_over_to_the_next_daemon(daemon_home: Home) -> Non
 
     info = client.run(RUN_ID)
     assert (info.requests, info.denied, info.state) == (1, 1, "starting")
+
+
+def test_runs_that_the_next_daemon_could_not_serve_are_counted(daemon_home: Home) -> None:
+    client = ensure_running(daemon_home)
+    values = (GivenCredential("api.test", "X-Key", "k3y-s3cr3t"),)
+    made = client.register(RegisterRequest(RUN_ID, needs_door=False, credentials=values))
+    client.register(RegisterRequest(OTHER_ID, needs_door=False))
+
+    assert client.health().bound_run_count == 1
+    client.end(made.auth_token, 0)
+    assert client.health().bound_run_count == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,11 @@ def test_what_is_no_version_replaces_nothing_and_is_not_replaced(version: str) -
 def test_a_daemon_that_cannot_hand_its_runs_over_is_replaced_only_without_runs() -> None:
     assert not should_replace("9.0", a_health("0.1.0", 1, ("doors",)))
     assert should_replace("9.0", a_health("0.1.0", 0, ("doors",)))
+
+
+def test_a_daemon_with_values_in_its_memory_only_is_not_replaced_while_their_runs_live() -> None:
+    assert not should_replace("9.0", replace(a_health("0.1.0", 2), bound_run_count=1))
+    assert should_replace("9.0", replace(a_health("0.1.0", 2), bound_run_count=0))
 
 
 @given(st.sampled_from(ORDERED), st.sampled_from(ORDERED))

@@ -12,6 +12,7 @@ from moat.api.errors import DaemonError, MoatError
 from moat.cli import output
 from moat.cli.logs import logs
 from moat.daemon import lifecycle
+from moat.daemon.client import HEALTH_TIMEOUT_S, DaemonClient
 from moat.daemon.environment import reduced
 from moat.daemon.process import living, set_kept
 from moat.daemon.protocol import GrantState, Health
@@ -51,7 +52,9 @@ def stop() -> None:
 @proxy.command()
 def restart() -> None:
     """Replace the daemon by a new one. Live runs go on: the new one takes them over."""
-    _say_running(lifecycle.restart(find_home()).health())
+    home = find_home()
+    _warn_of_bound_runs(home)
+    _say_running(lifecycle.restart(home).health())
 
 
 @proxy.command()
@@ -95,6 +98,18 @@ def _show(health: Health) -> None:
 
 def _name(state: GrantState) -> str:
     return f"{state.grant} ({state.profile})" if state.profile else state.grant
+
+
+def _warn_of_bound_runs(home: Home) -> None:
+    try:
+        number = DaemonClient(home).health(HEALTH_TIMEOUT_S).bound_run_count
+    except DaemonError:  # it does not answer: all the more reason to replace it
+        return
+    if number:
+        runs = "1 live run has" if number == 1 else f"{number} live runs have"
+        output.say(
+            f"{runs} credentials in the daemon's memory only: 503 until registered again by the tool they are of"
+        )
 
 
 def _say_running(health: Health) -> None:

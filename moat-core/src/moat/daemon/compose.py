@@ -280,6 +280,7 @@ def _health(identity: Identity, parts: Parts, services: Services) -> Health:
         commit=commit(),
         routing_port=services.routes.port,
         grants=services.refreshers.states(),
+        bound_run_count=sum(entry.extras.has_values for entry in parts.registry),
     )
 
 

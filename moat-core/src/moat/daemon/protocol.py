@@ -171,7 +171,10 @@ class GrantState:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The daemon's state. started_at: ISO 8601, UTC. routing_port: 0 while nothing is routed."""
+    """The daemon's state. started_at: ISO 8601, UTC. routing_port: 0 while nothing is routed.
+
+    bound_run_count: the runs with values that are in its memory only, so that the next daemon cannot serve them.
+    """
 
     pid: int
     version: str
@@ -184,6 +187,7 @@ class Health:
     commit: str = ""
     routing_port: int = 0
     grants: tuple[GrantState, ...] = ()
+    bound_run_count: int = 0
 
 
 def needed_capabilities(request: SetupRequest | RegisterRequest) -> tuple[str, ...]:

@@ -34,4 +34,4 @@ def should_replace(own: str, health: Health) -> bool:
     ours, theirs = rank(own), rank(health.version)
     if ours is None or theirs is None or ours <= theirs:
         return False
-    return HANDS_OVER in health.capabilities or health.run_count == 0
+    return (HANDS_OVER in health.capabilities and health.bound_run_count == 0) or health.run_count == 0
