@@ -136,6 +136,18 @@ async def test_registering_again_with_the_token_replaces_rules_and_policy(home: 
             await registered(house, run_id=OTHER_ID, auth_token=made.auth_token)
 
 
+async def test_of_two_runs_that_had_one_token_the_live_one_is_ended(home: Home) -> None:
+    async with a_house(home) as house:
+        made = await registered(house)
+        await house.runs.end(made.auth_token, 0)
+        await registered(house, run_id=OTHER_ID, auth_token=made.auth_token)
+
+        ended = await house.runs.end(made.auth_token, 7)
+
+        assert (ended.run_id, ended.exit_code, house.runs.list()) == (OTHER_ID, 7, [])
+        assert (await house.runs.end(made.auth_token, 7)).run_id == OTHER_ID
+
+
 async def test_two_runs_keep_their_own_credentials(home: Home) -> None:
     async with a_house(home) as house:
         await registered(house, grants=("apple",))

@@ -103,9 +103,7 @@ class Runs:
 
     async def end(self, token: str, exit_code: int | None) -> RunInfo:
         """End a run and return what is known about it; one that ended before is only completed. Raises RunNotFound."""
-        run_id = self._parts.registry.ended_with_token(token)
-        if run_id is None:
-            run_id = self._parts.registry.with_token(token).run_id
+        run_id = self._run_of(token)
         self._watches.cancel(run_id)  # the CLI lives and cleans up itself
         info = await self._watches.finish(run_id, "stopped", exit_code)
         if exit_code is not None and info.exit_code != exit_code:
@@ -128,6 +126,15 @@ class Runs:
     async def leave(self) -> None:
         """Let go of every run without ending it: its gate keeps the door, and the next daemon takes it over."""
         await self._watches.leave()
+
+    def _run_of(self, token: str) -> str:
+        """Return the run that a token belongs to, or belonged to: it may be used again. Raises RunNotFound."""
+        try:
+            return self._parts.registry.with_token(token).run_id
+        except RunNotFound:
+            if (ended := self._parts.registry.ended_with_token(token)) is None:
+                raise
+            return ended
 
     def _live(self, request: RegisterRequest) -> Entry | None:
         if not request.auth_token:
