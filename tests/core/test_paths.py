@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,19 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_folder_is_on_disk_too_once_a_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[bool, list[str]]] = []
+
+    def fsync(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append((is_folder, [entry.name for entry in tmp_path.iterdir()]))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_private(tmp_path / "file", b"new")
+
+    assert synced == [(False, [f".file.{os.getpid()}.new"]), (True, ["file"])]
 
 
 def test_a_link_in_the_drafts_place_is_not_followed(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ runs/<run>/              run.json network.jsonl names.json
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from pathlib import Path
 from moat.api.errors import UsageError
 
 UNWRITABLE = (OSError, UsageError)  # of write_private: a disk that says no, a folder that others may change
+_DRAFT = re.compile(r"\..+\.([0-9]{1,9})\.new")  # of write_private, with the process that writes it
 MAX_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes (unix(7)); a margin for the terminator and a suffix
 
 
@@ -128,6 +131,26 @@ def write_private(path: Path, data: bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote left in a folder; one that lives may still write."""
+    with contextlib.suppress(OSError):
+        for draft in folder.glob(".*.new"):
+            match = _DRAFT.fullmatch(draft.name)
+            if match is not None and not Path(f"/proc/{match[1]}").exists():
+                draft.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a rename outlive a loss of power, where the file system can; it is done either way."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def bind_by_folder(sock: socket.socket, path: Path) -> None:

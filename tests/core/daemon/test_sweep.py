@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 from moat.api.runs import RunInfo
 from moat.daemon.registry import Entry
@@ -91,3 +94,18 @@ def test_a_run_whose_end_cannot_be_written_down_does_not_stop_the_start(
 
     assert [info.run_id for info in sweep(home, store)] == [RUN_ID]
     assert "could not be written" in caplog.text
+
+
+def test_drafts_of_processes_that_were_killed_are_removed_and_no_others(home: Home) -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    folders = [home.root, home.daemon, home.run(RUN_ID), home.credentials, home.credentials_of("work")]
+    for folder in folders:
+        for name in (f".x.json.{child.pid}.new", f".x.json.{os.getpid()}.new", ".x.json.new", "x.json"):
+            (private_folder(folder) / name).touch()
+
+    sweep(home, RunStore(home))
+
+    for folder in folders:
+        left = {each.name for each in folder.iterdir() if each.is_file()}
+        assert left == {f".x.json.{os.getpid()}.new", ".x.json.new", "x.json"}

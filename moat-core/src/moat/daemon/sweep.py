@@ -11,7 +11,7 @@ from pathlib import Path
 from moat.api.runs import RunInfo
 from moat.daemon.registration import now
 from moat.daemon.registry import Entry
-from moat.paths import UNWRITABLE, Home
+from moat.paths import UNWRITABLE, Home, remove_drafts
 from moat.trace.store import LIVE_STATES, RunStore
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def still_live(store: RunStore, entries: Sequence[Entry]) -> list[Entry]:
 
 
 def sweep(home: Home, store: RunStore, kept: Collection[str] = ()) -> list[RunInfo]:
-    """Set broken records aside, mark the dead daemon's runs as lost, remove their doors; return the lost runs.
+    """Set broken records aside, mark the dead daemon's runs as lost, remove doors and drafts; return the lost runs.
 
     kept: runs that go on. Only the lock's holder may call it.
     """
@@ -42,6 +42,8 @@ def sweep(home: Home, store: RunStore, kept: Collection[str] = ()) -> list[RunIn
     for folder in _folders(home.root / "doors"):
         if folder.name not in kept:  # a gate that comes back looks in the very folder that it knows
             shutil.rmtree(folder, ignore_errors=True)
+    for folder in (home.root, *_folders(home.root), *_folders(home.runs), *_folders(home.root / "profiles")):
+        remove_drafts(folder)
     return lost
 
 
