@@ -105,6 +105,25 @@ async def test_a_reaper_that_fails_ends_neither_the_daemon_nor_other_runs(
         assert (await registered(house, run_id=OTHER_ID)).run_id == OTHER_ID
 
 
+async def test_a_record_that_is_gone_when_a_watch_fails_ends_neither_the_daemon_nor_other_runs(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "GRACE_S", 0.05)
+    monkeypatch.setattr(module, "LINGER_S", 0.0)
+
+    async def reap(runtime: str, run_id: str) -> None:
+        (home.run(run_id) / "run.json").unlink()
+        raise OSError("no engine")
+
+    async with a_house(home) as house:
+        monkeypatch.setattr(house.orchard, "reap", reap)
+        await house.runs.register(a_request())
+        await until(lambda: "a run's watch failed" in caplog.text)
+        await house.parts.worker.barrier()
+
+        assert (await registered(house, run_id=OTHER_ID)).run_id == OTHER_ID
+
+
 async def test_a_full_disk_keeps_no_run_from_ending(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     async with a_house(home) as house:
         made = await registered(house)

@@ -126,7 +126,7 @@ class Restore:
                     await asyncio.sleep(PLACE_EVERY_S)
         except TimeoutError:
             log.error("a run's door or port cannot be had again", extra={"run_id": entry.run_id})
-            await self._watches.finish(entry.run_id, "lost", None)
+            await self._watches.lose(entry.run_id)
 
     def _placed(self, entry: Entry) -> bool:
         if self._parts.registry.get(entry.run_id) is None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-from moat.api.errors import DaemonError
+from moat.api.errors import DaemonError, RunNotFound
 from moat.api.runs import RunInfo
 from moat.daemon.doors import Door
 from moat.daemon.liveness import process_end
@@ -88,7 +88,10 @@ class Watches:
             log.warning("a run's record could not be written", extra={"run_id": info.run_id, "problem": str(failure)})
 
     async def finish(self, run_id: str, state: Literal["stopped", "lost"], exit_code: int | None) -> RunInfo:
-        """Close a run's way out, collect its last records and write its end down; a second call returns the first's."""
+        """Close a run's way out, collect its last records and write its end down; a second call returns the first's.
+
+        Raises RunNotFound when it is over and its record cannot be read.
+        """
         self._parts.worker.drop(run_id)
         with contextlib.suppress(DaemonError):
             await self._parts.worker.barrier()  # its last records come before the answer
@@ -101,6 +104,11 @@ class Watches:
         self._parts.observers.run_stopped(info, NO_EXIT_CODE if exit_code is None else exit_code)
         log.info("run ended", extra={"run_id": run_id, "state": state, "exit_code": exit_code})
         return info
+
+    async def lose(self, run_id: str) -> None:
+        """End a run as lost, if it is not over yet, whatever became of its record: for the top of a task."""
+        with contextlib.suppress(RunNotFound):
+            await self.finish(run_id, "lost", None)
 
     async def calm(self) -> None:
         """Wait a little until no gate is on its way: one that finds nobody at its door gives up."""
@@ -126,7 +134,7 @@ class Watches:
     async def lose_all(self) -> None:
         """End every live run as lost, and follow none any more."""
         for entry in self._parts.registry:
-            await self.finish(entry.run_id, "lost", None)
+            await self.lose(entry.run_id)
         for run_id in tuple(self._tasks):
             self.cancel(run_id)
 
@@ -146,7 +154,7 @@ class Watches:
             await self._reap(info)
         except Exception:  # the top of a run's task: one run's trouble must not end the daemon
             log.exception("a run's watch failed", extra={"run_id": run_id})
-            await self.finish(run_id, "lost", None)
+            await self.lose(run_id)
 
     async def _lost(self, info: RunInfo) -> None:
         try:
