@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from moat.api.errors import DaemonError, UsageError
 from moat.daemon import ledger as module
-from moat.daemon.ledger import Ledger
+from moat.daemon.ledger import DEBOUNCE_S, RETRY_S, Ledger
+
+from core.daemon.clocks import Inline, TestClock
+
+TURNS = 20  # of the loop: more than anything takes that needs no time
 
 
 class Disk:
@@ -125,26 +129,47 @@ async def test_a_disk_that_stays_full_does_not_keep_the_end_from_coming() -> Non
 
 
 class Keeping(RuleBasedStateMachine):
-    """However changes, waits and full disks follow each other: who was told that it is kept finds it kept."""
+    """However changes, waits, full disks and time follow each other: what is kept is told, in time, and not before."""
 
     @initialize()
     def begin(self) -> None:
         self.disk = Disk()
+        self.clock = TestClock()
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(Inline())
         self.ledger = self.loop.run_until_complete(self._made())
         self.keeping = self.loop.create_task(self.ledger.keep())
+        self._turn()
 
     async def _made(self) -> Ledger:
-        return Ledger(self.disk.render, self.disk.write)
+        return Ledger(self.disk.render, self.disk.write, self.clock.wait)
+
+    def _turn(self) -> None:
+        """Let everything happen that needs no time."""
+        for _ in range(TURNS):
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+    def _pass(self, seconds: float) -> None:
+        self.clock.jump(seconds)
+        self._turn()
 
     @rule(value=st.integers(0, 1000))
     def change(self, value: int) -> None:
+        writes = self.disk.writes
         self.disk.value = value
         self.ledger.changed()
+        self._turn()
+        assert self.disk.writes == writes  # nobody waits, and no time has passed
 
-    @rule(turns=st.integers(1, 5))
-    def pass_time(self, turns: int) -> None:
-        self.loop.run_until_complete(asyncio.sleep(0.001 * turns))
+    @rule(seconds=st.sampled_from([0.0, DEBOUNCE_S / 2, DEBOUNCE_S, RETRY_S]))
+    def pass_time(self, seconds: float) -> None:
+        self._pass(seconds)
+
+    @rule()
+    def pass_enough_time(self) -> None:
+        for seconds in (DEBOUNCE_S, RETRY_S, DEBOUNCE_S):
+            self._pass(seconds)
+        assert self.ledger.is_settled or self.disk.is_full
 
     @rule(full=st.booleans())
     def fill(self, full: bool) -> None:
@@ -152,16 +177,20 @@ class Keeping(RuleBasedStateMachine):
 
     @rule()
     def wait(self) -> None:
+        now = self.clock.now()
         try:
             self.loop.run_until_complete(self.ledger.settled())
         except DaemonError:
             assert self.disk.is_full
         else:
             assert int(self.disk.held) == self.disk.value
+        assert self.clock.now() == now
+        self._turn()
 
     @invariant()
     @precondition(lambda self: hasattr(self, "ledger"))
     def what_is_settled_is_on_disk(self) -> None:
+        assert not self.keeping.done()
         if self.ledger.is_settled:
             assert int(self.disk.held) == self.disk.value
 
@@ -171,9 +200,8 @@ class Keeping(RuleBasedStateMachine):
             self.loop.run_until_complete(self.ledger.close())
             self.loop.run_until_complete(self.keeping)
             assert int(self.disk.held) == self.disk.value
-            self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
 
 
 TestKeeping = Keeping.TestCase
-TestKeeping.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+TestKeeping.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)

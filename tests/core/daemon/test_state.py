@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from moat.api.errors import DaemonError
 from moat.api.rules import Match, SetHeader
 from moat.api.runs import NetworkPolicy
-from moat.daemon.extras import Extras, GivenCredential
+from moat.daemon.extras import (
+    AwsConfig,
+    ExtraHeader,
+    Extras,
+    GivenCredential,
+    McpServer,
+    ResponseTransformer,
+    TokenSubstitution,
+    UnwantedHeader,
+)
+from moat.daemon.protocol import CAPABILITIES
 from moat.daemon.registry import Entry, Place
 from moat.daemon.state import UNRESOLVED, load, parse, render, restored, saved, state_file
 from moat.net.rules import parse_rule
@@ -20,6 +30,16 @@ from core.daemon.making import OTHER_ID, RUN_ID, SECRET, a_context, an_info
 
 BOOT = "this-boot"
 POLICY = NetworkPolicy("strict", ("*.example.com",), (parse_rule("allow GET api.example.com/repos/**"),))
+
+PREDECESSORS_RUNS = [
+    {
+        "auth_token": "t0ken-s3cr3t", "run_id": RUN_ID, "container_id": "abc", "grants": ["github"],
+        "mcp_servers": [{"Name": "docs", "URL": "https://mcp.example.com", "Auth": {"Grant": "mcp-docs"}}],
+        "network_policy": "strict", "network_allow": ["*.example.com"], "copilot_github_auth": False,
+        "aws_config": {"role_arn": "arn:aws:iam::1:role/r", "session_duration": 900_000_000_000},
+        "transformer_specs": [{"host": "api.example.com", "kind": "response-scrub"}], "cred_profile": "vibrant",
+    }
+]  # fmt: skip
 
 
 def an_entry(run_id: str = RUN_ID, **changes: Any) -> Entry:
@@ -145,3 +165,59 @@ def test_whatever_a_run_is_called_it_comes_back_the_same(name: str, door: bool, 
     (back,), _ = parse(render([entry], BOOT), BOOT)
 
     assert (back.info, back.place) == (entry.info, entry.place)
+
+
+@pytest.mark.parametrize(
+    "content", [PREDECESSORS_RUNS, {"version": 1, "runs": PREDECESSORS_RUNS}], ids=["bare array", "version 1"]
+)
+def test_a_file_of_the_predecessor_which_kept_no_rules_is_set_aside_and_no_run_is_served(
+    home: Home, content: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = private_folder(home.daemon) / "runs.json"
+    file.write_text(json.dumps(content))
+
+    assert load(home, BOOT) == []
+
+    assert json.loads(file.with_name("runs.json.broken").read_text()) == content
+    assert "set aside" in caplog.text
+    assert "s3cr3t" not in str([record.__dict__ for record in caplog.records])
+
+
+NAMES = st.sampled_from(("api.example.com", "docs", "work"))
+VALUES = st.text(max_size=9)
+POLICIES = st.builds(
+    NetworkPolicy,
+    st.sampled_from(("permissive", "strict")),
+    st.lists(st.sampled_from(("*.example.com", "api.test:8443")), max_size=2).map(tuple),
+    st.lists(
+        st.sampled_from(
+            ("allow GET api.example.com/repos/**", "deny * *.example.org", "allow POST,PUT api.test/a/*")
+        ).map(parse_rule),
+        max_size=3,
+    ).map(tuple),
+)
+EXTRAS = st.builds(
+    Extras,
+    credentials=st.lists(st.builds(GivenCredential, NAMES, NAMES, VALUES, NAMES), max_size=1).map(tuple),
+    extra_headers=st.lists(st.builds(ExtraHeader, NAMES, NAMES, VALUES), max_size=1).map(tuple),
+    remove_headers=st.lists(st.builds(UnwantedHeader, NAMES, NAMES), max_size=2).map(tuple),
+    token_substitutions=st.lists(st.builds(TokenSubstitution, NAMES, NAMES, VALUES), max_size=1).map(tuple),
+    response_transformers=st.lists(st.builds(ResponseTransformer, NAMES, NAMES), max_size=2).map(tuple),
+    mcp_servers=st.lists(st.builds(McpServer, NAMES, NAMES, NAMES, NAMES, st.tuples(VALUES)), max_size=2).map(tuple),
+    aws_config=st.none() | st.builds(AwsConfig, NAMES, NAMES, st.integers(0, 43_200), VALUES, NAMES),
+)
+
+
+@given(POLICIES, EXTRAS, st.sampled_from(("", "work")), st.lists(st.sampled_from(CAPABILITIES), max_size=3).map(tuple))
+def test_whatever_was_asked_for_comes_back_but_for_values(
+    policy: NetworkPolicy, extras: Extras, profile: str, needs: tuple[str, ...]
+) -> None:
+    entry = an_entry(extras=extras, needs=needs)
+    info = replace(entry.info, profile=profile, policy=policy.mode)
+    entry = replace(entry, context=replace(entry.context, policy=policy), info=info)
+
+    (back,), problems = parse(render([entry], BOOT), BOOT)
+
+    assert (problems, back.info, back.context.policy) == ([], info, policy)
+    assert (back.extras, back.needs) == (extras.without_values(), needs)
+    assert back.extras.are_values_lost == extras.has_values

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from moat.api.errors import DaemonError
 from moat.paths import UNWRITABLE
@@ -21,12 +21,28 @@ RETRY_S = 2.0  # a disk that is full may have room again
 log = logging.getLogger(__name__)
 
 
-class Ledger:
-    """The keeper of one file. render: what it should hold now, in the loop. write: puts it there, in a thread."""
+async def first(event: asyncio.Event, timeout_s: float) -> None:
+    """Wait for event, but no longer than timeout_s."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        pass
 
-    def __init__(self, render: Callable[[], bytes], write: Callable[[bytes], None]) -> None:
+
+class Ledger:
+    """The keeper of one file. render: what it should hold now, in the loop. write: puts it there, in a thread.
+
+    wait: for an event, but no longer than so many seconds.
+    """
+
+    def __init__(
+        self, render: Callable[[], bytes], write: Callable[[bytes], None],
+        wait: Callable[[asyncio.Event, float], Awaitable[None]] = first,
+    ) -> None:  # fmt: skip
         self._render = render
         self._write = write
+        self._wait = wait
         self._version = 0  # of what is in memory
         self._kept = 0  # of what is on disk
         self._last: bytes | None = None
@@ -63,12 +79,12 @@ class Ledger:
         try:
             while not self._is_closing:
                 await self._changed.wait()
-                await _first(self._urgent, DEBOUNCE_S)
+                await self._wait(self._urgent, DEBOUNCE_S)
                 self._changed.clear()
                 self._urgent.clear()
                 if not await self._keep_once() and not self._is_closing:
                     self._changed.set()
-                    await _first(self._urgent, RETRY_S)
+                    await self._wait(self._urgent, RETRY_S)
             if not self.is_settled:
                 await self._keep_once()
         finally:
@@ -103,12 +119,3 @@ class Ledger:
                 done.set_result(None)
             else:
                 done.set_exception(failure)
-
-
-async def _first(event: asyncio.Event, timeout_s: float) -> None:
-    """Wait for event, but no longer than timeout_s."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        pass

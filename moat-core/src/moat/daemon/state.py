@@ -99,7 +99,7 @@ def parse(data: bytes, boot_id: str) -> tuple[list[Entry], list[str]]:
         raise ValueError("its format is not known here")
     if version <= VERSION and not isinstance(content.get("runs"), list):
         raise ValueError("it holds no runs")
-    if content.get("boot_id") != boot_id:
+    if content.get("boot_id", boot_id) != boot_id:
         return [], []
     if version > VERSION:
         raise _too_new(version, content.get("moat"))
