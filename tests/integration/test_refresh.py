@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -66,6 +68,7 @@ class Service:
     newest: int = 0
     port: int = 0
     is_revoked: bool = False
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
     sent: list[object] = field(default_factory=list)
     accepted: list[str] = field(default_factory=list)
 
@@ -80,6 +83,7 @@ class Service:
         if self.is_revoked or asked != wanted or "Authorization" in request.headers:
             return web.json_response({"error": "invalid_grant"}, status=400)
         self.newest += 1
+        await self.answers.wait()
         return web.json_response({"access_token": self.token})
 
     async def use(self, request: web.Request) -> web.Response:
@@ -93,6 +97,7 @@ class Service:
 @asynccontextmanager
 async def a_service(made: Installation) -> AsyncIterator[Service]:
     service, ca = Service(), make_test_ca()
+    service.answers.set()
     app = web.Application()
     app.router.add_post("/token", service.renew)
     app.router.add_get("/", service.use)
@@ -154,3 +159,26 @@ async def _renewed_under(run: subprocess.Popen[bytes], service: Service) -> None
             await asyncio.sleep(0.2)
     assert all(service.sent[number] == {"grant_type": "refresh_token", "refresh_token": f"tok-s3cr3t-{number}"}
                for number in range(len(service.sent)))  # fmt: skip
+
+
+async def test_a_token_that_is_renewed_while_the_daemon_leaves_is_not_lost() -> None:
+    with plugged("moat-provider-fake", PROVIDER, {"moat": {"fake": "moat_provider_fake"}}) as made:
+        async with a_service(made) as service:
+            await asyncio.to_thread(made.grant, "fake", service.token)
+            work = made.file("work/file", "").parent
+            service.answers.clear()
+            run = made.start("run", work, "--grant", "fake", "--", "sh", "-c", ASK, stdin=subprocess.PIPE)
+            try:
+                assert await asked(run) == "yes 200"
+                async with asyncio.timeout(30):
+                    while not service.sent:  # noqa: ASYNC110 # the daemon asks when the time has come
+                        await asyncio.sleep(0.05)
+                os.kill(await asyncio.to_thread(made.daemon_pid), signal.SIGTERM)
+                asyncio.get_running_loop().call_later(1, service.answers.set)
+                async with asyncio.timeout(60):
+                    while len(set(service.accepted)) < 3:  # the next daemon begins with the new one
+                        assert await asked(run) in ("yes 200", "no 401", "000")  # 000: between the two daemons
+                        await asyncio.sleep(0.2)
+            finally:
+                _, said = await asyncio.to_thread(run.communicate)
+                sys.stderr.write(said.decode())  # for a failure

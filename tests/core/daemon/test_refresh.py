@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from moat.api.credentials import Credential, CredentialProvider, Host
 from moat.api.errors import GrantFailed, GrantMissing, GrantRevoked, StoreLocked
+from moat.daemon import refresh
 from moat.daemon.protocol import GrantState
 from moat.daemon.refresh import Key, Means, Refreshers, is_static
 from moat.testing.host import FakeHost
@@ -338,3 +339,82 @@ def test_what_a_provider_cannot_renew_is_static() -> None:
 @pytest.mark.parametrize("source", ["device flow", "prompt"])
 def test_what_was_granted_otherwise_is_not(source: str) -> None:
     assert not is_static(Apple(TokenServer(), TestClock()), Credential("apple", "x", source))
+
+
+class Slowly:
+    """Has a token server answer when it is told to. is_asked: it has taken the old token, and made the next one."""
+
+    def __init__(self, server: TokenServer) -> None:
+        self.is_asked, self.goes_on = asyncio.Event(), asyncio.Event()
+        self._renew = server.renew
+        server.renew = self.renew  # type: ignore[method-assign] # between its two halves is where things get lost
+
+    async def renew(self, token: str, clock: TestClock) -> Credential:
+        renewed = await self._renew(token, clock)
+        self.is_asked.set()
+        await self.goes_on.wait()
+        return renewed
+
+
+async def test_a_run_that_ends_while_its_token_is_renewed_loses_nothing() -> None:
+    async with a_scene() as scene:
+        slowly = Slowly(scene.server)
+        scene.refreshers.rejected("", "apple")
+        await slowly.is_asked.wait()
+        scene.used.clear()
+        scene.refreshers.changed()
+        await until(lambda: scene.refreshers.states() == ())
+        scene.used.add(("", "apple"))  # and a run that comes now does not spend the old one again
+        scene.refreshers.changed()
+        await until(lambda: scene.refreshers.states() != ())
+        scene.refreshers.rejected("", "apple")
+        slowly.goes_on.set()
+
+        await until(lambda: scene.token == "tok-s3cr3t-2")
+        assert scene.server.asked == ["tok-s3cr3t-0", "tok-s3cr3t-1"]
+
+
+async def test_a_daemon_that_leaves_while_a_token_is_renewed_stores_it_first() -> None:
+    async with a_scene() as scene:
+        slowly = Slowly(scene.server)
+        scene.refreshers.rejected("", "apple")
+        await slowly.is_asked.wait()
+        asyncio.get_running_loop().call_later(0.05, slowly.goes_on.set)
+
+    assert scene.token == "tok-s3cr3t-1"
+
+
+async def test_a_service_that_never_answers_does_not_keep_a_daemon_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refresh, "SETTLE_S", 0.01)
+    async with a_scene() as scene:
+        slowly = Slowly(scene.server)
+        scene.refreshers.rejected("", "apple")
+        await slowly.is_asked.wait()
+
+    assert scene.token == "tok-s3cr3t-0"
+
+
+async def test_a_provider_s_mistake_after_the_last_run_ended_ends_nothing() -> None:
+    async with a_scene() as scene:
+        slowly = Slowly(scene.server)
+        scene.server.failure = ZeroDivisionError("s3cr3t")
+        real = scene.server.renew
+
+        async def badly(token: str, clock: TestClock) -> Credential:
+            slowly.is_asked.set()
+            await slowly.goes_on.wait()
+            return await real(token, clock)
+
+        scene.server.renew = badly  # type: ignore[method-assign] # as above
+        scene.refreshers.rejected("", "apple")
+        await slowly.is_asked.wait()
+        scene.used.clear()
+        scene.refreshers.changed()
+        await until(lambda: scene.refreshers.states() == ())
+        slowly.goes_on.set()
+        await until(lambda: scene.server.asked)
+        await asyncio.sleep(0.01)
+
+        scene.used.add(("", "apple"))
+        scene.refreshers.changed()
+        await until(lambda: scene.refreshers.states() != ())

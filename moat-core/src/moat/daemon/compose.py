@@ -2,7 +2,7 @@
 
 start   runs.json read ─▶ sweep ─▶ worker in force ─▶ runs back ─▶ socket served
 group   worker.serve · records.flush_forever · ledger.keep · restore, rounds, idle · one watch a run
-stop    requests drained ─▶ runs ended, or kept for the next daemon ─▶ worker ended ─▶ everything flushed
+stop    renewals stored ─▶ requests drained ─▶ runs ended, or kept for the next daemon ─▶ worker ended ─▶ all flushed
 """
 
 from __future__ import annotations
@@ -191,6 +191,7 @@ async def _end(
     leaving: Leaving, parts: Parts, runs: Runs, server: Server, runner: AppRunner, services: Services
 ) -> None:
     """Take no more requests, answer those that are under way, let the runs go or end them, write everything down."""
+    await services.settle()  # while the runs are still served: a token that was spent must not be lost
     if leaving.keeps_runs:
         await runs.calm()
     server.is_leaving = True

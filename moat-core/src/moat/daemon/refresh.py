@@ -5,7 +5,8 @@
                 └─ granted anew by the user, seen within half a minute ◀─ static · revoked ◀─────────────────────┘
 
 Knows no runs: what is in use, and what follows from a new value, are callables. A credential from the environment is
-static, since its owner renews it elsewhere.
+static, since its owner renews it elsewhere. A service may take a token once only: what was begun with it goes on until
+the next one is stored, though the last run ends meanwhile, and is waited for, bounded, when the daemon leaves.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from moat.daemon import pace
 from moat.daemon.protocol import GrantState
 
 Key: TypeAlias = tuple[str, str]  # profile, grant
+BROKEN = "its provider failed; the daemon's log says how"
 REFRESH_TIMEOUT_S = 60.0
+SETTLE_S = 8.0  # when the daemon leaves: what waits for it does so for 15 s and longer
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +101,7 @@ class Refreshers:
         self._in_use = in_use
         self._known: dict[Key, _Refresher] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._spending: dict[Key, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
@@ -125,28 +129,39 @@ class Refreshers:
             found.nudge.set()
 
     async def forever(self) -> None:
-        """Follow what is in use, until cancelled."""
+        """Follow what is in use, until cancelled; then bring to its end, bounded, what a service was already asked."""
         async with asyncio.TaskGroup() as group:
-            while True:
-                await self._changed.wait()
-                self._changed.clear()
-                wanted = set(self._in_use())
-                for key in self._tasks.keys() - wanted:
-                    self._tasks.pop(key).cancel()
-                    del self._known[key]
-                for key in sorted(wanted - self._tasks.keys()):
-                    self._known[key] = _Refresher(GrantState(*key))
-                    self._tasks[key] = group.create_task(self._follow(key), name=f"refresh {key[1]}")
+            try:
+                await self._follow_use(group)
+            finally:
+                for task in self._tasks.values():
+                    task.cancel()
+                if self._spending:
+                    await asyncio.wait(self._spending.values(), timeout=SETTLE_S)
 
-    async def _follow(self, key: Key) -> None:
+    async def _follow_use(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            wanted = set(self._in_use())
+            for key in self._tasks.keys() - wanted:
+                self._tasks.pop(key).cancel()
+                del self._known[key]
+            for key in sorted(wanted - self._tasks.keys()):
+                one = self._known[key] = _Refresher(GrantState(*key))
+                self._tasks[key] = group.create_task(self._follow(key, one, group), name=f"refresh {key[1]}")
+
+    async def _follow(self, key: Key, one: _Refresher, group: asyncio.TaskGroup) -> None:
+        if key in self._spending:  # of runs before: its token is spent, and is replaced in a moment
+            await asyncio.wait([self._spending[key]])
         while True:
             try:
-                await self._round(key, self._known[key])
+                await self._round(key, one, group)
             except Exception:  # the top of a task: a provider's mistake must not end the daemon
                 log.exception("a credential could not be renewed", extra={"grant": key[1]})
-                await self._fail(key, self._known[key], "its provider failed; the daemon's log says how")
+                await self._fail(key, one, BROKEN)
 
-    async def _round(self, key: Key, one: _Refresher) -> None:
+    async def _round(self, key: Key, one: _Refresher, group: asyncio.TaskGroup) -> None:
         """Wait until the credential is due, and renew it."""
         try:
             provider = self._means.provider(key[1])
@@ -159,9 +174,21 @@ class Refreshers:
         left_s = (before.expires_at - now).total_seconds() if before.expires_at else None
         await self._pause(one, "fresh" if not one.failures else "failing", before, provider.refresh_every_s, left_s)
         if await self._is_same(key, mark):
-            await self._refresh(key, one, provider, before)
+            spending = self._spend(key, one, provider, before)
+            self._spending[key] = group.create_task(spending, name=f"spend {key[1]}")
+            await asyncio.shield(self._spending[key])
         else:
             await self._renew(key, one, "fresh")
+
+    async def _spend(self, key: Key, one: _Refresher, provider: CredentialProvider, before: Credential) -> None:
+        """Renew a credential and keep the next one. A task of its own: nobody but the daemon's end cancels it."""
+        try:
+            await self._refresh(key, one, provider, before)
+        except Exception:  # the top of a task, as above
+            log.exception("a credential could not be renewed", extra={"grant": key[1]})
+            await self._failed(one, BROKEN)
+        finally:
+            del self._spending[key]
 
     async def _refresh(self, key: Key, one: _Refresher, provider: CredentialProvider, before: Credential) -> None:
         one.last = self._means.clock.now()

@@ -62,10 +62,13 @@ class Services:
     def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start what goes on as long as the daemon lives. The runs of the daemon before are known by now."""
         self.routes.restore({entry.run_id for entry in self._parts.registry})
-        return [
-            group.create_task(self.refreshers.forever(), name="refresh"),
-            group.create_task(self.routes.forever(), name="routing"),
-        ]
+        self._refreshing = group.create_task(self.refreshers.forever(), name="refresh")
+        return [self._refreshing, group.create_task(self.routes.forever(), name="routing")]
+
+    async def settle(self) -> None:
+        """Renew no more credentials, and wait, bounded, for those that are being renewed."""
+        self._refreshing.cancel()
+        await asyncio.wait([self._refreshing])
 
     def _tell(self, state: GrantState) -> None:
         self.events.tell("grant", grant=asdict(state))
