@@ -108,6 +108,22 @@ async def test_credentials_come_from_the_run_s_own_profile(home: Home) -> None:
     assert found["rules"][0]["value"].endswith("-work")
 
 
+async def test_of_a_grant_that_is_revoked_a_restored_run_is_told(home: Home) -> None:
+    _, entries = await a_dead_house(home)
+
+    async with a_house(home) as house:
+        house.parts.grants.revoked = lambda profile, grant: "it was revoked"
+        house.parts.store.write(entries[0].info)
+        house.runs.restore.begin(entries)
+        async with asyncio.TaskGroup() as group:
+            resolving = group.create_task(house.runs.restore.resolve_forever())
+            found = await opened(house)
+            resolving.cancel()
+
+    assert [rule["grant"] for rule in found["rules"]] == ["apple", "apple"]
+    assert found["rules"][0]["statuses"] == [401]
+
+
 async def test_a_locked_keyring_keeps_the_run_closed_with_the_reason_and_is_asked_again(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from moat.api.credentials import Credential, CredentialProvider, Host
-from moat.api.rules import SetHeader
+from moat.api.errors import GrantRevoked
+from moat.api.rules import RewriteResponse, SetHeader
 from moat.api.runs import ExchangeRecord
 from moat.daemon.audience import Audience
 from moat.daemon.extras import RoutedPort
@@ -22,7 +23,7 @@ from moat.paths import Home
 from moat.proxy.ca import make
 
 from core.daemon.house import House, a_house, registered
-from core.daemon.making import RUN_ID, Fruit, Orchard, Vault, until
+from core.daemon.making import OTHER_ID, RUN_ID, Fruit, Orchard, Vault, until
 from core.daemon.test_routes import free_port, nowhere
 
 pytestmark = pytest.mark.timeout(60)
@@ -170,3 +171,28 @@ async def test_the_clock_wakes_early_when_it_is_told() -> None:
 
     assert 0 <= clock.roll() <= 1
     assert clock.now().tzinfo is UTC
+
+
+async def test_runs_that_come_or_are_registered_again_hear_of_a_grant_that_was_revoked_before(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def over(self: Ripening, credential: Credential, host: Host) -> Credential:
+        raise GrantRevoked("the service says that the token was revoked")
+
+    def is_told(run_id: str = RUN_ID) -> bool:
+        entry = house.parts.registry.get(run_id)
+        assert entry is not None
+        return any(isinstance(rule, RewriteResponse) for rule in entry.context.rules)
+
+    monkeypatch.setattr(Ripening, "refresh", over)
+    async with some_services(home) as (services, house, audience, _, _):
+        made = await registered(house, grants=("apple",))
+        assert not is_told()
+        await until(lambda: services.refreshers.states() and services.refreshers.states()[0].next_at)
+        audience.exchange_done(RUN_ID, REJECTED)
+        await until(is_told)
+
+        await registered(house, grants=("apple",), auth_token=made.auth_token)
+        await registered(house, grants=("apple",), run_id=OTHER_ID)
+        assert is_told()
+        assert is_told(OTHER_ID)

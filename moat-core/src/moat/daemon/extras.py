@@ -100,6 +100,11 @@ class Extras:
     are_values_lost: bool = False
 
     @property
+    def grants(self) -> tuple[str, ...]:
+        """The stored grants that are spent beside those of the run."""
+        return tuple(server.grant for server in self.mcp_servers if server.grant)
+
+    @property
     def has_values(self) -> bool:
         """Whether something in it is kept in memory only."""
         return bool(self.credentials or self.extra_headers or self.token_substitutions)

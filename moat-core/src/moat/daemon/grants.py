@@ -3,14 +3,15 @@
     grant names ──▶ store ──▶ Credential ──▶ provider.rules ─────────┐
                                         └──▶ provider.container ─────┼──▶ Resolved
     RunSpec ──▶ moat_configure_run of every plugin ──────────────────┤
-    Extras of the registration ──▶ `given` ──────────────────────────┘
+    Extras of the registration ──▶ `given` ──────────────────────────┤
+    revoked by its service ──▶ `revocation`: why there is 401 ───────┘
 
 The store's key is asked for here and not before: a locked keyring is an error of this one request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -33,6 +34,7 @@ from moat.api.rules import AddHeader, ReplaceToken, Rewriter, RewriteResponse, R
 from moat.api.runs import Contribution, RunSpec
 from moat.daemon import given
 from moat.daemon.extras import Extras
+from moat.daemon.revocation import explanations
 from moat.ids import checked_name
 from moat.log import Redactor
 from moat.plugins.discovery import rewriter_candidate
@@ -87,12 +89,16 @@ class Resolved:
 
 
 class Grants:
-    """Resolves grants. Blocking (a keyring, files): call it from a thread."""
+    """Resolves grants. Blocking (a keyring, files): call it from a thread.
+
+    revoked: why a grant of a profile is not renewed any more, "" if it is.
+    """
 
     def __init__(self, store: CredentialSource, plugins: Contributors, redactor: Redactor) -> None:
         self._store = store
         self._plugins = plugins
         self._redactor = redactor
+        self.revoked: Callable[[str, str], str] = lambda profile, grant: ""
 
     def provider(self, name: str) -> CredentialProvider:
         """Return whose credentials a grant's are. Raises UsageError, PluginError."""
@@ -124,7 +130,9 @@ class Grants:
         if extras != NO_EXTRAS:
             given = self._given(spec, extras)
             rules, endpoints = [*given.rules, *rules], [*endpoints, *given.endpoints]
-        return Resolved(tuple(rules), merge(setups), _distinct(endpoints))
+        ends = {grant: self.revoked(spec.profile, grant) for grant in (*spec.grants, *extras.grants)}
+        told = tuple(explanations(rules, ends, spec.profile))
+        return Resolved((*told, *rules), merge(setups), _distinct(endpoints))
 
     def _given(self, spec: RunSpec, extras: Extras) -> Resolved:
         """Return what the registration itself brought; its own rules come first, and so win."""

@@ -42,11 +42,12 @@ class Services:
     def __init__(self, parts: Parts, audience: Audience, vault: Vault, connect: Connect, redactor: Redactor) -> None:
         self._parts = parts
         self.events = Events()
-        self._renewal = Renewal(parts, lambda profile, grant: self.refreshers.revoked(profile, grant))
+        self._renewal = Renewal(parts)
         means = Means(
             vault, parts.grants.provider, self._host, self._renewal.renew, self._tell, redactor.learn, RealClock()
         )
         self.refreshers = Refreshers(means, self._renewal.in_use)
+        parts.grants.revoked = self.refreshers.revoked
         self.routes = Routes(
             Table(parts.home.daemon / "routes.json"), self._routing_port, self._is_live, connect, self._certifier()
         )
