@@ -15,23 +15,27 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class TestClock:
-    """A Clock of refreshing. waiting: the waits under way, by their end."""
+    """A Clock of refreshing. waiting: the waits under way, by their end, which nobody's setting of the clock moves."""
 
     __test__ = False
 
     def __init__(self) -> None:
         self._now = BEGIN
-        self.waiting: dict[asyncio.Future[None], datetime] = {}
+        self._passed = 0.0
+        self.waiting: dict[asyncio.Future[None], float] = {}
 
     def now(self) -> datetime:
         return self._now
+
+    def monotonic(self) -> float:
+        return self._passed
 
     def roll(self) -> float:
         return 0.0
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waiting[done] = self._now + timedelta(seconds=seconds)
+        self.waiting[done] = self._passed + seconds
         try:
             async with asyncio.TaskGroup() as group:
                 nudged = group.create_task(_set_after(event, done))
@@ -41,10 +45,15 @@ class TestClock:
             del self.waiting[done]
 
     def jump(self, seconds: float) -> None:
-        """Move the time, forwards or back, and wake those whose time has come."""
+        """Set the clock, forwards or back. No time passes."""
         self._now += timedelta(seconds=seconds)
+
+    def passes(self, seconds: float) -> None:
+        """Let time pass, and wake those whose time has come."""
+        self._now += timedelta(seconds=seconds)
+        self._passed += seconds
         for done, end in tuple(self.waiting.items()):
-            if end <= self._now and not done.done():
+            if end <= self._passed and not done.done():
                 done.set_result(None)
 
 

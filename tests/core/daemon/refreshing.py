@@ -126,7 +126,7 @@ class Scene:
         """Let time pass in small steps, as it does."""
         await self.waits()
         for _ in range(20):
-            self.clock.jump(seconds / 20)
+            self.clock.passes(seconds / 20)
             await asyncio.sleep(0.005)
             await self.waits()
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -74,6 +76,14 @@ def test_an_orderly_end_writes_everything_down(daemon_home: Home) -> None:
     info = RunStore(daemon_home).read(RUN_ID)
     assert (info.state, info.requests) == ("lost", 1)
     assert (daemon_home.run(RUN_ID) / "network.jsonl").exists()
+
+
+def test_how_long_a_daemon_is_up_is_counted_by_no_clock_that_is_set() -> None:
+    identity = compose.Identity(19080, datetime.now(UTC) + timedelta(days=1), time.monotonic() - 5)
+    parts = SimpleNamespace(registry=(), worker=SimpleNamespace(pid=1))
+    services = SimpleNamespace(routes=SimpleNamespace(port=0), refreshers=SimpleNamespace(states=tuple))
+
+    assert compose._health(identity, parts, services).uptime_s >= 5  # type: ignore[arg-type] # stand-ins
 
 
 class Looking:

@@ -21,6 +21,12 @@ def test_one_that_expires_earlier_is_renewed_before_that() -> None:
     assert delay(3600, -5, 0, 0.0) == SHORTEST_S
 
 
+def test_one_that_seems_to_be_at_its_end_right_after_its_renewal_is_left_alone_for_a_while() -> None:
+    assert delay(3600, -1e8, 0, 0.0, shortest_s=60.0) == 60.0
+    assert delay(3600, 1000, 0, 0.0, shortest_s=60.0) == 800
+    assert delay(3600, -1e8, 1, 0.0, shortest_s=60.0) == 5.0
+
+
 def test_failures_make_it_wait_longer_up_to_a_bound() -> None:
     waits = [delay(86_400, None, failures, 0.0) for failures in range(1, 12)]
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from moat.api.credentials import Credential
 from moat.api.errors import GrantFailed, StoreLocked
-from moat.daemon import refresh
+from moat.daemon import pace, refresh
 from moat.daemon.refresh import is_static
 
 from core.daemon.clocks import BEGIN, TestClock
@@ -41,11 +41,30 @@ async def test_a_machine_that_slept_renews_when_it_wakes() -> None:
     async with a_scene() as scene:
         await scene.waits()
         scene.clock.jump(HOUR * 24)
+        scene.clock.passes(pace.LOOK_AGAIN_S)
         await until(lambda: scene.renewed)
         await scene.waits()
         scene.clock.jump(-HOUR * 48)  # and a clock that is set back does not make it ask again and again
-        await asyncio.sleep(0.05)
+        await scene.later(HOUR * 0.5)
         assert len(scene.server.asked) == 1
+
+
+async def test_a_clock_that_is_set_back_delays_no_renewal() -> None:
+    async with a_scene() as scene:
+        await scene.waits()
+        scene.clock.jump(-HOUR * 24)
+        await scene.later(HOUR * 1.1)
+        await until(lambda: scene.renewed)
+
+
+async def test_tokens_that_come_expired_by_a_wrong_clock_are_renewed_once_a_minute_and_not_without_end() -> None:
+    async with a_scene(expires_at=BEGIN - timedelta(days=3650)) as scene:
+        scene.server.lifetime_s = -HOUR
+        await scene.later(2)
+        await until(lambda: scene.renewed)
+        await scene.later(pace.EARLY_PAUSE_S * 5)
+
+        assert 2 <= len(scene.server.asked) <= 6
 
 
 async def test_failures_are_tried_again_later_and_later_and_are_told() -> None:
@@ -154,7 +173,7 @@ async def test_a_grant_that_no_run_spends_any_more_is_left_alone() -> None:
         scene.used.clear()
         scene.refreshers.changed()
         await until(lambda: scene.refreshers.states() == ())
-        scene.clock.jump(HOUR * 5)
+        scene.clock.passes(HOUR * 5)
         await asyncio.sleep(0.05)
 
         assert scene.server.asked == []

@@ -171,6 +171,7 @@ async def test_the_clock_wakes_early_when_it_is_told() -> None:
 
     assert 0 <= clock.roll() <= 1
     assert clock.now().tzinfo is UTC
+    assert clock.monotonic() <= clock.monotonic()
 
 
 async def test_runs_that_come_or_are_registered_again_hear_of_a_grant_that_was_revoked_before(

@@ -69,10 +69,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this daemon is: what health answers whatever happens."""
+    """Who this daemon is: what health answers whatever happens. began: by the monotonic clock, which nobody sets."""
 
     proxy_port: int
     born: datetime
+    began: float
 
 
 class Leaving:
@@ -101,7 +102,7 @@ async def run_daemon(home: Home, redactor: Redactor) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leaving.keep)
     listener = await listening_again(_last_port(home), (PREFERRED_PORT, 0), PORT_PATIENCE_S)
-    identity = Identity(listener.getsockname()[1], datetime.now(UTC))
+    identity = Identity(listener.getsockname()[1], datetime.now(UTC), time.monotonic())
     audience = Audience()
     parts = await asyncio.to_thread(make_parts, home, redactor, identity.proxy_port, audience)
     before = still_live(parts.store, load(home, boot_id()))
@@ -276,7 +277,7 @@ def _health(identity: Identity, parts: Parts, services: Services) -> Health:
         proxy_port=identity.proxy_port,
         run_count=len(parts.registry),
         started_at=identity.born.isoformat(timespec="seconds"),
-        uptime_s=(datetime.now(UTC) - identity.born).total_seconds(),
+        uptime_s=time.monotonic() - identity.began,
         worker_pid=parts.worker.pid,
         commit=commit(),
         routing_port=services.routes.port,

@@ -15,16 +15,19 @@ EARLY_PAUSE_S = 60.0  # between renewals that a 401 asked for: a service that re
 LOOK_AGAIN_S = 30.0  # for a credential that the user has granted anew
 
 
-def delay(every_s: float, left_s: float | None, failures: int, roll: float) -> float:
+def delay(
+    every_s: float, left_s: float | None, failures: int, roll: float, shortest_s: float = SHORTEST_S
+) -> float:  # fmt: skip
     """Return how long to wait before the next renewal.
 
     every_s: the provider's interval. left_s: until the credential expires, None if it never does. failures: in a row.
-    roll: between 0 and 1, by chance.
+    roll: between 0 and 1, by chance. shortest_s: between two renewals; a credential that was made just now
+    and seems to be at its end already says that a clock is wrong, ours or the service's.
     """
     if failures:
         wanted = min(FIRST_RETRY_S * 2.0 ** min(failures - 1, 20), MAX_RETRY_S, max(every_s, FIRST_RETRY_S))
     else:
-        wanted = every_s if left_s is None else min(every_s, left_s * (1 - MARGIN))
+        wanted = every_s if left_s is None else max(min(every_s, left_s * (1 - MARGIN)), shortest_s)
     return max(wanted * (1 - JITTER * roll), SHORTEST_S)
 
 

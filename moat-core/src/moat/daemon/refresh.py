@@ -58,6 +58,10 @@ class Clock(Protocol):
         """Return the time, in UTC."""
         ...
 
+    def monotonic(self) -> float:
+        """Return seconds from some moment on; nobody sets them, and they may stand still while a machine sleeps."""
+        ...
+
     def roll(self) -> float:
         """Return a number between 0 and 1, by chance."""
         ...
@@ -236,12 +240,17 @@ class Refreshers:
         left_s: float | None,
     ) -> None:  # fmt: skip
         clock = self._means.clock
-        seconds = pace.delay(every_s, left_s, one.failures, clock.roll())
+        shortest_s = pace.SHORTEST_S if one.last is None else min(every_s, pace.EARLY_PAUSE_S)
+        seconds = pace.delay(every_s, left_s, one.failures, clock.roll(), shortest_s)
+        end = clock.monotonic() + seconds
         due = datetime.fromtimestamp(clock.now().timestamp() + seconds, UTC)
         expires_at = _iso(credential.expires_at)
         self._show(one, replace(one.state, state=state, expires_at=expires_at, next_at=_iso(due)))
-        while not one.nudge.is_set() and (left := (due - clock.now()).total_seconds()) > 0:
-            await clock.wait(one.nudge, min(left, pace.LOOK_AGAIN_S))  # in parts: a machine may have slept meanwhile
+        # Whichever comes first, and in parts: a machine may sleep meanwhile, and its clock may be set back.
+        while (
+            not one.nudge.is_set() and (left := min((due - clock.now()).total_seconds(), end - clock.monotonic())) > 0
+        ):
+            await clock.wait(one.nudge, min(left, pace.LOOK_AGAIN_S))
         one.nudge.clear()
 
     async def _fail(self, key: Key, one: _Refresher, problem: str) -> None:

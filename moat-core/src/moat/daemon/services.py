@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -128,6 +129,10 @@ class RealClock:
     def now(self) -> datetime:
         """Return the time, in UTC."""
         return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds since the machine was started, but for those in which it slept."""
+        return time.monotonic()
 
     def roll(self) -> float:
         """Return a number between 0 and 1, by chance."""
