@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from moat.api.credentials import Credential
 from moat.api.errors import StoreLocked
 from moat.api.rules import RewriteResponse, SetHeader
+from moat.daemon import renewal as module
 from moat.daemon.extras import GivenCredential, McpServer
 from moat.daemon.grants import Grants
 from moat.daemon.renewal import Renewal, spent_by
@@ -14,7 +16,7 @@ from moat.log import Redactor
 from moat.paths import Home
 
 from core.daemon.house import House, a_house, registered
-from core.daemon.making import OTHER_ID, RUN_ID, Orchard, Vault, an_info
+from core.daemon.making import OTHER_ID, RUN_ID, Orchard, Vault, an_info, until
 
 pytestmark = pytest.mark.timeout(60)
 FRESH = "tok-s3cr3t-fresh"
@@ -169,3 +171,36 @@ async def test_what_is_in_use_is_grants_and_those_of_mcp_servers(home: Home) -> 
         entry = house.parts.registry.get(RUN_ID)
         assert entry is not None
         assert spent_by(entry) == ("apple", "pear")
+
+
+async def test_runs_that_a_locked_store_kept_from_a_new_value_get_it_when_it_opens(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_DELAY_S", 0.02)
+    monkeypatch.setattr(module, "MAX_DELAY_S", 0.05)
+    asked: list[None] = []
+    async with a_house(home) as house:
+        await registered(house, grants=("apple",))
+        await registered(house, grants=("apple",), run_id=OTHER_ID)
+        store = turned(house, failure=StoreLocked("the keyring is locked"), on_load=lambda: asked.append(None))
+        renewal = Renewal(house.parts)
+        async with asyncio.TaskGroup() as group:
+            owing = group.create_task(renewal.owed_forever())
+            await renewal.renew("", "apple")
+            assert len(asked) == 1  # one key for both
+            await until(lambda: len(asked) >= 3)
+            store.failure = None
+            await until(lambda: values(house) == values(house, OTHER_ID) == [f"Bearer {FRESH}"])
+            owing.cancel()
+
+
+async def test_a_run_that_is_still_to_be_resolved_has_no_refresher_ask_for_the_key_too(home: Home) -> None:
+    async with a_house(home) as house:
+        await registered(house, grants=("apple",))
+        entry = house.parts.registry.get(RUN_ID)
+        assert entry is not None
+        house.parts.registry.replace(
+            replace(entry, context=replace(entry.context, is_open=False, why_closed="not yet"))
+        )
+
+        assert Renewal(house.parts).in_use() == set()

@@ -65,7 +65,11 @@ class Services:
         """Start what goes on as long as the daemon lives. The runs of the daemon before are known by now."""
         self.routes.restore({entry.run_id for entry in self._parts.registry})
         self._refreshing = group.create_task(self.refreshers.forever(), name="refresh")
-        return [self._refreshing, group.create_task(self.routes.forever(), name="routing")]
+        return [
+            self._refreshing,
+            group.create_task(self._renewal.owed_forever(), name="owed"),
+            group.create_task(self.routes.forever(), name="routing"),
+        ]
 
     async def settle(self) -> None:
         """Renew no more credentials, and wait, bounded, for those that are being renewed."""
