@@ -43,9 +43,9 @@ class Desk:
         self.learned: list[str] = []
         self.kept = {name: Credential(name, "s3cr3t-old", "test") for name in ("apple", "pear")}
         self.problem: Exception | None = None
-        self.profile = ""
+        self.profile, self.now = "", NOW
         vault, answer = Vault(self), self.happened.append
-        means = Means(self.registry, vault, self._provide, self.learned.append, self._renew, answer, lambda: NOW)
+        means = Means(self.registry, vault, self._provide, self.learned.append, self._renew, answer, lambda: self.now)
         self.captures = Captures(means)
 
     async def take(self, message: Captured) -> Kept:
