@@ -1,13 +1,20 @@
-"""A TLS service that answers with the credential of each request: `python echo.py CERTIFICATE PORT_FILE`."""
+"""A TLS service that tells whose credential a request was spent with: `python echo.py CERTIFICATE PORT_FILE`.
+
+GET …        ─▶ 200 and the token backwards; 401 when it is two renewals old, since each is replaced by the next
+POST /token  ─▶ the token `tok-s3cr3t-OWNER-4` for `tok-s3cr3t-OWNER-3`, once; 400 for one that was replaced
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 END = b"\r\n\r\n"
+LATEST: defaultdict[str, int] = defaultdict(int)  # by owner
 
 
 class Echo(asyncio.Protocol):
@@ -18,16 +25,48 @@ class Echo(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        *heads, self.data = (self.data + data).split(END)
-        answers = [_answer(head) for head in heads]
+        self.data += data
+        answers = []
+        while END in self.data:
+            head, _, rest = self.data.partition(END)
+            length = int(_header(head, b"content-length") or b"0")
+            if len(rest) < length:
+                break
+            answers.append(_answer(head, rest[:length]))
+            self.data = rest[length:]
         assert isinstance(self.transport, asyncio.Transport)
         self.transport.write(b"".join(answers))
 
 
-def _answer(head: bytes) -> bytes:
-    _, _, rest = head.partition(b"\r\nAuthorization: ")
-    value = rest.partition(b"\r\n")[0].rpartition(b" ")[2]
-    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(value), value[::-1])
+def _answer(head: bytes, body: bytes) -> bytes:
+    if head.startswith(b"POST /token "):
+        return _renewed(json.loads(body)["refresh_token"])
+    value = _header(head, b"authorization").rpartition(b" ")[2]
+    owner, number = _parts(value.decode("latin-1"))
+    return _response(b"200 OK" if number >= LATEST[owner] - 1 else b"401 Unauthorized", value[::-1])
+
+
+def _renewed(token: str) -> bytes:
+    owner, number = _parts(token)
+    if number != LATEST[owner]:
+        return _response(b"400 Bad Request", b"")
+    LATEST[owner] += 1
+    return _response(b"200 OK", json.dumps({"access_token": f"tok-s3cr3t-{owner}-{LATEST[owner]}"}).encode())
+
+
+def _parts(token: str) -> tuple[str, int]:
+    """Return owner and number of a token; no number that is ever accepted for what is none."""
+    words = token.split("-")
+    return (words[2], int(words[3])) if len(words) == 4 else ("", -1_000)
+
+
+def _header(head: bytes, name: bytes) -> bytes:
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    return next((value.strip() for found, _, value in lines if found.lower() == name), b"")
+
+
+def _response(status: bytes, body: bytes) -> bytes:
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
 
 
 async def main(certificate: str, port_file: Path) -> None:

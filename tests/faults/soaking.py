@@ -2,8 +2,10 @@
 
     client ══ the run's own namespace ══▶ door ─┐
     client ── token ──▶ shared listener ────────┴─▶ worker ══ TLS ══▶ echo: the credential that came, backwards
+                                                 daemon ─ renewals ──▶ echo: the next token for the one before it
 
-Each answer says which credential was spent, so that one of another run's or profile's is seen.
+Each answer says which credential was spent, so that one of another profile's is seen; and what is two renewals old is
+answered with 401, so that one that was left behind is seen too.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import asyncio
 import base64
 import contextlib
 import ctypes
-import json
 import os
 import socket
 import ssl
@@ -25,14 +26,14 @@ from pathlib import Path
 from core.daemon.gates import a_gate
 from moat.api.credentials import Credential
 from moat.daemon.client import DaemonClient
-from moat.daemon.lifecycle import ensure_running
 from moat.daemon.protocol import RegisterRequest, RegisterResponse
 from moat.ids import new_run_id
-from moat.paths import Home, private_folder
+from moat.paths import Home
 from moat.store.credentials import CredentialStore
 from support.upstream import make_test_ca
 
-HOST = "api.github.com"
+from faults.rotating import HOST, TOKENS_HOST, rotating, token_of
+
 PROFILES = tuple(f"p{number}" for number in range(10))
 CLONE_NEWNET = 0x4000_0000
 BATCH = 16
@@ -47,14 +48,16 @@ class Size:
     minutes: float
     requests: int
     clients: int = 64
+    refresh_every_s: float = 10.0
 
 
 @dataclass(slots=True)
 class Found:
-    """What was seen. wrong: answers that are no 200 with the run's own credential."""
+    """What was seen. wrong: answers that are no 200 with the run's own credential. tokens: all that were spent."""
 
     requests: int = 0
     wrong: list[str] = field(default_factory=list)
+    tokens: set[bytes] = field(default_factory=set)
     changes: int = 0
     memory_mb: list[float] = field(default_factory=list)
 
@@ -68,15 +71,11 @@ class Run:
     gate: int = 0
 
 
-def secret_of(profile: str) -> str:
-    return f"gho_s3cr3t_of_{profile}"
-
-
 @asynccontextmanager
-async def an_internet(folder: Path) -> AsyncIterator[Home]:
-    """Run the echo service, and make an installation whose grants are spent there, one secret a profile."""
+async def an_internet(folder: Path, refresh_every_s: float) -> AsyncIterator[Home]:
+    """Run the echo service, and make an installation whose grants are spent there, one token a profile; start it."""
     ca = make_test_ca()
-    certificate, key = ca.leaf((HOST,), False)
+    certificate, key = ca.leaf((HOST, TOKENS_HOST), False)
     (folder / "echo.pem").write_bytes(certificate + key)
     program = str(Path(__file__).with_name("echo.py"))
     echo = await asyncio.create_subprocess_exec(sys.executable, program, folder / "echo.pem", folder / "port")
@@ -84,14 +83,15 @@ async def an_internet(folder: Path) -> AsyncIterator[Home]:
         async with asyncio.timeout(20):
             while not (folder / "port").exists():  # noqa: ASYNC110 # another process
                 await asyncio.sleep(0.02)
-        home = Home(private_folder(folder / "home"))
-        (home.root / "roots.pem").write_text(ca.pem)
-        pins = {HOST: f"127.0.0.1:{(folder / 'port').read_text()}"}
-        upstream = {"ca_bundle": "roots.pem", "resolve": pins, "allow_cidrs": ["127.0.0.0/8"]}
-        home.config.write_text(json.dumps({"upstream": upstream}))
-        for profile in PROFILES:
-            CredentialStore(home, profile=profile).save(Credential("github", secret_of(profile), "test"))
-        yield home
+        pins = dict.fromkeys((HOST, TOKENS_HOST), f"127.0.0.1:{(folder / 'port').read_text()}")
+        with rotating(refresh_every_s) as made:
+            roots = made.file("roots.pem", ca.pem)
+            made.configure({"upstream": {"ca_bundle": str(roots), "resolve": pins, "allow_cidrs": ["127.0.0.0/8"]}})
+            home = Home(made.home / ".moat")
+            for profile in PROFILES:
+                CredentialStore(home, profile=profile).save(Credential("rotating", token_of(profile), "test"))
+            await asyncio.to_thread(made.ok, "proxy", "start")
+            yield home
     finally:
         echo.kill()
         await echo.wait()
@@ -99,7 +99,7 @@ async def an_internet(folder: Path) -> AsyncIterator[Home]:
 
 async def soak(home: Home, size: Size) -> Found:
     """Register runs, keep them busy, and return what was seen."""
-    client, found = ensure_running(home), Found()
+    client, found = DaemonClient(home), Found()
     trust = ssl.create_default_context(cadata=(home.ca / "ca.pem").read_text())
     async with AsyncExitStack() as stack:
         runs = [await _run(stack, home, client, number, size) for number in range(size.runs)]
@@ -119,7 +119,7 @@ async def soak(home: Home, size: Size) -> Found:
 
 async def _run(stack: AsyncExitStack, home: Home, client: DaemonClient, number: int, size: Size) -> Run:
     profile, has_door = PROFILES[number % len(PROFILES)], number < size.doors
-    asked = RegisterRequest(new_run_id(), grants=("github",), profile=profile, needs_door=has_door)
+    asked = RegisterRequest(new_run_id(), grants=("rotating",), profile=profile, needs_door=has_door)
     made = await asyncio.to_thread(client.register, asked)
     if made.door is None:
         await asyncio.to_thread(client.tell_container, made.auth_token, str(os.getpid()))
@@ -132,7 +132,7 @@ async def _run(stack: AsyncExitStack, home: Home, client: DaemonClient, number: 
 async def _ask(run: Run, port: int, trust: ssl.SSLContext, found: Found, ended: asyncio.Event) -> None:
     """Ask over and over, some requests at once, over connections that live for a while."""
     request = f"GET /user HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
-    wanted = secret_of(run.profile)[::-1].encode()
+    wanted = token_of(run.profile).removesuffix("0").encode()
     while not ended.is_set():
         reader, writer = await _connected(run, port, trust)
         for _ in range(50):
@@ -141,8 +141,9 @@ async def _ask(run: Run, port: int, trust: ssl.SSLContext, found: Found, ended: 
                 head = await reader.readuntil(b"\r\n\r\n")
                 body = await reader.readexactly(_length(head))
                 found.requests += 1
-                if not head.startswith(b"HTTP/1.1 200 ") or body != wanted:
-                    found.wrong.append(f"{run.made.run_id}: {head[:40]!r} {len(body)}")
+                found.tokens.add(body[::-1])
+                if not head.startswith(b"HTTP/1.1 200 ") or not body[::-1].startswith(wanted):
+                    found.wrong.append(f"{run.made.run_id}: {head[:40]!r} {body[::-1]!r}")
             if ended.is_set():
                 break
         writer.close()
@@ -191,10 +192,10 @@ async def _change(client: DaemonClient, runs: list[Run], found: Found, ended: as
     while not ended.is_set():
         again = runs[found.changes % len(runs)]
         request = RegisterRequest(
-            again.made.run_id, grants=("github",), profile=again.profile, auth_token=again.made.auth_token
+            again.made.run_id, grants=("rotating",), profile=again.profile, auth_token=again.made.auth_token
         )
         await asyncio.to_thread(client.register, request)
-        asked = RegisterRequest(new_run_id(), grants=("github",), profile=PROFILES[0], needs_door=False)
+        asked = RegisterRequest(new_run_id(), grants=("rotating",), profile=PROFILES[0], needs_door=False)
         made = await asyncio.to_thread(client.register, asked)
         await asyncio.to_thread(client.end, made.auth_token, 0)
         found.changes += 1
