@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ import pytest
 from moat.api.errors import DaemonError, DaemonUnreached, GrantMissing, RunNotFound, StoreLocked, UsageError
 from moat.daemon import client as module
 from moat.daemon.client import DaemonClient
+from moat.daemon.events import MAX_LISTENERS, Events
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import DoorInfo, RegisterRequest, RouteRequest, SetupRequest
 from moat.daemon.server import bind
 from moat.paths import Home
 
-from core.daemon.making import RUN_ID, an_info
+from core.daemon.making import OTHER_ID, RUN_ID, an_info
 from core.daemon.test_handlers import serving as with_routes
 from core.daemon.test_server import HEALTH, TOKEN, Service, serving
 
@@ -172,6 +173,46 @@ def test_a_daemon_of_another_user_is_told_nothing(home: Home, monkeypatch: pytes
 
         with pytest.raises(DaemonUnreached, match="another user"):
             DaemonClient(home).health()
+
+
+async def test_events_come_until_the_daemon_leaves(tmp_path: Path) -> None:
+    events, client = Events(), DaemonClient(Home(tmp_path))
+
+    def listen() -> list[str]:
+        with client.events(RUN_ID) as found:
+            loop.call_soon_threadsafe(tell)
+            return [event.kind for event in found]
+
+    def tell() -> None:
+        events.run_started(an_info())
+        events.run_started(an_info(OTHER_ID))
+        events.tell("grant")
+        events.close()
+
+    loop = asyncio.get_running_loop()
+    async with with_routes(tmp_path, events):
+        assert await asyncio.to_thread(listen) == ["run_started", "grant", "closed"]
+
+
+async def test_listeners_beyond_the_most_are_refused_with_the_reason(tmp_path: Path) -> None:
+    async with with_routes(tmp_path, events := Events()):
+        with ExitStack() as stack:
+            for _ in range(MAX_LISTENERS):
+                stack.enter_context(events.listening())
+
+            def listen() -> None:
+                with DaemonClient(Home(tmp_path)).events():
+                    raise AssertionError("one too many")
+
+            with pytest.raises(DaemonError, match="too many listeners"):
+                await asyncio.to_thread(listen)
+
+
+def test_events_that_break_off_are_an_error(home: Home) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    stream = answering(home, head + b"d\r\n: listening\n\n\r\n")
+    with stream, DaemonClient(home).events() as events, pytest.raises(DaemonUnreached, match="broke off"):
+        next(events)
 
 
 async def test_routes_and_one_run_are_asked_for_and_an_old_daemon_s_404_is_an_error_with_a_hint(

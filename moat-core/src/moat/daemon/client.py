@@ -1,7 +1,7 @@
 """Talks to the daemon over its unix socket. Standard library only: every `moat` command starts with this module.
 
-Synchronous, one connection a request, every wait bounded. What the daemon refuses is raised as the same MoatError
-subclass that it was there, with its hint.
+Synchronous, one connection a request, every wait bounded; events come for as long as somebody listens. What the daemon
+refuses is raised as the same MoatError subclass that it was there, with its hint.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ from moat.daemon.protocol import (
     SetupResponse,
     needed_capabilities,
 )
+from moat.daemon.told import Told, told
 from moat.paths import Home, socket_address
 from moat.trace.values import decode
 
@@ -40,6 +42,7 @@ T = TypeVar("T")
 
 HEALTH_TIMEOUT_S = 3.0  # a daemon that needs longer to say that it is there is not well
 TIMEOUT_S = 60.0  # a keyring may ask the user for a password meanwhile
+EVENTS_TIMEOUT_S = 40.0  # a daemon with nothing to tell says so every 15 s
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _CREDENTIALS = struct.Struct("iII")  # process, user, group
 _RESTART = "run: moat proxy stop"
@@ -95,6 +98,23 @@ class DaemonClient:
         """Have a name lead nowhere any more."""
         self._call("DELETE", f"/v1/routes/{quote(agent, safe='')}")
 
+    @contextmanager
+    def events(self, run_id: str = "") -> Iterator[Iterator[Told]]:
+        """Listen, for as long as the block lasts, to what happens: to one run, or to all. The last event says why.
+
+        Raises DaemonError when the daemon does not answer or has no events; so do the events, when they break off.
+        """
+        path = f"/v1/events?run={quote(run_id, safe='')}" if run_id else "/v1/events"
+        connection = _UnixConnection(self._home.daemon / "daemon.sock", EVENTS_TIMEOUT_S)
+        with closing(connection):
+            with _translated(EVENTS_TIMEOUT_S):
+                connection.request("GET", path)
+                response = connection.getresponse()
+                if response.status != 200:
+                    _answer(response.status, response.read(MAX_ANSWER_BYTES))
+            with closing(response):
+                yield _told(response)
+
     def shutdown(self, timeout_s: float = TIMEOUT_S) -> None:
         """Ask the daemon to finish; it may live a moment longer."""
         self._call("POST", "/v1/shutdown", timeout_s=timeout_s)
@@ -116,7 +136,7 @@ class DaemonClient:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S
     ) -> object:
         connection = _UnixConnection(self._home.daemon / "daemon.sock", timeout_s)
-        try:
+        with closing(connection), _translated(timeout_s):
             payload = None if body is None else json.dumps(body).encode()
             headers = {} if body is None else {"Content-Type": "application/json"}
             connection.request(method, path, payload, headers)
@@ -125,14 +145,6 @@ class DaemonClient:
             if response.length:  # what is still to come
                 raise ConnectionResetError("the answer broke off")
             return _answer(response.status, data)
-        except TimeoutError:
-            raise DaemonError(f"the daemon did not answer within {timeout_s:g} s", hint=_RESTART) from None
-        except OSError as failure:
-            raise DaemonUnreached(f"the daemon cannot be reached: {failure}", hint="run: moat proxy start") from failure
-        except http.client.HTTPException as failure:
-            raise DaemonError(f"the daemon does not speak HTTP: {failure}", hint=_RESTART) from failure
-        finally:
-            connection.close()
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -160,6 +172,28 @@ def _check_owner(sock: socket.socket) -> None:
     _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     if uid != os.geteuid():
         raise ConnectionRefusedError(errno.EACCES, "it belongs to another user")
+
+
+@contextmanager
+def _translated(timeout_s: float) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise DaemonError(f"the daemon did not answer within {timeout_s:g} s", hint=_RESTART) from None
+    except OSError as failure:
+        raise DaemonUnreached(f"the daemon cannot be reached: {failure}", hint="run: moat proxy start") from failure
+    except http.client.HTTPException as failure:
+        raise DaemonError(f"the daemon does not speak HTTP: {failure}", hint=_RESTART) from failure
+
+
+def _told(response: http.client.HTTPResponse) -> Iterator[Told]:
+    with _translated(EVENTS_TIMEOUT_S):
+        try:
+            yield from told(response)
+        except http.client.IncompleteRead:
+            raise ConnectionResetError("the events broke off") from None
+        except ValueError as failure:
+            raise DaemonError(f"an event of the daemon's does not fit: {failure}", hint=_RESTART) from failure
 
 
 def _answer(status: int, data: bytes) -> object:
