@@ -27,6 +27,21 @@ Json: TypeAlias = dict[str, Any]
 
 _TAKEN = (SetupRequest, RegisterRequest, PatchRequest, EndRequest, RouteRequest)
 _GIVEN = (SetupResponse, RegisterResponse, RunInfo, Health, RouteResponse)
+_RUN_ID, _TOKEN = "^run_[0-9a-f]{12}$", "^[0-9a-f]{64}$"
+_PATTERNS = {  # of what is checked beyond its type: by model and field
+    ("RegisterRequest", "run_id"): _RUN_ID,
+    ("RegisterRequest", "auth_token"): "^([0-9a-f]{64})?$",
+    ("RegisterRequest", "name"): "^([a-z0-9][a-z0-9_-]{0,62})?$",
+    ("RegisterRequest", "runtime"): "^([a-z0-9][a-z0-9_-]{0,62})?$",
+    ("RegisterRequest", "profile"): "^([a-z0-9][a-z0-9_-]{0,62})?$",
+    ("SetupRequest", "profile"): "^([a-z0-9][a-z0-9_-]{0,62})?$",
+    ("RegisterRequest", "network_policy"): "^(permissive|strict)$",
+    ("SetupRequest", "network_policy"): "^(permissive|strict)$",
+    ("RouteRequest", "run_id"): _RUN_ID,
+    ("RegisterResponse", "run_id"): _RUN_ID,
+    ("RegisterResponse", "auth_token"): _TOKEN,
+    ("RunInfo", "run_id"): _RUN_ID,
+}
 _REF = "#/components/schemas/{model}"
 _ERROR: Json = {
     "type": "object",
@@ -55,8 +70,9 @@ def document(version: str) -> Json:
 
 
 def _paths() -> Json:
-    token, run, agent = (_parameter(name, what) for name, what in (
-        ("run", "the run's token"), ("run", "the run's id"), ("agent", "the name in its addresses"),
+    token, run, agent = (_parameter(name, what, pattern) for name, what, pattern in (
+        ("run", "the run's token", _TOKEN), ("run", "the run's id", _RUN_ID),
+        ("agent", "the name in its addresses", "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
     ))  # fmt: skip
     return {
         "/v1/setup": {"post": _operation("setup", "What grants put into a run; changes nothing", _ok(SetupResponse),
@@ -118,8 +134,9 @@ def _refused() -> Json:
     return {"description": "refused: code is the name of a class of moat.api.errors", "content": content}
 
 
-def _parameter(name: str, what: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": what}
+def _parameter(name: str, what: str, pattern: str) -> Json:
+    schema = {"type": "string", "pattern": pattern}
+    return {"name": name, "in": "path", "required": True, "schema": schema, "description": what}
 
 
 def _schemas() -> Json:
@@ -130,6 +147,8 @@ def _schemas() -> Json:
     ]
     _, definitions = TypeAdapter.json_schemas(inputs, ref_template=_REF)
     found: Json = definitions["$defs"]
+    for (model, name), pattern in _PATTERNS.items():
+        found[model]["properties"][name]["pattern"] = pattern
     return {name: _readable(found[name]) for name in sorted(found)}
 
 
