@@ -218,6 +218,8 @@ def _simple(request: web.Request, body: bytes, size: int) -> web.StreamResponse:
         return web.Response(body=body)
     if request.path == "/bytes":
         return web.json_response({"bytes": size})
+    if request.path.startswith("/api/oauth/"):
+        return web.Response(status=403, text="no")
     if request.path == "/redirect":
         return web.Response(status=302, headers={"Location": "/"})
     return web.json_response({"ok": True, "path": request.path})
