@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from moat.api.http import Authority
-from moat.api.rules import Match, SetHeader
+from moat.api.rules import AddHeader, Instead, Match, RemoveHeader, ReplaceToken, RewriteResponse, Rule, SetHeader
 from moat.api.runs import NetworkPolicy, RunContext
 from moat.net.authority import AuthorityRefused
 from moat.proxy.admit import Admission, LiveRun, basic_password
@@ -122,3 +124,44 @@ def test_rules_for_any_port_hold_where_no_rule_names_the_port() -> None:
     assert grants("https", 9443) == ["wide"]
     assert grants("http", 443) == []
     assert run.rules_for(Authority("https", "other.example.com", 443)) == ()
+
+
+HOST = "api.example.com"
+KINDS: dict[str, Callable[[Match, str], Rule]] = {
+    "set": lambda match, name: SetHeader(match, name, "s3cr3t"),
+    "add": lambda match, name: AddHeader(match, name, "s3cr3t"),
+    "remove": lambda match, name: RemoveHeader(match, name),
+    "replace": lambda match, name: ReplaceToken(match, f"moat-{name}", "s3cr3t"),
+    "rewrite": lambda match, name: RewriteResponse(replace(match, paths=(f"/{name}",)), Instead(200, "{}")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rule_of_any_kind_for_any_port_gives_way_to_one_about_the_same_that_names_the_port(kind: str) -> None:
+    wide = KINDS[kind](Match(HOST, any_port=True), "X-Key")
+    named = KINDS[kind](Match(f"{HOST}:8443"), "X-Key")
+    run = LiveRun.of(RunContext("run_a", "", NetworkPolicy(), (wide, named), is_open=True))
+
+    assert run.rules_for(Authority("https", HOST, 443)) == (wide,)
+    assert run.rules_for(Authority("https", HOST, 8443)) == (named,)
+    assert run.rules_for(Authority("https", HOST, 9443)) == (wide,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("other", KINDS)
+def test_a_rule_that_names_the_port_hides_none_that_is_about_something_else(kind: str, other: str) -> None:
+    wide = KINDS[kind](Match(HOST, any_port=True), "X-Key")
+    narrow = KINDS[kind](Match(HOST), "X-Key")
+    named = KINDS[other](Match(f"{HOST}:8443"), "X-Other")
+    run = LiveRun.of(RunContext("run_a", "", NetworkPolicy(), (wide, narrow, named), is_open=True))
+
+    assert run.rules_for(Authority("https", HOST, 8443)) == (named, wide)
+    assert run.rules_for(Authority("https", HOST, 443)) == (wide, narrow)
+
+
+def test_a_header_that_is_removed_at_a_port_is_not_set_there_for_any() -> None:
+    wide = SetHeader(Match(HOST, any_port=True), "authorization", "s3cr3t")
+    named = RemoveHeader(Match(f"{HOST}:8443"), "Authorization")
+    run = LiveRun.of(RunContext("run_a", "", NetworkPolicy(), (wide, named), is_open=True))
+
+    assert run.rules_for(Authority("https", HOST, 8443)) == (named,)

@@ -27,7 +27,8 @@ class Match:
     authority: exact host, or host:port; without a port it means https on 443 only. Never a pattern.
     methods: upper case. paths: patterns over the decoded path, `*` one segment, `**` any number: `/*/*/info/refs`.
     when_header: name of a header that the client must have sent; lets one of several credentials of a host be chosen.
-    any_port: for the other ports of the host too, https only, as far as no rule names them.
+    any_port: for the other ports of the host too, https only. Of two rules about one thing (a header's name, a
+    placeholder, answers of the same paths), the one that names the port holds there.
     """
 
     authority: str

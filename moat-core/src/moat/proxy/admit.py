@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from moat.api.endpoints import Forward, Tcp
 from moat.api.http import DEFAULT_PORTS, Authority
-from moat.api.rules import AddHeader, ReplaceToken, Rule, SetHeader
+from moat.api.rules import AddHeader, RemoveHeader, ReplaceToken, Rule, SetHeader
 from moat.api.runs import NetworkPolicy, RunContext
 from moat.net.policy import Objection, is_nameable, narrowed, objection, request_objection
 from moat.proxy.inject import by_authority
@@ -44,12 +44,17 @@ class LiveRun:
         return cls(context, rules, spent or Spent(), frozenset(authority.host for authority in rules))
 
     def rules_for(self, authority: Authority) -> tuple[Rule, ...]:
-        """Return the rules of an authority: its own, else those of its host that are for any port."""
-        own = self.rules.get(authority)
-        if own is not None or authority.scheme != "https":
-            return own or ()
+        """Return the rules of an authority: its own, and those of its host that are for any port.
+
+        Of the latter those about something that one of its own is about, the same header say, are left out.
+        """
+        own = self.rules.get(authority, ())
         default = Authority("https", authority.host, DEFAULT_PORTS["https"])
-        return tuple(rule for rule in self.rules.get(default, ()) if rule.match.any_port)
+        if authority.scheme != "https" or authority == default:
+            return own
+        named = set(map(_subject, own))
+        others = (rule for rule in self.rules.get(default, ()) if rule.match.any_port)
+        return (*own, *(rule for rule in others if _subject(rule) not in named))
 
     def objection(self, authority: Authority) -> Objection | None:
         """Return why the run may send nothing to authority, or None."""
@@ -126,6 +131,17 @@ class Admission:
         digest = hashlib.sha256(token).hexdigest()
         run = self._by_id.get(self._by_digest.get(digest, ""))
         return run if run is not None and hmac.compare_digest(digest, run.context.token_sha256) else None
+
+
+def _subject(rule: Rule) -> tuple[object, ...]:
+    """Return what a rule is about: of two with one subject, the one that names the port holds there."""
+    match rule:
+        case SetHeader() | AddHeader() | RemoveHeader():
+            return "header", rule.name.lower()
+        case ReplaceToken():
+            return "token", rule.placeholder
+        case _:
+            return type(rule), rule.match.paths
 
 
 def _secrets(rules: Iterable[Rule]) -> Iterator[str]:
