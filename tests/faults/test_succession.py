@@ -99,7 +99,7 @@ class Succession(RuleBasedStateMachine):
         self.registry.tell_counts()
         self._turn()
         for seconds in (DEBOUNCE_S, RETRY_S, DEBOUNCE_S):
-            self.clock.jump(seconds)
+            self.clock.passes(seconds)
             self._turn()
         if not self.is_full:
             assert self.ledger.is_settled

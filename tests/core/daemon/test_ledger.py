@@ -150,7 +150,7 @@ class Keeping(RuleBasedStateMachine):
             self.loop.run_until_complete(asyncio.sleep(0))
 
     def _pass(self, seconds: float) -> None:
-        self.clock.jump(seconds)
+        self.clock.passes(seconds)
         self._turn()
 
     @rule(value=st.integers(0, 1000))
