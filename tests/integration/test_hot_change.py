@@ -210,6 +210,52 @@ async def test_a_stream_that_spends_a_grant_is_ended_with_it(home: Home, upstrea
         client.writer.close()
 
 
+async def over(reader: asyncio.StreamReader) -> None:
+    """Read until the connection has ended."""
+    async with asyncio.timeout(PATIENCE_S):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            while await reader.read(65_536):
+                pass
+
+
+async def streaming_events(live: Live) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a tunnel of HTTP/1.1 in which events come without end."""
+    reader, writer = await live.tunnel("http/1.1")
+    writer.write(f"GET /sse HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+    assert b" 200 " in await reader.readuntil(b"first\n\n")
+    return reader, writer
+
+
+@pytest.mark.parametrize("change", [{"network_rules": DENIED}, {"grants": ()}], ids=["denied", "grant gone"])
+async def test_an_answer_over_http_1_that_does_not_end_is_ended(
+    change: dict[str, tuple[str, ...]], home: Home, upstream: Upstream
+) -> None:
+    async with a_live_run(home) as live:
+        reader, writer = await streaming_events(live)
+        live.change(network_rules=("deny POST api.github.com/**",))
+        assert not upstream.closed_early.is_set()
+        live.change(**change)
+        await over(reader)
+        writer.close()
+
+    assert await asyncio.to_thread(upstream.closed_early.wait, PATIENCE_S)
+    assert set(live.reasons()) & {"the policy does not let it out any more", "a grant that was spent on it is gone"}
+
+
+async def test_an_upload_over_http_1_that_does_not_end_is_ended(home: Home, upstream: Upstream) -> None:
+    async with a_live_run(home) as live:
+        reader, writer = await live.tunnel("http/1.1")
+        writer.write(f"POST /bytes HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        writer.write(b"5\r\nhello\r\n")
+        await writer.drain()
+        assert await asyncio.to_thread(upstream.uploading.wait, PATIENCE_S)
+        live.change(network_rules=DENIED)
+        await over(reader)
+        writer.close()
+
+    assert "the policy does not let it out any more" in live.reasons()
+
+
 async def test_a_websocket_is_closed_when_the_daemon_is_told_to_deny_it(home: Home, upstream: Upstream) -> None:
     del upstream
     async with a_live_run(home) as live:
@@ -221,10 +267,7 @@ async def test_a_websocket_is_closed_when_the_daemon_is_told_to_deny_it(home: Ho
         )
         assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
         live.change(network_rules=DENIED)
-        async with asyncio.timeout(PATIENCE_S):
-            with contextlib.suppress(ConnectionError):
-                while await reader.read(4096):
-                    pass
+        await over(reader)
         writer.close()
 
 
@@ -247,9 +290,6 @@ async def test_a_run_that_ends_ends_its_connections_of_either_version(home: Home
         assert await get(*one) == 200
         streaming = two.ask("/sse")
         await two.until(events.DataReceived, streaming)
-    async with asyncio.timeout(PATIENCE_S):
-        for reader, writer in (one, (two.reader, two.writer)):
-            with contextlib.suppress(ConnectionError, ssl.SSLError):
-                while await reader.read(4096):
-                    pass
-            writer.close()
+    for reader, writer in (one, (two.reader, two.writer)):
+        await over(reader)
+        writer.close()

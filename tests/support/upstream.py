@@ -126,6 +126,7 @@ class Upstream:
     seen: list[Seen] = field(default_factory=list)
     connections: set[tuple[str, int]] = field(default_factory=set)
     closed_early: threading.Event = field(default_factory=threading.Event)
+    uploading: threading.Event = field(default_factory=threading.Event)
     _go_on: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -143,7 +144,7 @@ class Upstream:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer any request."""
         body = b"" if request.path == "/bytes" else await request.read()
-        size = await _drained(request) if request.path == "/bytes" else len(body)
+        size = await self._drained(request) if request.path == "/bytes" else len(body)
         peer = request.get_extra_info("peername")
         self.connections.add(peer[:2])
         headers = tuple(request.headers.items())
@@ -159,6 +160,13 @@ class Upstream:
         if request.path == "/chunked":
             return await _chunked(request)
         return _simple(request, body, size)
+
+    async def _drained(self, request: web.Request) -> int:
+        size = 0
+        async for piece in request.content.iter_any():
+            size += len(piece)
+            self.uploading.set()
+        return size
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -223,13 +231,6 @@ def _simple(request: web.Request, body: bytes, size: int) -> web.StreamResponse:
     if request.path == "/redirect":
         return web.Response(status=302, headers={"Location": "/"})
     return web.json_response({"ok": True, "path": request.path})
-
-
-async def _drained(request: web.Request) -> int:
-    size = 0
-    async for piece in request.content.iter_any():
-        size += len(piece)
-    return size
 
 
 async def _big(request: web.Request, size: int) -> web.StreamResponse:

@@ -1,7 +1,7 @@
 """May what is open go on after its run was replaced? Pure.
 
-For what may go on long without a further request: upgraded connections, streams of bytes, streams of HTTP/2. Everything
-else is judged at its next request: `flow.judge`.
+For what may go on long without a further request: uploads and answers of either version of HTTP, upgraded connections,
+streams of bytes. Everything else is judged at its next request: `flow.judge`.
 """
 
 from __future__ import annotations

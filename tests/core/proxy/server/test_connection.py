@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 
+from moat.api.rules import Match, ReplaceToken
 from moat.api.runs import NetworkPolicy
 from moat.proxy.limits import Limits
 from support.worker import RUN, TOKEN, a_run
@@ -92,3 +93,21 @@ async def test_the_probe_is_answered_and_not_recorded() -> None:
 
     assert answer.endswith(b"\r\n\r\nnonce")
     assert guest.records == []
+
+
+async def test_a_body_that_is_held_ends_with_the_leave_to_send_it() -> None:
+    rule = ReplaceToken(Match("a.example"), "moat-placeholder", "s3cr3t", ("body",), 1000, False, "g")
+    async with a_house(a_run(rules=(rule,))) as guest:
+        client = await guest.tls_through(guest.listen(RUN, "proxy"), "a.example")
+        client.write(
+            b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 9\r\nContent-Type: text/plain\r\n\r\nfirst"
+        )
+        connection = next(iter(guest.house._rooms[RUN].connections.values()))
+        await until(lambda: connection.current is not None)
+        guest.house.put(a_run(policy=NetworkPolicy("strict")), {})
+        await until(lambda: len(guest.records) == 1)
+
+    assert (guest.records[0].outcome, guest.records[0].reason) == (
+        "failed",
+        "the policy does not let it out any more",
+    )

@@ -216,6 +216,18 @@ async def test_a_silent_upstream_is_given_up_after_the_long_ways_limit() -> None
     assert guest.records[1].status == 504
 
 
+async def test_an_answer_that_comes_late_is_not_waited_for_without_leave() -> None:
+    async with asking() as (far, guest, client):
+        far.is_silent = True
+        client.write(GET)
+        await until(lambda: len(far.asked) == 2)
+        guest.house.put(a_run(), {})
+        answer = await ask(client, b"", end=b"gone\n")
+
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert guest.records[1].reason == "a grant that was spent on it is gone"
+
+
 async def test_a_client_that_goes_away_ends_its_exchange() -> None:
     async with asking() as (far, guest, client):
         far.is_silent = True

@@ -27,7 +27,7 @@ from moat.proxy.record import Emit, Trail
 from moat.proxy.refusal import Refusal, closed, malformed, unidentified
 from moat.proxy.repeats import Repeats
 from moat.proxy.revoke import revoked
-from moat.proxy.server.endpoints import Streaming, serve_endpoint
+from moat.proxy.server.endpoints import serve_endpoint
 from moat.proxy.server.exchange import Exchange, Truncated
 from moat.proxy.server.greeting import NoHandshake, greet
 from moat.proxy.server.h2_client import H2Client, H2Services
@@ -36,7 +36,7 @@ from moat.proxy.server.hold import hold
 from moat.proxy.server.leaves import Leaves
 from moat.proxy.server.local import local_answer
 from moat.proxy.server.pool import Lease, Pool
-from moat.proxy.server.relay import Common, Relay
+from moat.proxy.server.relay import Begun, Common, Relay
 from moat.proxy.server.respond import responding
 from moat.proxy.server.stream import PlainStream, Stream, StreamBroken, within
 
@@ -70,8 +70,8 @@ class Connection:
 
     run_id: of its door, or of the token its CONNECT came with; "" while every request brings its own token.
     only: the one run whose token counts here; "" for any. serving: whose request it served last.
-    current: the exchange or stream under way, or the last one. http2: the client, if it speaks that. ending: why it is
-    cancelled, if it is.
+    current: what the request or stream under way was judged to be; None between them, and on the short way, which takes
+    short answers only. http2: the client, if it speaks that. ending: why it is cancelled, if it is.
     """
 
     services: Services
@@ -79,15 +79,15 @@ class Connection:
     only: str = ""
     serving: str = ""
     repeats: Repeats = field(default_factory=Repeats)
-    current: Exchange | Streaming | None = None
+    current: Passage | None = None
     http2: H2Client | None = None
     ending: str = "the run was stopped"
 
     def outlived(self, run: LiveRun) -> str:
         """Return why what is open here may not go on under run, as it is now; "" if it may."""
-        if self.current is None or not self.current.is_tunnel or run.context.run_id not in (self.run_id, self.serving):
+        if self.current is None or run.context.run_id not in (self.run_id, self.serving):
             return ""
-        return revoked(run, self.current.passage)
+        return revoked(run, self.current)
 
     def end_outlived(self, run: LiveRun, task: asyncio.Task[None]) -> None:
         """End what is open here and may not go on under run, as it is now. task: of this connection."""
@@ -168,9 +168,18 @@ class Connection:
                 raise
             if begun is None:
                 return True
-            forwarding = self._exchange(stream, begun.request, begun.passage, begun.trail, begun.lease)
-            if not await self._settled(stream, begun.request, begun.trail, forwarding):
+            if not await self._settled(stream, begun.request, begun.trail, self._go_on(stream, begun)):
                 return False
+
+    async def _go_on(self, stream: Stream, begun: Begun) -> bool:
+        """Finish what the short way began, unless it may not go on since. Raises Refusal."""
+        try:
+            if why := revoked(self.run(), begun.passage):
+                raise Refusal(403, why)
+        except Refusal:
+            begun.lease.stream.abort()
+            raise
+        return await self._exchange(stream, begun.request, begun.passage, begun.trail, begun.lease)
 
     async def _next(self, stream: Stream, arrival: Arrival) -> Request | None:
         """Return the next request, or None when there is none: end, silence, or a head that was refused."""
@@ -220,7 +229,7 @@ class Connection:
         asks, body_idle_s = self.services.h2.asks, self.services.limits.body_idle_s
         if (answering := responding(run, arrival, request, trail, asks, body_idle_s)) is not None:
             return await answering.over_http1(stream)
-        passage = self.repeats.judge(run, arrival, request, trail)
+        self.current = passage = self.repeats.judge(run, arrival, request, trail)
         request, passage = await hold(stream, request, passage, self.services.limits.body_idle_s)
         return await self._exchange(stream, request, passage, trail)
 
@@ -237,6 +246,11 @@ class Connection:
             trail.forwarded(cut)
             stream.abort()
             return False
+        except asyncio.CancelledError:
+            self._end_cancelled(stream, trail)
+            raise
+        finally:
+            self.current = None
 
     async def _exchange(
         self, stream: Stream, request: Request, passage: Passage, trail: Trail, begun: Lease | None = None
@@ -245,13 +259,10 @@ class Connection:
         services = self.services
         shared = (services.pool, services.limits, self.repeats, services.h2.captures)
         exchange = Exchange(stream, request, passage, trail, *shared, begun=begun)
-        self.current = exchange
+        self.current = passage
         stream.on_gone(_cancels_this_task())
         try:
             keeps = await over_either(exchange, services.h2.upstreams)
-        except asyncio.CancelledError:
-            self._end_cancelled(stream, trail)
-            raise
         finally:
             stream.on_gone(None)
         if not exchange.is_upload_done:

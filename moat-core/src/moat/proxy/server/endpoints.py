@@ -9,13 +9,12 @@ The place is the identity: which endpoint is there is asked of the run as it is 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moat.api.endpoints import Endpoint, Stream, Tcp, UnixPath
 from moat.api.http import Authority
 from moat.proxy.endpoint import authority_of, endpoint_at, judge_stream, place_of
-from moat.proxy.flow import Arrival, Passage
+from moat.proxy.flow import Arrival
 from moat.proxy.http2_frames import PREFACE
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal
@@ -29,14 +28,6 @@ from moat.proxy.server.versions import HTTP2
 
 if TYPE_CHECKING:
     from moat.proxy.server.connection import Connection
-
-
-@dataclass(frozen=True, slots=True)
-class Streaming:
-    """A stream of bytes under way, as its connection remembers it."""
-
-    passage: Passage
-    is_tunnel: bool = True
 
 
 async def serve_endpoint(connection: Connection, stream: PlainStream, where: Tcp | UnixPath) -> None:
@@ -105,7 +96,7 @@ async def _serve_stream(connection: Connection, stream: PlainStream, endpoint: E
         near = await _near(connection, stream, endpoint.where, far)
         if prelude:
             far.write(prelude)
-        connection.current = Streaming(passage)
+        connection.current = passage
         trail.forwarded(await join(near, far, trail, idle_s=services.limits.upgrade_idle_s))
     except NoHandshake as problem:
         trail.failed(str(problem))

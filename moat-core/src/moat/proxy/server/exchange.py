@@ -50,7 +50,7 @@ class Exchange:
     """One request between a client's stream and a connection of the pool.
 
     is_upload_done: whether the request's body was read to its end, so that the client's stream stands at the next head.
-    is_tunnel: it was upgraded, and goes on until one side ends. begun: over which its head was sent already, if it was.
+    begun: over which its head was sent already, if it was.
     """
 
     client: Stream
@@ -62,7 +62,6 @@ class Exchange:
     repeats: Repeats = field(default_factory=Repeats)
     captures: Captures = field(default_factory=Captures)
     is_upload_done: bool = True
-    is_tunnel: bool = False
     begun: Lease | None = None
     _upload_problem: Refusal | None = None
 
@@ -276,7 +275,6 @@ class Exchange:
         changed = (("Connection", "Upgrade"), ("Upgrade", response.fields.get("upgrade", ("",))[0]))
         self.client.write(telling.told_early(response, self.passage.answering, changed))
         self.client.on_gone(None)  # the tunnel sees the end itself, after what was sent before it
-        self.is_tunnel = True
         idle_s = self.limits.upgrade_idle_s
         self.trail.forwarded(await join(self.client, lease.stream, self.trail, idle_s=idle_s, sieve=sieve))
         return False

@@ -118,7 +118,7 @@ class House:
     def put(self, context: RunContext, names: Mapping[str, str]) -> None:
         """Add a run or replace it whole; its names are taken at its first coming only.
 
-        Ends the upgraded connections for which the run has no leave any more; others are judged at their next request.
+        Ends what is under way and has no leave any more; everything else is judged at its next request.
         """
         self._admission.put(context)
         if context.run_id not in self._rooms:
