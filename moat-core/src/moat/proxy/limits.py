@@ -24,4 +24,5 @@ class Limits:
     first_byte_s: float = 300.0  # of an answer
     answer_head_s: float = 60.0  # from its first byte to the head's last
     upgrade_idle_s: float = 3600.0  # neither side said anything: websockets ping every minute or so, terminals do not
+    half_idle_s: float = 300.0  # one side ended, the other is silent: who waits for an answer waits so long (above)
     guess_delay_s: float = 1.0  # before a wrong token is answered, once its peer has no failures left

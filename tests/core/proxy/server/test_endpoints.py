@@ -33,7 +33,7 @@ async def at(guest: Guest, where: Tcp | UnixPath) -> tuple[PlainStream, Connecti
     assert services is not None
     client, door = await plain_pair()
     connection = Connection(services, RUN)
-    guest.streams.append(client)
+    guest.streams += (client, door)  # a house closes the door when what serves it is cancelled
     return client, connection, guest.house._group.create_task(serve_endpoint(connection, door, where))
 
 
@@ -63,6 +63,25 @@ async def test_what_streams_in_clear_is_not_told_to_a_proxy() -> None:
 
     assert heads == []
     assert "upstream.no_proxy" in guest.records[0].reason
+
+
+async def test_a_client_that_says_all_and_ends_gets_the_answer_of_the_service() -> None:
+    async def answer_at_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"heard " + await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(answer_at_the_end, "127.0.0.1", 0)
+    pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with a_house(having(BYTES), resolve={"far.example": pin}) as guest:
+        client, _, _ = await at(guest, Tcp("bytes.internal", 9, tls=False))
+        client.write(b"hello")
+        client.end()
+        answer = await guest.ask(client, b"", b"heard hello")
+        await until(lambda: len(guest.records) == 1)
+    server.close()
+
+    assert answer == b"heard hello"
+    assert (guest.records[0].outcome, guest.records[0].reason) == ("forwarded", "")
 
 
 async def test_a_service_that_cannot_be_reached_ends_the_connection() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 
 import pytest
-from moat.proxy.server.stream import StreamBroken
+from moat.proxy.server.stream import StreamBroken, within
 from moat.proxy.server.tls import TlsStream
 
 from core.proxy.server.pairs import LEAVES, plain_pair, tls_pair, until
@@ -105,3 +105,16 @@ async def test_what_came_unasked_is_seen_without_waiting_and_tickets_are_not() -
     assert client.buffer == b"unasked"
     client.abort()
     server.abort()
+
+
+async def test_an_end_below_leaves_no_timer_behind() -> None:
+    client, server = await tls_pair()
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(server.more(within(60)))
+        await until(lambda: server._timer is not None)
+        waiting.cancel()
+    server._below.abort()
+    await until(lambda: server.is_over)
+
+    assert server._timer is None
+    client.abort()

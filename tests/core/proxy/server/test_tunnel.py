@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import pytest
 from moat.proxy.http1 import Malformed
+from moat.proxy.server.stream import HIGH_BYTES, Stream
 from moat.proxy.server.tunnel import join
 
-from core.proxy.server.pairs import plain_pair, until
+from core.proxy.server.pairs import plain_pair, tls_pair, until
 
 LONG_S = 5.0
 
@@ -23,13 +26,14 @@ async def test_bytes_pass_both_ways_and_are_counted_while_they_pass() -> None:
     counted = Counted()
     client.write(b"hello")
     async with asyncio.TaskGroup() as group:
-        joined = group.create_task(join(door, dialled, counted, idle_s=LONG_S))
+        joined = group.create_task(join(door, dialled, counted, idle_s=LONG_S, half_idle_s=LONG_S))
         assert await upstream.more()
         upstream.write(b"good day")
         assert await client.more()
         assert counted == Counted(5, 8)
         upstream.close()
         assert not await client.more()
+        client.close()
 
     assert (bytes(upstream.buffer), bytes(client.buffer)) == (b"hello", b"good day")
     assert joined.result() == ""
@@ -37,13 +41,67 @@ async def test_bytes_pass_both_ways_and_are_counted_while_they_pass() -> None:
     dialled.close()
 
 
-async def test_the_clients_end_closes_the_upstream() -> None:
+Pair = Callable[[], Awaitable[tuple[Stream, Stream]]]
+
+
+@pytest.mark.parametrize("far", [plain_pair, tls_pair], ids=["to plain", "to TLS"])
+@pytest.mark.parametrize("near", [plain_pair, tls_pair], ids=["from plain", "from TLS"])
+async def test_a_client_that_has_said_all_still_gets_the_answer(near: Pair, far: Pair) -> None:
+    client, door = await near()
+    dialled, upstream = await far()
+    async with asyncio.TaskGroup() as group:
+        joined = group.create_task(join(door, dialled, Counted(), idle_s=LONG_S, half_idle_s=LONG_S))
+        client.write(b"question")
+        client.end()
+        while await upstream.more():
+            pass
+        upstream.write(b"answer")
+        upstream.close()
+        while await client.more():
+            pass
+
+    assert (bytes(upstream.buffer), bytes(client.buffer), joined.result()) == (b"question", b"answer", "")
+    client.close()
+
+
+async def test_an_upstream_that_has_said_all_still_hears_the_client() -> None:
     client, door = await plain_pair()
     dialled, upstream = await plain_pair()
     async with asyncio.TaskGroup() as group:
-        group.create_task(join(door, dialled, Counted(), idle_s=LONG_S))
+        group.create_task(join(door, dialled, Counted(), idle_s=LONG_S, half_idle_s=LONG_S))
+        upstream.end()
+        assert not await client.more()
+        client.write(b"goodbye")
         client.close()
-        assert not await upstream.more()
+        while await upstream.more():
+            pass
+
+    assert upstream.buffer == b"goodbye"
+    upstream.close()
+
+
+async def test_the_side_that_is_left_may_not_be_silent_for_as_long() -> None:
+    client, door = await plain_pair()
+    dialled, upstream = await plain_pair()
+    client.close()
+
+    assert await join(door, dialled, Counted(), idle_s=60, half_idle_s=0.01) == "nothing was said for 0.01 s"
+    await until(lambda: upstream.is_over)
+    upstream.close()
+
+
+async def test_a_reset_of_one_side_ends_the_other() -> None:
+    client, door = await plain_pair()
+    dialled, upstream = await plain_pair()
+    async with asyncio.TaskGroup() as group:
+        joined = group.create_task(join(door, dialled, Counted(), idle_s=60, half_idle_s=60))
+        upstream.write(b"x" * 4 * HIGH_BYTES)  # more than is taken, so that the end is a reset
+        assert await client.more()
+        client.abort()
+        while await upstream.more():
+            pass
+
+    assert joined.result() == ""
     upstream.close()
 
 
@@ -51,7 +109,7 @@ async def test_silence_on_both_sides_ends_it() -> None:
     client, door = await plain_pair()
     dialled, upstream = await plain_pair()
 
-    why = await join(door, dialled, Counted(), idle_s=0.01)
+    why = await join(door, dialled, Counted(), idle_s=0.01, half_idle_s=LONG_S)
     await until(lambda: client.is_over and upstream.is_over)
 
     assert why == "nothing was said for 0.01 s"
@@ -64,7 +122,7 @@ async def test_a_byte_in_either_direction_is_no_silence() -> None:
     dialled, upstream = await plain_pair()
     clock = asyncio.get_running_loop().time
     async with asyncio.TaskGroup() as group:
-        joined = group.create_task(join(door, dialled, Counted(), idle_s=0.5))
+        joined = group.create_task(join(door, dialled, Counted(), idle_s=0.5, half_idle_s=LONG_S))
         began = clock()
         while clock() - began < 0.6:  # longer than the limit; pieces come far more often than that
             upstream.write(b"x")
@@ -72,9 +130,9 @@ async def test_a_byte_in_either_direction_is_no_silence() -> None:
         assert not joined.done()
         upstream.close()
         assert not await client.more()
+        client.close()
 
     assert joined.result() == ""
-    client.close()
     dialled.close()
 
 
@@ -99,12 +157,13 @@ async def test_what_the_client_gets_goes_through_the_sieve_and_what_it_sends_doe
     dialled, upstream = await plain_pair()
     tally = Counted()
     async with asyncio.TaskGroup() as group:
-        joined = group.create_task(join(door, dialled, tally, idle_s=5, sieve=Loud()))
+        joined = group.create_task(join(door, dialled, tally, idle_s=5, half_idle_s=LONG_S, sieve=Loud()))
         client.write(b"why?")
         assert await upstream.more()
         upstream.write(b"because")
         upstream.close()
         await until(lambda: client.is_over)
+        client.close()
 
     assert (bytes(upstream.buffer), bytes(client.buffer), joined.result()) == (b"why?", b"BECAUSE", "")
     assert (tally.request_bytes, tally.response_bytes) == (4, 7)
@@ -117,7 +176,7 @@ async def test_what_does_not_go_through_the_sieve_ends_the_tunnel() -> None:
     dialled, upstream = await plain_pair()
     upstream.write(b"why?")
 
-    assert await join(door, dialled, Counted(), idle_s=5, sieve=Loud()) == "a question"
+    assert await join(door, dialled, Counted(), idle_s=5, half_idle_s=LONG_S, sieve=Loud()) == "a question"
     await until(lambda: client.is_over)
     assert client.buffer == b""
     client.close()

@@ -97,7 +97,8 @@ async def _serve_stream(connection: Connection, stream: PlainStream, endpoint: E
         if prelude:
             far.write(prelude)
         connection.current = passage
-        trail.forwarded(await join(near, far, trail, idle_s=services.limits.upgrade_idle_s))
+        idle_s, half_idle_s = services.limits.upgrade_idle_s, services.limits.half_idle_s
+        trail.forwarded(await join(near, far, trail, idle_s=idle_s, half_idle_s=half_idle_s))
     except NoHandshake as problem:
         trail.failed(str(problem))
         far.abort()

@@ -275,8 +275,9 @@ class Exchange:
         changed = (("Connection", "Upgrade"), ("Upgrade", response.fields.get("upgrade", ("",))[0]))
         self.client.write(telling.told_early(response, self.passage.answering, changed))
         self.client.on_gone(None)  # the tunnel sees the end itself, after what was sent before it
-        idle_s = self.limits.upgrade_idle_s
-        self.trail.forwarded(await join(self.client, lease.stream, self.trail, idle_s=idle_s, sieve=sieve))
+        idle_s, half_idle_s = self.limits.upgrade_idle_s, self.limits.half_idle_s
+        ways = (self.client, lease.stream, self.trail)
+        self.trail.forwarded(await join(*ways, idle_s=idle_s, half_idle_s=half_idle_s, sieve=sieve))
         return False
 
     def _leave(self, lease: Lease) -> None:

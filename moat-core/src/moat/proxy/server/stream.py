@@ -72,6 +72,10 @@ class Stream(Protocol):
         """Wait while more than HIGH_BYTES are queued. Raises StreamBroken when nobody will ever take them."""
         ...
 
+    def end(self) -> None:
+        """Tell the peer, after what is queued, that no more comes; reading goes on, writing is swallowed."""
+        ...
+
     def close(self) -> None:
         """Close after what is queued."""
         ...
@@ -151,6 +155,7 @@ class PlainStream(Inbox, asyncio.Protocol):
         self._gone: Callable[[], None] | None = None
         self._is_paused = False
         self._is_lost = False
+        self._has_ended = False
         self._ask: Callable[[int], list[tuple[int, int]]] | None = None
         self._error: Exception | None = None
         self.is_full = False
@@ -215,7 +220,7 @@ class PlainStream(Inbox, asyncio.Protocol):
 
     def write(self, data: bytes | memoryview) -> None:
         """Queue data; a broken connection swallows it."""
-        if self._transport is not None and not self._is_lost:
+        if self._transport is not None and not self._is_lost and not self._has_ended:
             self._transport.write(data)
 
     async def drain(self) -> None:
@@ -225,6 +230,12 @@ class PlainStream(Inbox, asyncio.Protocol):
             await self._writer
         if self._is_lost:
             raise StreamBroken("the connection was closed")
+
+    def end(self) -> None:
+        """Tell the peer, after what is queued, that no more comes; reading goes on, writing is swallowed."""
+        if self._transport is not None and not self._is_lost and not self._transport.is_closing():
+            self._has_ended = True
+            self._transport.write_eof()
 
     def close(self) -> None:
         """Close after what is queued."""

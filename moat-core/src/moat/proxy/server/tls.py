@@ -32,6 +32,7 @@ class TlsStream(Inbox):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._is_shaken = False
+        self._has_ended = False
         self._problem: ssl.SSLError | None = None
         self._seen = 0
         self._tls = context.wrap_bio(
@@ -124,6 +125,8 @@ class TlsStream(Inbox):
 
     def write(self, data: bytes | memoryview) -> None:
         """Queue data; a broken connection swallows it."""
+        if self._has_ended:
+            return
         try:
             sent = self._tls.write(data) if data else 0
             while sent < len(data):
@@ -137,11 +140,14 @@ class TlsStream(Inbox):
         """Wait while more than HIGH_BYTES are queued. Raises StreamBroken when nobody will ever take them."""
         await self._below.drain()
 
+    def end(self) -> None:
+        """Say goodbye (close_notify, RFC 8446 §6.1) and end below; what the peer says is still read."""
+        self._say_goodbye()
+        self._below.end()
+
     def close(self) -> None:
-        """Say goodbye (close_notify, so that an end is told from a truncation) and close after what is queued."""
-        with contextlib.suppress(ssl.SSLError):
-            self._tls.unwrap()
-        self._flush()
+        """Say goodbye, so that an end is told from a truncation, and close after what is queued."""
+        self._say_goodbye()
         self._let_go()
         self._below.close()
 
@@ -159,6 +165,12 @@ class TlsStream(Inbox):
             self._below.buffer.clear()
         self._below.resume()
 
+    def _say_goodbye(self) -> None:
+        self._has_ended = True
+        with contextlib.suppress(ssl.SSLError):  # it would like to read the peer's goodbye
+            self._tls.unwrap()
+        self._flush()
+
     def _let_go(self) -> None:
         self._wait_no_more()
         self.sink = None
@@ -168,6 +180,7 @@ class TlsStream(Inbox):
         self._incoming.write(data)
         if not data:
             self.is_over = True
+            self._wait_no_more()  # whoever is cancelled with the stream below closes that one only
         if self._is_shaken:
             before = len(self.buffer)
             self._decrypt()

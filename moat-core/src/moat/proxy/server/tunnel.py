@@ -1,7 +1,9 @@
 """Two streams joined: bytes as they come, both ways, after an upgrade. Knows nothing of what the bytes mean.
 
-client ═══ counted ═════════════▶ upstream        either end closes both; so does silence on both, in the end
-client ◀══ sifted ═══ counted ════ upstream       sifted where credentials may come back
+client ═══ counted ═════════════▶ upstream        one side's end is passed on, and the other may go on speaking;
+client ◀══ sifted ═══ counted ════ upstream       both ends, a reset or silence end it
+
+Sifted is what may bring credentials back.
 """
 
 from __future__ import annotations
@@ -33,52 +35,55 @@ class Sieve(Protocol):
         ...
 
 
-async def join(client: Stream, upstream: Stream, tally: Tally, *, idle_s: float, sieve: Sieve | None = None) -> str:
-    """Pump until one side ends, then close the other; return what cut it short, "" for an end of theirs.
+async def join(
+    client: Stream, upstream: Stream, tally: Tally, *, idle_s: float, half_idle_s: float, sieve: Sieve | None = None
+) -> str:
+    """Pump until both sides have ended, then close both; return what cut it short, "" for ends of theirs.
 
-    idle_s: how long both sides may be silent.
+    idle_s: how long both sides may be silent; half_idle_s: how long the one that is left, once the other has ended.
     """
-    problem = ""
+    clock, limit_s, problem = asyncio.get_running_loop().time, idle_s, ""
     try:
         async with asyncio.timeout(idle_s) as silence:
-            clock = asyncio.get_running_loop().time
 
             def sent(count: int) -> None:
                 tally.request_bytes += count
-                silence.reschedule(clock() + idle_s)
+                silence.reschedule(clock() + limit_s)
 
             def received(count: int) -> None:
                 tally.response_bytes += count
-                silence.reschedule(clock() + idle_s)
+                silence.reschedule(clock() + limit_s)
+
+            def ended() -> None:
+                nonlocal limit_s
+                limit_s = min(idle_s, half_idle_s)
+                silence.reschedule(clock() + limit_s)
 
             async with asyncio.TaskGroup() as group:
-                sending = group.create_task(_pump(client, upstream, sent))
-                problem = await _pump(upstream, client, received, sieve)
-                sending.cancel()
-    except TimeoutError:
-        client.close()
-        upstream.close()
-        return f"nothing was said for {idle_s:g} s"
-    return problem
-
-
-async def _pump(source: Stream, target: Stream, passed: Callable[[int], None], sieve: Sieve | None = None) -> str:
-    """Pass bytes on until the source ends; return why it could not go on, "" for its end."""
-    problem = ""
-    try:
-        while True:
-            if not source.buffer and not await source.more():
-                break
-            data = bytes(source.buffer)
-            source.buffer.clear()
-            passed(len(data))
-            target.write(data if sieve is None else sieve.feed(data))
-            await target.drain()
-        if sieve is not None:
-            target.write(sieve.finish())
-    except StreamBroken:
+                group.create_task(_pump(client, upstream, sent, ended))
+                group.create_task(_pump(upstream, client, received, ended, sieve))
+    except* TimeoutError:
+        problem = f"nothing was said for {limit_s:g} s"
+    except* StreamBroken:
         pass
-    except Malformed as malformed:
-        problem = str(malformed)
-    target.close()
+    except* Malformed as malformed:
+        problem = str(malformed.exceptions[0])
+    client.close()
+    upstream.close()
     return problem
+
+
+async def _pump(
+    source: Stream, target: Stream, passed: Callable[[int], None], ended: Callable[[], None], sieve: Sieve | None = None
+) -> None:
+    """Pass bytes on until the source ends, and then its end. Raises StreamBroken, and Malformed of the sieve."""
+    while source.buffer or await source.more():
+        data = bytes(source.buffer)
+        source.buffer.clear()
+        passed(len(data))
+        target.write(data if sieve is None else sieve.feed(data))
+        await target.drain()
+    if sieve is not None:
+        target.write(sieve.finish())
+    target.end()
+    ended()
