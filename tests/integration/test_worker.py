@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from moat.api.rules import Match, SetHeader
 from moat.api.runs import NetworkPolicy
+from moat.net.rules import parse_rule
 from moat.proxy.messages import Drop
 from support.proxied import HOST, RULE, SECRET, Proxied, proxied, run
 from support.worker import OTHER_RUN, RUN, TOKEN, a_run
@@ -196,7 +197,7 @@ async def test_a_replaced_rule_holds_for_the_next_request_of_an_open_tunnel(tmp_
         process = await _curl(p, "/sse", "/after")
         assert process.stdout is not None
         await process.stdout.readline()
-        await p.worker.put(a_run(policy=STRICT))
+        await p.worker.put(a_run(rules=(RULE,), policy=NetworkPolicy(rules=(parse_rule(f"deny * {HOST}/after"),))))
         p.upstream.go_on()
         await process.communicate()
         (first, second) = await p.worker.records(2)
