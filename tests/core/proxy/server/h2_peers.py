@@ -28,7 +28,7 @@ from support.upstream import make_test_ca
 from support.worker import RUN, a_run
 
 from core.proxy.server.house_of import Guest, a_house
-from core.proxy.server.pairs import CA
+from core.proxy.server.pairs import CA, flows
 
 HOST = "a.example"
 SECRET = "Bearer s3cr3t-of-the-upstream"
@@ -114,7 +114,7 @@ class Client(Peer):
         assert self.stream is not None
         async with asyncio.timeout(30):
             while not condition():
-                if not self.stream.buffer and not await self.stream.more():
+                if not self.stream.buffer and not await flows(self.stream):
                     self.is_over = True
                     return
                 data = bytes(self.stream.buffer)

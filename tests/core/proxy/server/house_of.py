@@ -16,11 +16,11 @@ from moat.proxy.budget import FailureBudget
 from moat.proxy.limits import Limits
 from moat.proxy.messages import Configure, ListenName
 from moat.proxy.server.house import House
-from moat.proxy.server.stream import PlainStream
+from moat.proxy.server.stream import PlainStream, Stream
 from moat.proxy.server.tls import TlsStream
 from moat.proxy.server.upstream import client_context
 
-from core.proxy.server.pairs import CA
+from core.proxy.server.pairs import CA, flows
 
 
 @dataclass
@@ -59,11 +59,11 @@ class Guest:
         await stream.handshake()
         return stream
 
-    async def ask(self, stream: PlainStream, request: bytes, until: bytes) -> bytes:
+    async def ask(self, stream: Stream, request: bytes, until: bytes) -> bytes:
         """Send bytes and return what came back, once it holds until or the connection ends."""
         stream.write(request)
         async with asyncio.timeout(30):
-            while until not in stream.buffer and await stream.more():
+            while until not in stream.buffer and await flows(stream):
                 pass
         answer = bytes(stream.buffer)
         stream.buffer.clear()

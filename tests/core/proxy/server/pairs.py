@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from moat.proxy.ca import CertificateAuthority, make
 from moat.proxy.server.leaves import Leaves
-from moat.proxy.server.stream import PlainStream
+from moat.proxy.server.stream import PlainStream, Stream, StreamBroken
 from moat.proxy.server.tls import TlsStream
 from moat.proxy.server.upstream import client_context
 
@@ -41,6 +41,14 @@ async def tls_pair(host: str = "api.example.com", server_name: str = "") -> tupl
         server.abort()
         raise
     return client, server
+
+
+async def flows(stream: Stream) -> bool:
+    """Wait for more bytes; False when there are none, however the stream ended."""
+    try:
+        return await stream.more()
+    except StreamBroken:
+        return False
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 from moat.api.runs import ExchangeRecord
 from support.worker import RUN, a_run
 
 from core.proxy.server.house_of import a_house, scripted
-from core.proxy.server.pairs import until
+from core.proxy.server.pairs import CA, LEAVES, until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -128,3 +133,46 @@ async def test_an_answer_in_single_bytes_is_the_same_answer() -> None:
 
     assert got[0].endswith(b"0\r\n\r\n")
     assert records[0].response_bytes == 5
+
+
+@contextlib.contextmanager
+def ending(*, says_goodbye: bool) -> Iterator[str]:
+    """Run a TLS server whose answer ends with the connection, as Python's http.server ends it, or with close_notify."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # its name
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"amount: 100")
+            if says_goodbye:
+                with contextlib.suppress(OSError):
+                    self.connection.unwrap()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = LEAVES.context("a.example").wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("says_goodbye", [True, False], ids=["with close_notify", "cut"])
+async def test_an_answer_that_ends_with_the_connection_ends_well_only_with_the_goodbye_of_tls(
+    says_goodbye: bool,
+) -> None:
+    with ending(says_goodbye=says_goodbye) as pin:
+        async with a_house(a_run(), roots=CA.certificate_pem, resolve={"a.example": pin}) as guest:
+            client = await guest.tls_through(guest.listen(RUN, "proxy"), "a.example")
+            answer = await guest.ask(client, b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", b"0\r\n\r\n")
+            await until(lambda: len(guest.records) == 1)
+
+    assert b"amount: 100" in answer
+    assert answer.endswith(b"0\r\n\r\n") == says_goodbye
+    assert guest.records[0].reason == ("" if says_goodbye else "the upstream broke off")

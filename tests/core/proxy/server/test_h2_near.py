@@ -14,7 +14,7 @@ from moat.proxy.server.tls import TlsStream
 
 from core.proxy.server.h2_peers import HOST, SECRET, Peer, Server, h2_house, h2_server, ok, tls_client
 from core.proxy.server.house_of import Guest
-from core.proxy.server.pairs import until
+from core.proxy.server.pairs import flows, until
 
 END = b"\r\n\r\n"
 
@@ -31,7 +31,7 @@ async def ask(client: TlsStream, request: bytes, until_bytes: bytes = END) -> by
     """Send bytes and return what came back, once it holds until_bytes or the connection ends."""
     client.write(request)
     async with asyncio.timeout(30):
-        while until_bytes not in client.buffer and await client.more():
+        while until_bytes not in client.buffer and await flows(client):
             pass
     answer = bytes(client.buffer)
     client.buffer.clear()

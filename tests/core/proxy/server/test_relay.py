@@ -22,7 +22,7 @@ from moat.proxy.server.tls import TlsStream
 from support.worker import RUN, a_run
 
 from core.proxy.server.house_of import Guest, a_house
-from core.proxy.server.pairs import CA, LEAVES, until
+from core.proxy.server.pairs import CA, LEAVES, flows, until
 
 HOST = "a.example"
 SECRET = "tok-s3cr3t-0123456789"
@@ -80,7 +80,7 @@ async def asking(limits: Limits | None = None) -> AsyncIterator[tuple[Far, Guest
 async def ask(client: TlsStream, request: bytes, end: bytes = b"ok") -> bytes:
     client.write(request)
     async with asyncio.timeout(20):
-        while not client.buffer.endswith(end) and await client.more():
+        while not client.buffer.endswith(end) and await flows(client):
             pass
     answer = bytes(client.buffer)
     client.buffer.clear()
@@ -167,7 +167,7 @@ async def test_an_answer_that_is_not_plain_is_finished_the_long_way(answer: byte
         far.answer = answer
         client.write(GET)
         async with asyncio.timeout(20):
-            while len(guest.records) < 2 and await client.more():
+            while len(guest.records) < 2 and await flows(client):
                 pass
         await until(lambda: len(guest.records) == 2)
         told = bytes(client.buffer)

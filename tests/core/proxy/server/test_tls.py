@@ -37,6 +37,18 @@ async def test_an_end_is_told_from_nothing() -> None:
     server.close()
 
 
+async def test_an_end_without_a_goodbye_is_a_break() -> None:
+    client, server = await tls_pair()
+    client.write(b"last words")
+    client._below.end()
+
+    assert await server.more()
+    with pytest.raises(StreamBroken, match="cut"):
+        await server.more()
+    server.abort()
+    client.abort()
+
+
 async def test_bytes_that_are_no_tls_break_the_handshake() -> None:
     theirs, ours = await plain_pair()
     server = TlsStream(ours, LEAVES.context("a.example"))

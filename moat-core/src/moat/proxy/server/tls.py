@@ -3,6 +3,8 @@
     transport ─ data ─▶ PlainStream ─ above ─▶ MemoryBIO ─▶ decrypt ─▶ buffer ─▶ sink, or who waits in more
 
 Bytes are decrypted as they come: what stayed encrypted would get no event. The stream below pauses at HIGH_BYTES.
+A connection that ends without TLS's own goodbye was cut, by whoever is in between or by a crash: that is no end but a
+break (RFC 8446 §6.1), or a body that only the connection's end delimits could be shortened unseen (RFC 9112 §9.8).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ class TlsStream(Inbox):
         self._outgoing = ssl.MemoryBIO()
         self._is_shaken = False
         self._has_ended = False
+        self._was_bidden_farewell = False
         self._problem: ssl.SSLError | None = None
         self._seen = 0
         self._tls = context.wrap_bio(
@@ -120,6 +123,8 @@ class TlsStream(Inbox):
         if self._problem is not None:
             raise StreamBroken("the TLS of the peer is broken") from self._problem
         self._below.check()
+        if not self._was_bidden_farewell:
+            raise StreamBroken("the connection was cut inside of TLS")
         self.is_over = True
         return False
 
@@ -197,7 +202,7 @@ class TlsStream(Inbox):
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            self.is_over = True
+            self.is_over = self._was_bidden_farewell = True
         except ssl.SSLError as error:
             self._problem, self.is_over = error, True
         if self._outgoing.pending:  # key updates
@@ -216,7 +221,7 @@ class TlsStream(Inbox):
                 if at > _LAST:
                     self.buffer += _VIEW[:at]
                     at = 0
-            self.is_over = True
+            self.is_over = self._was_bidden_farewell = True
         finally:
             self.buffer += _VIEW[:at]
 
