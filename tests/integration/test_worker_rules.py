@@ -174,7 +174,7 @@ async def test_a_request_is_let_out_by_its_method_and_path(tmp_path: Path) -> No
     assert allowed == b"out"
     assert len(talk.place.heads) == 1
     assert b"X-Moat-Allow: --rule 'allow POST api.example.com/repos/x'" in denied
-    assert b"to allow it, add: --rule 'allow POST api.example.com/repos/x'" in denied
+    assert b"to allow it, add, before it: --rule 'allow POST api.example.com/repos/x'" in denied
     assert doubtful.endswith(b"403")
     assert b"CONNECT tunnel failed, response 403" in elsewhere
     assert [record.outcome for record in records] == ["forwarded", "denied", "denied", "denied"]

@@ -50,6 +50,14 @@ def test_the_end_line_names_each_line_to_add_once(tmp_path: Path) -> None:
     assert "\n" not in line
 
 
+def test_the_end_line_says_where_a_rule_that_allows_goes(tmp_path: Path) -> None:
+    network = _log(tmp_path, replace(DENIED, allow_line="--rule 'allow example.com'"))
+
+    assert "--rule 'allow example.com' (a --rule before the one that denies) ·" in end_line(
+        replace(INFO, denied=1), network
+    )
+
+
 def test_many_denials_still_make_one_short_line(tmp_path: Path) -> None:
     network = _log(tmp_path, *(replace(DENIED, allow_line=f"--allow-host h{number}") for number in range(20)))
 

@@ -103,6 +103,18 @@ def test_a_rule_wins_over_a_grant_and_metadata_over_every_rule() -> None:
     assert objection(ruled("allow *"), (), metadata) is not None
 
 
+def test_the_line_of_a_denial_helps_before_the_rule_that_denies_and_not_behind_it() -> None:
+    rule = "deny * api.example.com"
+    denied = asked(ruled(rule), "POST", "/a")
+    assert denied is not None
+    line = denied.allow_line.removeprefix("--rule '").removesuffix("'")
+
+    assert denied.rule == rule
+    assert asked(ruled(line, rule), "POST", "/a") is None
+    assert asked(ruled(line, rule), "GET", "/a") is not None
+    assert asked(ruled(rule, line), "POST", "/a") == denied
+
+
 def test_a_denial_names_the_rule_and_a_line_that_helps() -> None:
     denied = asked(ruled("deny * api.example.com"), "POST", "/a%2Db")
     unlisted = asked(ruled("allow GET api.example.com/a"), "POST", "/a")

@@ -74,3 +74,9 @@ def test_an_answer_to_head_has_no_body_but_its_length() -> None:
 
 def test_what_a_reason_quotes_cannot_break_the_answer() -> None:
     assert "é".encode() not in malformed("é").render()
+
+
+def test_a_line_that_helps_only_before_the_rule_that_denies_says_so() -> None:
+    found = Objection("denied by the rule 'deny a.example'", "--rule 'allow a.example'", "deny a.example")
+
+    assert denied(found).render().endswith(b"to allow it, add, before it: --rule 'allow a.example'\n")

@@ -111,7 +111,8 @@ def _ways_out(exchanges: Iterable[ExchangeRecord]) -> list[str]:
     if not lines:
         return []
     rest = f" and {len(lines) - SHOWN_LINES} more" if len(lines) > SHOWN_LINES else ""
-    return [f"to allow: {' '.join(lines[:SHOWN_LINES])}{rest}"]
+    place = " (a --rule before the one that denies)" if any(line.startswith("--rule") for line in lines) else ""
+    return [f"to allow: {' '.join(lines[:SHOWN_LINES])}{rest}{place}"]
 
 
 def _counted(number: int, noun: str) -> str:

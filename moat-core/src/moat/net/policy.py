@@ -26,10 +26,14 @@ METADATA_NAMES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """Why a request may not leave. allow_line: what the user adds to let it, "" where nothing would."""
+    """Why a request may not leave. allow_line: what the user adds to let it, "" where nothing would.
+
+    rule: the one that denies, as text, which the line must stand before; "" where the place of the line is the same.
+    """
 
     reason: str
     allow_line: str = ""
+    rule: str = ""
 
 
 def objection(
@@ -95,7 +99,8 @@ def _unlisted(
 
 def _denied_by(rule: NetworkRule, line: str) -> Objection:
     """The first rule that fits decides, so what allows it must stand before."""
-    return Objection(f"denied by the rule {rule_text(rule)!r}, unless a rule before it allows", line)
+    text = rule_text(rule)
+    return Objection(f"denied by the rule {text!r}, unless a rule before it allows", line, text)
 
 
 def _metadata(authority: Authority) -> Objection:

@@ -20,7 +20,8 @@ from moat.proxy.http1 import render_response
 class Refusal(Exception):
     """One answer. reason: one line, for client and trace. kind: value of X-Moat-Blocked or X-Moat-Error.
 
-    outcome: as in ExchangeRecord. keeps: whether the client's connection may go on.
+    outcome: as in ExchangeRecord. keeps: whether the client's connection may go on. is_line_first: whether allow_line
+    helps only before the rule that denies: the first that fits decides.
     """
 
     status: int
@@ -29,6 +30,13 @@ class Refusal(Exception):
     kind: str = ""
     allow_line: str = ""
     keeps: bool = False
+    is_line_first: bool = False
+
+    @property
+    def advice(self) -> str:
+        """Return what to do about it, "" for nothing."""
+        where = ", before it" if self.is_line_first else ""
+        return f"to allow it, add{where}: {self.allow_line}" if self.allow_line else ""
 
     def render(self, method: str = "GET") -> bytes:
         """Return the whole answer; to HEAD without its body."""
@@ -40,7 +48,7 @@ class Refusal(Exception):
 
     def answer(self) -> tuple[list[tuple[str, str]], bytes]:
         """Return the header fields of the answer, of any version of HTTP, and its body."""
-        text = f"moat: {self.reason}\n" + (f"to allow it, add: {self.allow_line}\n" if self.allow_line else "")
+        text = f"moat: {self.reason}\n" + (f"{self.advice}\n" if self.advice else "")
         body = text.encode("ascii", "backslashreplace")
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
         if self.kind:
@@ -54,7 +62,8 @@ class Refusal(Exception):
 
 def denied(objection: Objection) -> Refusal:
     """Return the 403 for what the policy does not let out."""
-    return Refusal(403, objection.reason, "denied", "policy", objection.allow_line, keeps=True)
+    line, is_first = objection.allow_line, bool(objection.rule)
+    return Refusal(403, objection.reason, "denied", "policy", line, keeps=True, is_line_first=is_first)
 
 
 def undialable(host: str, address: str, why: str) -> Refusal:

@@ -199,7 +199,7 @@ async def _answer(lane: Lane, refusal: Refusal, request: Request) -> None:
     """Answer with a refusal. Interim heads may have gone before, a final one has not."""
     headers, body = refusal.answer()
     if is_grpc(request.fields):
-        text = refusal.reason + (f"; to allow it, add: {refusal.allow_line}" if refusal.allow_line else "")
+        text = refusal.reason + (f"; {refusal.advice}" if refusal.advice else "")
         fields = [("content-type", "application/grpc"), *headers[2:]]
         status = str(_GRPC_STATUS.get(refusal.status, _GRPC_UNKNOWN))
         fields += [("grpc-status", status), ("grpc-message", quote(f"moat: {text}", safe=" !#$&'()*+,/:;=?@[]"))]
