@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moat.proxy.bodies import BodyReader, ChunkedReader, ChunkedWriter, PlainWriter, reader_for, writer_for
+from moat.proxy.bodies import (
+    BodyReader,
+    ChunkedReader,
+    ChunkedWriter,
+    PlainWriter,
+    answer_reader,
+    reader_for,
+    writer_for,
+)
 from moat.proxy.http1 import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, Malformed
 
 
@@ -118,3 +126,29 @@ def test_a_chunk_that_comes_alone_is_read_like_one_in_pieces() -> None:
 def test_a_chunk_that_comes_alone_and_is_none_is_malformed(chunk: bytes) -> None:
     with pytest.raises(Malformed):
         read(ChunkedReader(), chunk)
+
+
+EXTENDED = b'5;a=b\r\nhello\r\n3 ; c="d"\r\nyou\r\n0;last\r\n\r\nnext'
+
+
+@pytest.mark.parametrize("size", [1, len(EXTENDED)], ids=["in single bytes", "at once"])
+def test_what_extends_an_upstreams_chunks_is_dropped(size: int) -> None:
+    reader = answer_reader(CHUNKED)
+
+    pieces = [EXTENDED[at : at + size] for at in range(0, len(EXTENDED), size)]
+    assert read(reader, *pieces) == (b"helloyou", b"next")
+    assert reader.is_done
+
+
+def test_what_extends_a_clients_chunks_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        read(reader_for(CHUNKED), EXTENDED)
+
+
+@pytest.mark.parametrize(
+    "line", [b"5;a\nb\r\n", b"5 a\r\n", b";a\r\n", b"5;\x00\r\n", b"5;" + b"a" * 2_000 + b"\r\n"],
+    ids=["a bare line feed", "no semicolon", "no size", "a control character", "without end"],
+)  # fmt: skip
+def test_an_extension_that_is_none_is_malformed(line: bytes) -> None:
+    with pytest.raises(Malformed):
+        read(answer_reader(CHUNKED), line + b"hello\r\n0\r\n\r\n")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from moat.net.route import ProxyRoute
 from moat.proxy import telling
-from moat.proxy.bodies import BodyReader, BodyWriter, reader_for, writer_for
+from moat.proxy.bodies import BodyReader, BodyWriter, answer_reader, reader_for, writer_for
 from moat.proxy.flow import Passage
 from moat.proxy.http1 import (
     NO_BODY,
@@ -152,7 +152,7 @@ class Exchange:
         self.trail.status = response.head.status
         if response.head.status == 101:
             return await self._tunnel(lease, response)
-        reader, task = reader_for(response.framing), self.passage.whole
+        reader, task = answer_reader(response.framing), self.passage.whole
         if task is not None:
             settled = self.captures.settle(task, self.trail.run_id, response, reader, lease.stream)
             response, reader = await settled

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from moat.proxy.bodies import BodyReader, reader_for, writer_for
+from moat.proxy.bodies import BodyReader, answer_reader, writer_for
 from moat.proxy.flow import Passage
 from moat.proxy.http1 import (
     NO_BODY,
@@ -132,7 +132,7 @@ class OverHttp1:
 
     def reader(self, response: Response) -> BodyReader:
         """Return the reader of the body after a final head."""
-        return reader_for(response.framing)
+        return answer_reader(response.framing)
 
     async def more(self) -> bool:
         """Wait for more in buffer; False at the end. Raises StreamBroken."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from moat.proxy import telling
 from moat.proxy.admit import LiveRun
-from moat.proxy.bodies import reader_for
+from moat.proxy.bodies import answer_reader
 from moat.proxy.flow import Arrival, Passage
 from moat.proxy.http1 import Malformed, Request, read_request, read_response
 from moat.proxy.record import EmitLine, Line, Trail
@@ -266,7 +266,7 @@ class Relay:
                 return None
             if (found := way.passage.answering) is not None:
                 answering = found.begun()
-                response, _ = answering.answer(response, reader_for(response.framing))
+                response, _ = answering.answer(response, answer_reader(response.framing))
                 if answering.is_decoding:
                     return None
         except (Refusal, Malformed):
