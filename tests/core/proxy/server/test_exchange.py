@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from moat.api.runs import ExchangeRecord
+from moat.proxy.limits import Limits
 from support.worker import RUN, a_run
 
 from core.proxy.server.house_of import a_house, scripted
@@ -176,3 +178,30 @@ async def test_an_answer_that_ends_with_the_connection_ends_well_only_with_the_g
     assert b"amount: 100" in answer
     assert answer.endswith(b"0\r\n\r\n") == says_goodbye
     assert guest.records[0].reason == ("" if says_goodbye else "the upstream broke off")
+
+
+async def test_a_client_that_only_listens_is_not_cut_in_the_middle_of_its_body() -> None:
+    bodies: list[bytes] = []
+    limit_s = 0.05
+    clock = asyncio.get_running_loop().time
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+        bodies.append(await reader.readexactly(10))
+        writer.write(b"4\r\nlast\r\n0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with a_house(a_run(), resolve={"a.example": pin}, limits=Limits(body_idle_s=limit_s)) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        began = await guest.ask(client, get("/", "POST", "Content-Length: 10") + b"hello", b"first")
+        silent_until = clock() + 4 * limit_s
+        await until(lambda: clock() > silent_until)
+        ended = await guest.ask(client, b"world", b"0\r\n\r\n")
+    server.close()
+
+    assert began.startswith(b"HTTP/1.1 200 ")
+    assert ended.endswith(b"4\r\nlast\r\n0\r\n\r\n")
+    assert bodies == [b"helloworld"]

@@ -144,6 +144,8 @@ class Exchange:
             if await self.client.more(within(self.limits.body_idle_s)):
                 return
         except TimeoutError:
+            if self.trail.status:  # an answer has begun: it is not cut for a client that only listens
+                return
             raise Refusal(408, "the request's body did not come", kind="timeout") from None
         raise malformed("the request's body broke off")
 
