@@ -49,21 +49,24 @@ async def hold(client: Stream, request: Request, passage: Passage, idle_s: float
 async def _held(
     client: Stream, request: Request, task: BodyTask, idle_s: float
 ) -> tuple[bytes, list[tuple[str, str]]] | None:
-    """Return the whole body and its trailers; None when it is too large, and then the stream is as it was."""
-    reader = reader_for(request.framing)
-    raw, body = bytearray(), bytearray()
+    """Return the whole body and its trailers; None when it is too large, and then the stream is as it was.
+
+    Kept is what came, which may have to be put back; the body is read from it once more when it is whole.
+    """
+    reader, raw, count = reader_for(request.framing), bytearray(), 0
     while True:
         before = bytes(client.buffer)
         try:
-            body += reader.take(client.buffer)
+            count += len(reader.take(client.buffer))
         except Malformed as problem:
             raise malformed(str(problem)) from None
-        raw += before[: len(before) - len(client.buffer)]
-        if len(body) > task.limit_bytes:
+        raw += memoryview(before)[: len(before) - len(client.buffer)]
+        if count > task.limit_bytes:
             client.buffer[:0] = raw
             return None
         if reader.is_done:
-            return bytes(body), reader.trailers
+            again = reader_for(request.framing)
+            return again.take(raw), again.trailers
         if not await _more(client, idle_s):
             raise malformed("the request's body broke off")
 
