@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 
+import pytest
 from moat.api.rules import Match, ReplaceToken
 from moat.api.runs import NetworkPolicy
 from moat.proxy.limits import Limits
@@ -111,3 +112,31 @@ async def test_a_body_that_is_held_ends_with_the_leave_to_send_it() -> None:
         "failed",
         "the policy does not let it out any more",
     )
+
+
+OLD_CONNECT = b"CONNECT a.example:80 HTTP/1.0\r\n"
+
+
+@pytest.mark.parametrize("host", [b"Host: a.example:80\r\n", b""], ids=["with Host", "without Host"])
+async def test_a_connect_of_http_1_0_opens_a_tunnel_at_a_door(host: bytes) -> None:
+    async with scripted(OK) as (pin, heads), a_house(a_run(), resolve={"a.example": pin}) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        opened = await guest.ask(client, OLD_CONNECT + host + b"\r\n", b"\r\n\r\n")
+        answer = await guest.ask(client, b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", b"\r\n\r\nok")
+
+    assert b" 200 " in opened.partition(b"\r\n")[0]
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert len(heads) == 1
+
+
+async def test_a_connect_of_http_1_0_is_known_by_its_token_and_refused_and_closed_without() -> None:
+    async with scripted(OK) as (pin, _), a_house(a_run(), resolve={"a.example": pin}) as guest:
+        address = guest.listen("", "token")
+        with_token = await guest.ask(await guest.connect(address), OLD_CONNECT + BASIC + b"\r\n", b"\r\n\r\n")
+        client = await guest.connect(address)
+        without = await guest.ask(client, OLD_CONNECT + b"\r\n", b"never")
+
+    assert b" 200 " in with_token.partition(b"\r\n")[0]
+    assert without.startswith(b"HTTP/1.1 407 ")
+    assert b"Connection: close\r\n" in without
+    assert client.is_over

@@ -205,3 +205,54 @@ async def test_a_client_that_only_listens_is_not_cut_in_the_middle_of_its_body()
     assert began.startswith(b"HTTP/1.1 200 ")
     assert ended.endswith(b"4\r\nlast\r\n0\r\n\r\n")
     assert bodies == [b"helloworld"]
+
+
+EXPECTING = get("/", "POST", "Content-Length: 5", "Expect: 100-continue")
+
+
+async def test_a_client_that_waits_for_100_is_told_by_the_upstream_and_not_by_us() -> None:
+    bodies: list[bytes] = []
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert b"Expect: 100-continue\r\n" in await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await go_on.wait()
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        bodies.append(await reader.readexactly(5))
+        writer.write(OK)
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with a_house(a_run(), resolve={"a.example": pin}) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        client.write(EXPECTING)
+        await asked.wait()
+        assert not client.buffer
+        go_on.set()
+        interim = await guest.ask(client, b"", b"\r\n\r\n")
+        final = await guest.ask(client, b"hello", b"\r\n\r\nok")
+    server.close()
+
+    assert interim == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert final.startswith(b"HTTP/1.1 200 ")
+    assert bodies == [b"hello"]
+
+
+@pytest.mark.parametrize("status", [b"401 Unauthorized", b"417 Expectation Failed"])
+async def test_a_final_answer_instead_of_100_passes_and_ends_the_connection(status: bytes) -> None:
+    got, _, records = await exchanged(OK.replace(b"200 OK", status), requests=(EXPECTING,))
+
+    assert got[0].startswith(b"HTTP/1.1 " + status)
+    assert b"Connection: close\r\n" in got[0]
+    assert (records[0].status, records[0].request_bytes) == (int(status[:3]), 0)
+
+
+async def test_repeated_fields_keep_their_order_and_spelling_both_ways() -> None:
+    up = ("X-b: 1", "Cookie: a=1", "x-A: 2", "X-B: 3", "ACCEPT: x, y", "accept: z")
+    down = b"set-cookie: a=1\r\nX-a: 1\r\nSet-Cookie: b=2\r\nx-A: 2\r\nSET-COOKIE: a=3\r\n"
+    got, heads, _ = await exchanged(OK.replace(b"OK\r\n", b"OK\r\n" + down), requests=(get("/", "GET", *up),))
+
+    assert heads[0].endswith(("\r\n".join(up) + "\r\n\r\n").encode())
+    assert down in got[0]
