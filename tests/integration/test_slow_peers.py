@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
 
 import pytest
 from core.proxy.server.house_of import Guest, a_house, scripted
 from core.proxy.server.pairs import until
+from moat.api.endpoints import Endpoint, Tcp, Upstream
+from moat.api.endpoints import Stream as EndpointStream
 from moat.proxy.budget import FailureBudget
 from moat.proxy.limits import Limits
 from moat.proxy.server.stream import PlainStream
@@ -176,3 +179,98 @@ async def test_a_late_answer_to_a_guess_is_the_last_on_its_connection_and_not_re
         assert late.startswith(b"HTTP/1.1 407 ")
         assert b"Connection: close" in late
         assert [record.status for record in guest.records] == [407]
+
+
+WHOLE = 128 * 1_048_576
+BOUND = 64 * 1_048_576  # the kernel's buffers of two connections, at their largest, and ours
+PIECE = bytes(65_536)
+FAR = Endpoint(Tcp("bytes.internal", 9, tls=False), EndpointStream(Upstream("a.example:9", tls=False)))
+
+
+@dataclass
+class Counting:
+    """A service that sends or takes WHOLE bytes, and counts those that went. go_on: when it takes what it is sent."""
+
+    is_sending: bool
+    count: int = 0
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            if self.is_sending:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % WHOLE)
+                while self.count < WHOLE:
+                    writer.write(PIECE)
+                    await writer.drain()
+                    self.count += len(PIECE)
+            else:
+                await self.go_on.wait()
+                while self.count < WHOLE:
+                    self.count += len(await reader.read(len(PIECE)))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def counted(*, is_sending: bool) -> AsyncIterator[tuple[Counting, Guest]]:
+    service = Counting(is_sending)
+    server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
+    pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        async with a_house(replace(a_run(), endpoints=(FAR,)), resolve={"a.example": pin}) as guest:
+            yield service, guest
+    finally:
+        server.close()
+
+
+async def at_rest(count: Callable[[], int]) -> int:
+    """Return what count says once it stays the same for many turns of the loop."""
+    seen, same = -1, 0
+    while same < 2_000:
+        await asyncio.sleep(0)
+        now = count()
+        seen, same = (now, same + 1) if now == seen and now > 0 else (now, 0)
+    return seen
+
+
+@pytest.mark.parametrize("way", ["over HTTP/1.1", "at an endpoint of bytes"])
+async def test_a_client_that_reads_nothing_stops_the_upstream(way: str) -> None:
+    async with counted(is_sending=True) as (service, guest):
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        if way == "over HTTP/1.1":
+            client.write(b"GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        else:
+            await guest.ask(client, b"CONNECT bytes.internal:9 HTTP/1.1\r\nHost: bytes.internal:9\r\n\r\n", b"\r\n\r\n")
+            client.write(b"go\r\n\r\n")
+        client.pause()
+        assert await at_rest(lambda: service.count) < BOUND
+
+        received = 0
+        while received < WHOLE and await client.more():
+            received += len(client.buffer)
+            client.buffer.clear()
+    assert received >= WHOLE
+
+
+async def test_an_upstream_that_takes_nothing_stops_the_client() -> None:
+    sent = 0
+
+    async def send(client: PlainStream) -> None:
+        nonlocal sent
+        while sent < WHOLE:
+            client.write(PIECE)
+            await client.drain()
+            sent += len(PIECE)
+
+    async with counted(is_sending=False) as (service, guest):
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        client.write(b"POST http://a.example/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: %d\r\n\r\n" % WHOLE)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(send(client))
+            assert await at_rest(lambda: sent) < BOUND
+            service.go_on.set()
+        answer = await guest.ask(client, b"", b"\r\n\r\nok")
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert service.count == WHOLE
