@@ -7,7 +7,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from moat.routing import server
+from moat.routing import relay, server
 from moat.routing.table import Route
 
 from core.routing.place import a_place, curl, raw
@@ -169,3 +169,40 @@ async def test_a_run_without_a_door_is_told_as_an_answer(tmp_path: Path) -> None
 
         assert answer.startswith(b"HTTP/1.1 502 ")
         assert b"no open door" in answer
+
+
+async def test_an_agent_that_holds_its_connections_takes_none_from_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_AGENT_CONNECTIONS", 1)
+    async with a_place(tmp_path) as place:
+        place.table.put(Route("other", "run_0123456789ab", {"web": place.inside}))
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+        writer.write(f"GET /events HTTP/1.1\r\nHost: web.otter.localhost:{place.port}\r\n\r\n".encode())
+        async with asyncio.timeout(20):
+            await reader.readuntil(b"one\n\n")
+
+        answers = [await asked(place.port, agent) for agent in ("otter", "other")]
+        place.go_on.set()
+        async with asyncio.timeout(20):
+            await reader.read()
+        writer.close()
+
+        assert [answer.split()[1] for answer in answers] == [b"503", b"200"]
+        assert b"otter has 1 connections already" in answers[0]
+        assert (await asked(place.port, "otter")).split()[1] == b"200"
+
+
+async def asked(port: int, agent: str) -> bytes:
+    return await raw(port, f"GET / HTTP/1.1\r\nHost: web.{agent}.localhost:{port}\r\n\r\n".encode())
+
+
+async def test_a_connection_over_which_nothing_moves_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "IDLE_S", 0.2)
+    async with a_place(tmp_path) as place:
+        answer = await raw(
+            place.port, f"GET /events HTTP/1.1\r\nHost: web.otter.localhost:{place.port}\r\n\r\n".encode()
+        )
+
+        assert answer.endswith(b"data: one\n\n\r\n")
+        assert (await asked(place.port, "otter")).split()[1] == b"200"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import ssl
 import struct
@@ -14,10 +15,10 @@ from core.proxy.test_hello import a_hello, in_records
 from moat.api.rules import Match, SetHeader
 from moat.api.runs import NetworkPolicy
 from moat.proxy.limits import Limits
-from moat.proxy.server import house, names
+from moat.proxy.server import house, names, rooms
 from support.strict import Message
 from support.wire import Peer, turns
-from support.worker import OTHER_RUN, RUN, a_run
+from support.worker import OTHER_RUN, RUN, TOKEN, a_run
 
 from hostile.fuzz.stage import API, OTHER, PLAIN, UPSTREAM_CA, a_rule, a_stage
 from hostile.fuzz.test_echoes import GET, OK, asked, saying
@@ -156,7 +157,7 @@ def _secured(came: list[Peer], context: ssl.SSLContext) -> Peer:
 
 
 async def test_a_run_that_takes_every_connection_takes_only_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(house, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(rooms, "MAX_CONNECTIONS", 8)
     runs = (a_run(probe_answer="alive"), a_run(OTHER_RUN, token="s3cr3t-other", probe_answer="alive"))
     async with a_house(*runs) as guest:
         greedy, other = guest.listen(RUN, "proxy"), guest.listen(OTHER_RUN, "proxy")
@@ -167,6 +168,53 @@ async def test_a_run_that_takes_every_connection_takes_only_its_own(monkeypatch:
         assert len(guest.house._rooms[RUN].connections) == 8
         answer = await guest.ask(await guest.connect(other), b"GET /_moat/probe HTTP/1.1\r\nHost: x\r\n\r\n", b"alive")
         assert answer.endswith(b"alive")
+
+
+async def test_a_run_at_the_shared_listener_takes_only_its_own_connections_and_they_are_freed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rooms, "MAX_CONNECTIONS", 4)
+    runs = (a_run(), a_run(OTHER_RUN, token="s3cr3t-other"))
+    async with a_house(*runs) as guest:
+        shared = guest.listen("", "token")
+        greedy = [await guest.connect(shared) for _ in range(6)]
+        answers = [await guest.ask(each, _connect(TOKEN), b"\r\n\r\n") for each in greedy]
+
+        assert [answer.split()[1] for answer in answers] == [b"200"] * 4 + [b"503"] * 2
+        assert guest.records[-1].run_id == RUN
+        assert b" 200 " in await guest.ask(await guest.connect(shared), _connect("s3cr3t-other"), b"\r\n\r\n")
+        greedy[0].abort()
+        await turns(50)
+        assert b" 200 " in await guest.ask(await guest.connect(shared), _connect(TOKEN), b"\r\n\r\n")
+
+
+async def test_who_holds_connections_without_a_token_loses_them_and_runs_that_have_one_keep_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rooms, "MAX_UNIDENTIFIED", 4)
+    async with a_house(a_run(), limits=Limits(unidentified_s=0.2, hurried_s=0.05)) as guest:
+        shared = guest.listen("", "token")
+        tunnel = await guest.connect(shared)
+        assert b" 200 " in await guest.ask(tunnel, _connect(TOKEN), b"\r\n\r\n")
+        silent = [await guest.connect(shared) for _ in range(12)]
+
+        assert b" 200 " in await guest.ask(await guest.connect(shared), _connect(TOKEN), b"\r\n\r\n")
+        for each in silent:
+            assert not await each.more()
+        assert not tunnel.is_over
+
+
+async def test_wrong_tokens_win_no_time() -> None:
+    async with a_house(a_run(), limits=Limits(unidentified_s=0.1)) as guest:
+        guesser = await guest.connect(guest.listen("", "token"))
+        async with asyncio.timeout(30):
+            while not guesser.is_over:
+                await guest.ask(guesser, _connect("s3cr3t-guess"), b"\r\n\r\n")
+
+
+def _connect(token: str) -> bytes:
+    basic = base64.b64encode(f"x:{token}".encode()).decode()
+    return f"{CONNECT.decode()[:-2]}Proxy-Authorization: Basic {basic}\r\n\r\n".encode()
 
 
 async def test_very_many_names_cost_a_bounded_room_and_a_bounded_trace(monkeypatch: pytest.MonkeyPatch) -> None:

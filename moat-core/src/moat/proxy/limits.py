@@ -17,6 +17,8 @@ class Limits:
 
     idle_s: float = 120.0  # between requests: what nginx and Go give; clients keep theirs shorter
     head_s: float = 30.0  # from a head's first byte to its last: a slow-loris is cut, a slow line is not
+    unidentified_s: float = 30.0  # from a token listener's accept to a request with a token: these share a small room
+    hurried_s: float = 2.0  # the same, while that room is half full: who holds many without a token loses them soon
     handshake_s: float = 15.0  # from a tunnel's beginning to its end of handshake; who waits for a banner is told then
     body_idle_s: float = 300.0  # a client that stops in the middle of its body for longer is not coming back
     linger_s: float = 2.0  # reading on after a refusal, so that a client in the middle of its body can read the answer

@@ -93,6 +93,11 @@ def closed(why: str = "") -> Refusal:
     return Refusal(503, why or "the run is not open yet", kind="not-open")
 
 
+def crowded(limit: int) -> Refusal:
+    """Return the 503 for a run that has as many connections as it may: others of its own must end first."""
+    return Refusal(503, f"the run has {limit} connections already", kind="crowded")
+
+
 def unreachable(reason: str, kind: str = "upstream") -> Refusal:
     """Return the 502 for an upstream that cannot be reached, verified or understood."""
     return Refusal(502, reason, "failed", kind, keeps=True)

@@ -10,26 +10,30 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moat.routing import heads
 
 CHUNK = 65_536
 LINGER_S = 5.0  # for what an upgraded run still has to say when its client has said everything
 MAX_INTERIM = 16
+IDLE_S = 3600.0  # neither side said anything: websockets ping every minute or so, terminals do not
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One side of a relay."""
+    """One side of a relay. idle: what each piece of data that it takes puts off."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    idle: asyncio.Timeout | None = None
 
     async def send(self, data: bytes) -> None:
         """Send data, waiting for a slow reader, and for the last of it."""
         self.writer.write(data)
         await self.writer.drain()
+        if self.idle is not None and not self.idle.expired():
+            self.idle.reschedule(asyncio.get_running_loop().time() + IDLE_S)
 
     async def finish(self) -> None:
         """Send what is left, and say that there is no more."""
@@ -58,10 +62,14 @@ async def streams_of(sock: socket.socket, limit: int, context: ssl.SSLContext | 
 
 
 async def relay(client: Peer, run: Peer, asked: heads.Asked, scheme: str) -> None:
-    """Pass one request on and its answer back. Raises OSError and IncompleteReadError when one side goes away."""
+    """Pass one request on and its answer back.
+
+    Raises OSError and IncompleteReadError when one side goes away, and TimeoutError when nothing moves for IDLE_S.
+    """
     upgraded = asyncio.Event()
     await run.send(heads.request_up(asked, scheme))
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.timeout(IDLE_S) as idle, asyncio.TaskGroup() as group:
+        client, run = replace(client, idle=idle), replace(run, idle=idle)
         up = group.create_task(_up(client, run, asked, upgraded))
         down = group.create_task(_down(client, run, asked, upgraded))
         up.add_done_callback(lambda done: _is_gone(done) and down.cancel())

@@ -14,8 +14,9 @@ import contextlib
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moat.routing import heads, index
 from moat.routing.names import ForeignHost, Named, named
@@ -24,7 +25,8 @@ from moat.routing.table import Route, Table
 
 HEAD_S = 30.0
 HANDSHAKE_S = 10.0
-MAX_CONNECTIONS = 512
+MAX_CONNECTIONS = 1024  # of all; whose name is not known yet has HANDSHAKE_S and HEAD_S
+MAX_AGENT_CONNECTIONS = 64  # of one agent: a program that never answers takes no connections from other agents
 PAUSE_S = 0.2  # after accept failed: descriptors may come back
 _TLS_HANDSHAKE = b"\x16"
 
@@ -42,6 +44,7 @@ class Routing:
     port: int
     connect: Connect
     certify: Certify
+    busy: Counter[str] = field(default_factory=Counter)  # connections of each agent
 
     async def serve(self, listeners: Sequence[socket.socket]) -> None:
         """Serve listeners until cancelled; each connection has a task of its own."""
@@ -132,6 +135,23 @@ class Routing:
         port = route.endpoints.get(wanted.endpoint) if route is not None else None
         if route is None or port is None:
             return await self._tell(client, 404, f"nothing is routed at {wanted.host}", asked.method)
+        if self.busy[route.agent] >= MAX_AGENT_CONNECTIONS:
+            text = f"{route.agent} has {MAX_AGENT_CONNECTIONS} connections already"
+            return await self._tell(client, 503, text, asked.method)
+        with self._counted(route.agent):
+            return await self._relay(client, route, port, asked, scheme)
+
+    @contextlib.contextmanager
+    def _counted(self, agent: str) -> Iterator[None]:
+        self.busy[agent] += 1
+        try:
+            yield
+        finally:
+            self.busy[agent] -= 1
+            if not self.busy[agent]:
+                del self.busy[agent]
+
+    async def _relay(self, client: Peer, route: Route, port: int, asked: heads.Asked, scheme: str) -> None:
         try:
             upstream = await streams_of(await self.connect(route.run_id, port), heads.MAX_HEAD_BYTES)
         except OSError as failure:
@@ -155,7 +175,9 @@ class Routing:
         return await client.send(heads.answer_of_ours(200, kind, text, asked.method))
 
     async def _tell(self, client: Peer, status: int, text: str, method: str = "GET") -> None:
-        title = {400: "Not for this place", 404: "Nothing here", 502: "No answer"}.get(status, "Refused")
+        title = {400: "Not for this place", 404: "Nothing here", 502: "No answer", 503: "Too busy"}.get(
+            status, "Refused"
+        )
         page = index.problem(title, text, self.port)
         await client.send(heads.answer_of_ours(status, "text/html", page, method))
 

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 from moat.api.runs import NetworkPolicy
-from moat.proxy.server import house as module
+from moat.proxy.server import rooms
 from moat.proxy.server.house import House
 from support.worker import OTHER_RUN, RUN, a_run
 
@@ -55,7 +55,7 @@ async def test_a_socket_before_its_run_or_the_settings_is_closed_and_an_error() 
 
 
 async def test_at_the_cap_connections_wait_in_the_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(rooms, "MAX_CONNECTIONS", 1)
     async with a_house(a_run(probe_answer="served")) as guest:
         door = guest.listen(RUN, "proxy")
         first = await guest.connect(door)

@@ -10,6 +10,7 @@ Every way out of a request ends its Trail once. A client that goes away cancels 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -70,6 +71,8 @@ class Connection:
 
     run_id: of its door, or of the token its CONNECT came with; "" while every request brings its own token.
     only: the one run whose token counts here; "" for any. serving: whose request it served last.
+    identified_by: the moment when it must have shown one. on_identified: told of each run whose token it shows; raises
+    Refusal when that run has no room for it.
     current: what the request or stream under way was judged to be; None between them, and on the short way, which takes
     short answers only. http2: the client, if it speaks that. ending: why it is cancelled, if it is.
     """
@@ -82,6 +85,8 @@ class Connection:
     current: Passage | None = None
     http2: H2Client | None = None
     ending: str = "the run was stopped"
+    identified_by: float = math.inf
+    on_identified: Callable[[str], None] = field(default=lambda _: None)
 
     def outlived(self, run: LiveRun) -> str:
         """Return why what is open here may not go on under run, as it is now; "" if it may."""
@@ -185,9 +190,9 @@ class Connection:
         """Return the next request, or None when there is none: end, silence, or a head that was refused."""
         try:
             await stream.drain()  # a client that reads no answers gets no more of them
-            if not stream.buffer and not await stream.more(within(self.services.limits.idle_s)):
+            if not stream.buffer and not await stream.more(self._until(self.services.limits.idle_s)):
                 return None
-            until = within(self.services.limits.head_s)
+            until = self._until(self.services.limits.head_s)
             while (text := take_head(stream.buffer)) is None:
                 if not await stream.more(until):
                     return None
@@ -199,6 +204,10 @@ class Connection:
             self.trail(arrival.via, "", arrival.bound).refused(refusal)
             await _answer(stream, refusal, self.services.limits)
             return None
+
+    def _until(self, seconds: float) -> float:
+        """Return when to wait no longer for what a client may take so many seconds for."""
+        return within(seconds) if self.run_id or self.serving else min(within(seconds), self.identified_by)
 
     async def _connect(self, stream: PlainStream, request: Request) -> Authority | Tcp | None:
         trail = self.trail("connect")
@@ -283,7 +292,9 @@ class Connection:
                 await asyncio.sleep(self.services.limits.guess_delay_s)
                 refusal.keeps = False
             raise refusal
-        self.serving = trail.run_id = run.context.run_id
+        trail.run_id = run.context.run_id
+        self.on_identified(trail.run_id)
+        self.serving = trail.run_id
         return run
 
     def _judged(self, arrival: Arrival, run: LiveRun, request: Request) -> tuple[Passage, Trail]:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from moat.api.endpoints import UnixPath
 from moat.api.http import DEFAULT_PORTS, Authority
@@ -36,41 +35,15 @@ from moat.proxy.server.names import Names
 from moat.proxy.server.pool import Pool
 from moat.proxy.server.race import Target
 from moat.proxy.server.relay import Common, Ways
-from moat.proxy.server.stream import PlainStream
+from moat.proxy.server.rooms import Room, Seats, limit_of
+from moat.proxy.server.stream import PlainStream, within
 from moat.proxy.server.transparent import serve_transparent
 from moat.proxy.server.upstream import DialSettings
 from moat.proxy.server.watch import Watch
 
-MAX_CONNECTIONS = 2048  # per run: above 64 parallel installers, below what starves the other runs of descriptors
-
 MAX_KEPT_IN = 256  # denied names recorded per run: enough for people, too few to fill a disk
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Room:
-    """One run's sockets and connections; the one with run_id "" serves runs identified by token.
-
-    addresses: where its sockets listen, those that can be reached from here.
-    """
-
-    run_id: str
-    names: Names
-    listeners: list[Listener] = field(default_factory=list)
-    resolvers: list[DatagramResolver] = field(default_factory=list)
-    connections: dict[asyncio.Task[None], Connection] = field(default_factory=dict)
-    kept_in: set[str] = field(default_factory=set)
-    addresses: list[Target] = field(default_factory=list)
-
-    def close(self) -> None:
-        """Close the sockets and cancel the connections."""
-        for listener in self.listeners:
-            listener.close()
-        for resolver in self.resolvers:
-            resolver.close()
-        for task in list(self.connections):
-            task.cancel()
 
 
 class House:
@@ -101,6 +74,7 @@ class House:
         self._captures = Captures(ask, group)
         self._services: Services | None = None
         self._rooms: dict[str, Room] = {}
+        self._seats = Seats(self._rooms)
         self._watch = Watch()
         self._ways = Ways()
 
@@ -152,10 +126,6 @@ class House:
         room = self._rooms.pop(run_id, None)
         if room is not None:
             room.close()
-        shared = self._rooms.get("")
-        for task, connection in list(shared.connections.items()) if shared is not None else ():
-            if connection.serving == run_id:
-                task.cancel()
         if self._services is not None:
             self._services.pool.drop_run(run_id)
             self._ways.drop_run(run_id)
@@ -172,9 +142,8 @@ class House:
             self._services.h2.upstreams.abort()
 
     def _end_outlived(self, run: LiveRun) -> None:
-        """Cancel what is open for run and has no leave any more, at its own doors and at the shared one."""
-        rooms = [self._rooms[name] for name in (run.context.run_id, "") if name in self._rooms]
-        for task, connection in [pair for room in rooms for pair in room.connections.items()]:
+        """Cancel what is open for run and has no leave any more."""
+        for task, connection in list(self._rooms[run.context.run_id].connections.items()):
             connection.end_outlived(run, task)
 
     def _is_ours(self, target: Target) -> bool:
@@ -182,7 +151,8 @@ class House:
         return any(leads_to(target, address) for room in self._rooms.values() for address in room.addresses)
 
     def _room(self, run_id: str, names: Mapping[str, str]) -> Room:
-        return Room(run_id, Names(names, lambda host, address: self._on_named(run_id, host, address)))
+        given = Names(names, lambda host, address: self._on_named(run_id, host, address))
+        return Room(run_id, given, limit_of(run_id))
 
     def _address(self, room: Room, host: str) -> str | None:
         """Return what the run's resolver answers. A host that the policy keeps in is recorded, once."""
@@ -204,19 +174,10 @@ class House:
         if self._services is None:
             return sock.close()
         identified = "" if name == "token" else room.run_id  # reaching a listener for tokens proves nothing
-        connection = Connection(self._services, identified, only=room.run_id)
+        patience_s = self._limits.hurried_s if room.is_crowded else self._limits.unidentified_s
+        connection = Connection(self._services, identified, only=room.run_id, identified_by=within(patience_s))
         task = self._group.create_task(self._serve(room, name, connection, sock))
-        room.connections[task] = connection
-        task.add_done_callback(lambda done: self._left(room, done))
-        if len(room.connections) >= MAX_CONNECTIONS:
-            for listener in room.listeners:
-                listener.pause()
-
-    def _left(self, room: Room, task: asyncio.Task[None]) -> None:
-        del room.connections[task]
-        if len(room.connections) == MAX_CONNECTIONS - 1:
-            for listener in room.listeners:
-                listener.resume()
+        self._seats.take(task, connection, room)
 
     async def _serve(self, room: Room, name: ListenName, connection: Connection, sock: socket.socket) -> None:
         """Serve one connection; whatever happens stays within it."""
