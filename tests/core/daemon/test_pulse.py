@@ -4,6 +4,7 @@ import asyncio
 import os
 
 import pytest
+from moat.daemon import pulse
 from moat.daemon.pulse import MAX_UNKNOWN, Pulses, Rounds
 from moat.daemon.registry import Entry, Registry
 from moat.paths import Home
@@ -80,6 +81,39 @@ async def test_a_runtime_that_fails_tells_nothing(caplog: pytest.LogCaptureFixtu
     await rounds.once()
     assert gone == [RUN_ID]
     assert "could not be asked" in caplog.text
+
+
+async def test_an_engine_that_hangs_costs_a_round_one_wait_and_no_more_questions_than_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Hanging(Orchard):
+        asked, most = 0, 0
+
+        async def pulse(self, runtime: str, run_id: str) -> bool | None:
+            self.asked += 1
+            self.most = max(self.most, self.asked)
+            if self.asked == 3:
+                everyone.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.asked -= 1
+            return None
+
+    monkeypatch.setattr(pulse, "MAX_ASKED", 3)
+    monkeypatch.setattr(pulse, "ASK_TIMEOUT_S", 0.05)
+    registry, gone, everyone, hanging = Registry(), list[str](), asyncio.Event(), Hanging()
+    for number in range(7):
+        run_id = f"run_{number:012x}"
+        registry.publish(Entry(a_context(run_id, f"{number}" * 64), an_info(run_id, container_id="c")))
+    rounds = Rounds(registry, hanging, lambda _: False, gone.append)
+
+    for _ in range(MAX_UNKNOWN):
+        await rounds.once()
+
+    assert everyone.is_set()  # asked at the same time
+    assert hanging.most == 3
+    assert len(gone) == 7
 
 
 async def test_a_run_whose_process_is_watched_is_not_ended_by_what_is_unknown(home: Home) -> None:

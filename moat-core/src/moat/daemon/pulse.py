@@ -18,6 +18,7 @@ from moat.daemon.registry import Entry, Registry
 ASK_EVERY_S = 30.0
 ASK_TIMEOUT_S = 10.0
 MAX_UNKNOWN = 3
+MAX_ASKED = 32  # at once: an engine that hangs costs a round ASK_TIMEOUT_S for so many runs, not for each
 
 log = logging.getLogger(__name__)
 
@@ -76,15 +77,21 @@ class Rounds:
 
     async def once(self) -> None:
         """Ask about every run whose sandbox was there once."""
-        for entry in self._registry:
-            answer = await self._ask(entry)
-            if self._registry.get(entry.run_id) is None:
-                continue  # it ended meanwhile
-            is_vouched = self._has_gate(entry.run_id) or _has_process(entry)
-            if self._pulses.is_over(entry.run_id, answer, is_vouched=is_vouched):
-                log.warning("a run's sandbox is gone", extra={"run_id": entry.run_id, "is_certain": answer is False})
-                self._gone(entry.run_id)
+        room = asyncio.Semaphore(MAX_ASKED)
+        async with asyncio.TaskGroup() as group:
+            for entry in self._registry:
+                group.create_task(self._judge(entry, room))
         self._pulses.keep_only({entry.run_id for entry in self._registry})
+
+    async def _judge(self, entry: Entry, room: asyncio.Semaphore) -> None:
+        async with room:
+            answer = await self._ask(entry)
+        if self._registry.get(entry.run_id) is None:
+            return  # it ended meanwhile
+        is_vouched = self._has_gate(entry.run_id) or _has_process(entry)
+        if self._pulses.is_over(entry.run_id, answer, is_vouched=is_vouched):
+            log.warning("a run's sandbox is gone", extra={"run_id": entry.run_id, "is_certain": answer is False})
+            self._gone(entry.run_id)
 
     async def _ask(self, entry: Entry) -> bool | None:
         if entry.info.state != "running" or not entry.info.container_id:
