@@ -83,6 +83,21 @@ async def test_a_runtime_that_fails_tells_nothing(caplog: pytest.LogCaptureFixtu
     assert "could not be asked" in caplog.text
 
 
+async def test_a_new_daemon_asks_soon_so_that_it_believes_the_runtime_from_then_on() -> None:
+    registry, orchard, gone = Registry(), Orchard(), list[str]()
+    registry.publish(Entry(a_context(), an_info(container_id="c")))
+    rounds = Rounds(registry, orchard, lambda _: True, gone.append)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        asking = group.create_task(rounds.forever(every_s=3600, first_s=0))
+        await until(lambda: RUN_ID in rounds._pulses._seen)
+        asking.cancel()
+    orchard.pulses[RUN_ID] = False
+    await rounds.once()
+
+    assert gone == [RUN_ID]
+
+
 async def test_an_engine_that_hangs_costs_a_round_one_wait_and_no_more_questions_than_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -16,6 +16,7 @@ from moat.daemon.liveness import is_process_id
 from moat.daemon.registry import Entry, Registry
 
 ASK_EVERY_S = 30.0
+ASK_FIRST_S = 2.0  # soon: a daemon that follows another believes a runtime only after it saw the run there itself
 ASK_TIMEOUT_S = 10.0
 MAX_UNKNOWN = 3
 MAX_ASKED = 32  # at once: an engine that hangs costs a round ASK_TIMEOUT_S for so many runs, not for each
@@ -69,11 +70,12 @@ class Rounds:
         self._gone = gone
         self._pulses = Pulses()
 
-    async def forever(self, every_s: float = ASK_EVERY_S) -> None:
-        """Ask every so often, until cancelled."""
+    async def forever(self, every_s: float = ASK_EVERY_S, first_s: float = ASK_FIRST_S) -> None:
+        """Ask soon, and every so often, until cancelled."""
+        await asyncio.sleep(min(first_s, every_s))
         while True:
-            await asyncio.sleep(every_s)
             await self.once()
+            await asyncio.sleep(every_s)
 
     async def once(self) -> None:
         """Ask about every run whose sandbox was there once."""
