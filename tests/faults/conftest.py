@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moat.paths import Home
+from moat.paths import Home, private_folder
 from support.living import ended_after, granted
 from support.upstream import Upstream, running_upstream
 
@@ -32,6 +33,8 @@ def upstream() -> Iterator[Upstream]:
 @pytest.fixture
 def home(tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.setenv("MOAT_KEYRING_BACKEND", "file")
+    monkeypatch.setattr(tempfile, "tempdir", str(private_folder(tmp_path / "tmp")))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     with ended_after(granted(tmp_path / "home", upstream)) as home:
         yield home
 

@@ -1,31 +1,48 @@
-"""What an installation holds at a moment: processes, descriptors, files, doors. Compared before and after a fault."""
+"""What an installation holds at a moment: processes, namespaces, descriptors, files, doors. Compared around faults.
+
+Containers are not counted: no fault here needs an engine (tests/hostile/remains.py looks for those).
+"""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from hostile.remains import descendants, namespace_of
 from moat.daemon.client import DaemonClient
 from moat.daemon.process import start_time
 from moat.paths import Home
+from moat.runtimes import gate
 from support.installation import eventually
+
+GATE = str(gate.__file__).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """daemons: processes of this home. descriptors: of daemon and worker, by kind. drafts: half-written files."""
+    """daemons, workers: processes of this home. gates: of this checkout. namespaces: of networks, of gates and tests.
+
+    descriptors: of daemon and worker, by kind. drafts: half-written files. temporary: files in the temp folders.
+    """
 
     daemons: int
-    descriptors: dict[str, int]
+    workers: int
+    gates: int
+    namespaces: int
+    descriptors: dict[str, int] = field(compare=False)
     drafts: tuple[str, ...]
+    temporary: tuple[str, ...]
     doors: int
 
     def is_within(self, other: Seen) -> bool:
         """Whether there is nothing more than before; a connection that was under way then may be over."""
         kinds = self.descriptors.keys() | other.descriptors.keys()
         fewer = all(self.descriptors.get(kind, 0) <= other.descriptors.get(kind, 0) for kind in kinds)
-        return fewer and (self.daemons, self.drafts, self.doors) == (other.daemons, other.drafts, other.doors)
+        return fewer and self == other
 
 
 class Counts:
@@ -39,13 +56,33 @@ class Counts:
         found: Counter[str] = Counter()
         for pid in (health.pid, health.worker_pid):
             found.update(_descriptors(pid))
-        drafts = tuple(sorted(each.name for each in self._home.root.rglob(".*.new")))
-        doors = len(list(self._home.root.glob("doors/*")))
-        return Seen(len(self.daemons()), dict(found), drafts, doors)
+        gates = [pid for pid in _processes() if GATE in _words(pid)]
+        return Seen(
+            daemons=len(self.daemons()),
+            workers=len(self._ours(b"moat.proxy.server.worker")),
+            gates=len(gates),
+            namespaces=len({_namespace(pid) for top in (os.getpid(), *gates) for pid in (top, *descendants(top))}),
+            descriptors=dict(found),
+            drafts=tuple(sorted(each.name for each in self._home.root.rglob(".*.new"))),
+            temporary=tuple(sorted(self._temporary())),
+            doors=len(list(self._home.root.glob("doors/*"))),
+        )
 
     def daemons(self) -> list[int]:
         """Return every daemon that was started for this home, and lives."""
-        return [pid for pid in _processes() if str(self._home.root).encode() in _words(pid)]
+        return self._ours(b"moat.daemon.main")
+
+    def _ours(self, program: bytes) -> list[int]:
+        root = str(self._home.root).encode()
+        commands = {pid: b"\0".join(_words(pid)) for pid in _processes()}
+        return [pid for pid, words in commands.items() if program in words and root in words]
+
+    def _temporary(self) -> Iterator[str]:
+        """Yield what lies in the test's own temp folder, and what names a run of this home in the machine's."""
+        if tempfile.gettempdir() != "/tmp":
+            yield from (each.name for each in Path(tempfile.gettempdir()).iterdir())
+        for run in (self._home.root / "runs").glob("*"):
+            yield from (each.name for each in Path("/tmp").glob(f"*{run.name}*"))
 
     def become(self, wanted: Seen) -> None:
         """Wait until everything is what it was; connections of a moment ago may still be closing."""
@@ -68,7 +105,10 @@ def _processes() -> list[int]:
 
 def _words(pid: int) -> list[bytes]:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return []
-    return words if any(b"moat.daemon.main" in word for word in words) else []
+
+
+def _namespace(pid: int) -> int:
+    return namespace_of(pid) or namespace_of(os.getpid())  # one that is gone has none of its own

@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from moat.daemon.protocol import RegisterRequest
 from moat.daemon.state import state_file
 from moat.ids import new_run_id
 from moat.paths import Home
-from support.living import SECRET, Sealed, a_sealed_run, killed, served, until
+from support.living import SECRET, USER_URL, Sealed, a_sealed_run, killed, served, until
 from support.upstream import Upstream
 
 from faults.counts import Counts
@@ -29,6 +30,10 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed"),
 ]
+
+DENIED_URL = "http://denied.example/"
+PLAIN_URL = USER_URL.replace("https", "http")  # curl shows no body of an answer to CONNECT
+WAITING = "moat: this run's credentials cannot be had since the daemon was replaced: "
 
 
 @asynccontextmanager
@@ -62,13 +67,15 @@ async def test_the_daemon_killed_under_load_is_followed_by_one_that_has_every_ru
     home: Home, upstream: Upstream, tmp_path: Path, times: int, counts: Counts
 ) -> None:
     client = ensure_running(home)
-    tokens = [client.register(RegisterRequest(new_run_id(), needs_door=False)).auth_token for _ in range(3)]
+    asked = [RegisterRequest(new_run_id(), grants=("github",), network_policy="strict", needs_door=False)] * 3
+    tokens = [client.register(replace(each, run_id=new_run_id())).auth_token for each in asked]
     for token in tokens:
         client.tell_container(token, str(os.getpid()))
     async with a_sealed_run(home, client, tmp_path, policy="strict") as sealed:
         await served(sealed)
         port, (before, counted) = client.health().proxy_port, kept(home)
-        first = None
+        assert await by_token(port, tokens[0], USER_URL) == "200"
+        first = await asyncio.to_thread(counts.now)
         for _ in range(times):
             async with load(sealed) as answers:
                 await until(lambda answers=answers: answers.count("200") >= 2)  # type: ignore[misc] # mypy infers no lambda
@@ -83,13 +90,25 @@ async def test_the_daemon_killed_under_load_is_followed_by_one_that_has_every_ru
             assert has_gone_on(counted, counted_again)
             counted = counted_again
             await sealed.out.readline()  # of the request that was under way
-            seen = await asyncio.to_thread(counts.now)
-            first = first or seen
-        assert first is not None
+            assert [await sealed.request(url) for url in (DENIED_URL, USER_URL)] == ["403", "200"]
+            assert [await by_token(port, tokens[0], url) for url in (USER_URL, DENIED_URL)] == ["200", "403"]
         await asyncio.to_thread(counts.become, first)
         assert client.end(sealed.made.auth_token, 0).state == "stopped"
     assert [client.end(token, 0).state for token in tokens] == ["stopped"] * 3
     assert {each.header("Authorization") for each in upstream.seen} == {f"Bearer {SECRET}"}
+
+
+async def by_token(port: int, token: str, url: str) -> str:
+    """Return what a run without a door is answered; 503 and 407 are asked again, its credentials are on their way."""
+    async with asyncio.timeout(20):
+        while True:
+            curl = await asyncio.create_subprocess_exec(
+                "curl", "-sk", "-m", "20", "-o", os.devnull, "-w", "%{http_code}", "--noproxy", "",
+                "-x", f"http://moat:{token}@127.0.0.1:{port}", url, stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            answer = (await curl.communicate())[0].decode()
+            if answer not in ("000", "503", "407"):
+                return answer
 
 
 async def test_the_worker_killed_under_load_is_replaced_and_nothing_gets_past_it(
@@ -119,22 +138,41 @@ async def _worker(client: DaemonClient) -> int:
 
 
 async def test_a_locked_keyring_at_restart_keeps_the_run_closed_until_it_is_unlocked(
-    home: Home, upstream: Upstream, tmp_path: Path, times: int
+    home: Home, upstream: Upstream, tmp_path: Path, times: int, counts: Counts
 ) -> None:
     client = ensure_running(home)
     key = home.root / "key"
-    async with a_sealed_run(home, client, tmp_path) as sealed:
-        await served(sealed)
+    async with a_sealed_run(home, client, tmp_path, script=SAYS_WHY) as sealed:
+        await answered(sealed, lambda answer: answer.endswith(" 200"))
+        first = await asyncio.to_thread(counts.now)
         for _ in range(times):
             at = len(upstream.seen)
             key.rename(home.root / "taken")
             killed(client.health().pid)
             client = ensure_running(home)
 
-            await until(lambda client=client: client.runs())  # type: ignore[misc] # mypy infers no lambda
-            assert [await sealed.request() for _ in range(3)][-1] in ("503", "000")
+            await answered(sealed, lambda answer: WAITING in answer and answer.endswith(" 503"), url=PLAIN_URL)
             assert len(upstream.seen) == at
 
             (home.root / "taken").rename(key)
-            await served(sealed)
+            await answered(sealed, lambda answer: answer.endswith(" 200"))
+        await asyncio.to_thread(counts.become, first)
     assert {each.header("Authorization") for each in upstream.seen} == {f"Bearer {SECRET}"}
+
+
+# One line for each request: the answer's body, and its status.
+SAYS_WHY = """
+while read url; do
+    answer=$(curl -sk -m 20 -w ' %{http_code}' "$url") || true
+    echo "$answer" | tr '\\n' ' ' | sed 's/ *$//'
+    echo
+done
+"""
+
+
+async def answered(sealed: Sealed, claim: Callable[[str], bool], url: str = USER_URL) -> None:
+    """Ask until an answer is as claimed; until then there is none, or the proxy says 503."""
+    async with asyncio.timeout(30):
+        while not claim(answer := await sealed.request(url)):
+            assert answer.endswith(("000", " 503")), answer
+            await asyncio.sleep(0.1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,18 @@ state.VERSION = {format}
 from moat.daemon.main import main; sys.exit(main())
 """
 
+CLI = """
+import sys
+from pathlib import Path
+import moat
+from moat.daemon import lifecycle
+from moat.paths import Home
+moat.__version__ = sys.argv[1]
+lifecycle.COMMAND = (sys.executable, "-P", "-c", sys.argv[2])
+home = Home(Path(sys.argv[3]))
+print(lifecycle.patiently(home, lifecycle.ensure_running(home), lambda client: client.health().pid))
+"""
+
 
 def be(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Act as a CLI of this version from now on, which starts daemons of its own version."""
@@ -56,6 +69,7 @@ async def test_a_newer_command_takes_over_with_every_run_and_an_older_one_never_
     client = ensure_running(home)
     async with a_sealed_run(home, client, tmp_path) as sealed:
         await served(sealed)
+        held = await asyncio.to_thread(counts.now)
         for number in range(1, times + 1):
             be(f"1.{number}", monkeypatch)
             new = ensure_running(home).health()
@@ -67,6 +81,7 @@ async def test_a_newer_command_takes_over_with_every_run_and_an_older_one_never_
                 assert ensure_running(home).health().pid == new.pid
             assert counts.daemons() == [new.pid]
             assert [run.run_id for run in client.runs()] == [sealed.made.run_id]
+        await asyncio.to_thread(counts.become, held)
         assert client.end(sealed.made.auth_token, 0).state == "stopped"  # the same token
 
 
@@ -120,18 +135,33 @@ def _kept(home: Home) -> list[dict[str, Any]]:
 
 
 def test_commands_of_two_versions_at_once_end_with_one_daemon_of_the_newer_one(
-    home: Home, monkeypatch: pytest.MonkeyPatch, counts: Counts
+    home: Home, times: int, monkeypatch: pytest.MonkeyPatch, counts: Counts
 ) -> None:
     be("1.0", monkeypatch)
-    ensure_running(home)
-    be("1.1", monkeypatch)
+    before = ensure_running(home).health()
+    held = counts.now()
+    for number in range(times):
+        older, newer = f"1.{number}", f"1.{number + 1}"
+        clis = [a_cli(home, version) for _ in range(6) for version in (older, newer)]
+        told = {version: set[int]() for version in (older, newer)}
+        for version, cli in clis:
+            out, err = cli.communicate(timeout=120)
+            assert cli.returncode == 0, err
+            told[version].add(int(out))
 
-    with ThreadPoolExecutor(12) as pool:
-        pids = set(pool.map(lambda _: ensure_running(home).health().pid, range(24)))
+        new = DaemonClient(home).health()
+        assert (new.version, new.pid != before.pid) == (newer, True)
+        assert told[newer] == {new.pid}
+        assert told[older] <= {before.pid, new.pid}
+        assert counts.daemons() == [new.pid]
+        before = new
+    counts.become(held)
 
-    assert len(pids) == 1
-    assert counts.daemons() == list(pids)
-    assert DaemonClient(home).health().version == "1.1"
+
+def a_cli(home: Home, version: str) -> tuple[str, subprocess.Popen[str]]:
+    """Start a command of a version, in a process of its own; it says which daemon it got."""
+    words = [sys.executable, "-c", CLI, version, START.format(version=version), str(home.root)]
+    return version, subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_newer_command_leaves_a_daemon_alone_that_holds_credentials_in_its_memory_only(
@@ -165,13 +195,18 @@ def test_what_an_older_daemon_does_not_understand_is_an_error_before_the_run(
     assert client.runs() == []
 
 
-def test_a_restart_keeps_the_runs(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restart_keeps_the_runs(home: Home, times: int, monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
     be("1.0", monkeypatch)
     client = ensure_running(home)
     made = client.register(RegisterRequest(new_run_id(), needs_door=False))
-    before = client.health()
+    restart(home)
+    held = counts.now()
+    for _ in range(times):
+        before = client.health()
 
-    after = restart(home).health()
+        after = restart(home).health()
 
-    assert (after.pid != before.pid, after.proxy_port) == (True, before.proxy_port)
-    assert [run.run_id for run in client.runs()] == [made.run_id]
+        assert (after.pid != before.pid, after.proxy_port) == (True, before.proxy_port)
+        assert [run.run_id for run in client.runs()] == [made.run_id]
+    counts.become(held)
+    assert client.end(made.auth_token, 0).state == "stopped"

@@ -28,8 +28,9 @@ from support.sealed import a_spec
 from support.upstream import Upstream
 
 SECRET = "gho_s3cr3t_integration"
-ASK = "curl -sk -m 20 -o /dev/null -w '%{http_code}\\n' https://api.github.com/user"
-AS_TOLD = f"while read word; do {ASK}; done; exit 5"  # one request for each line of input
+USER_URL = "https://api.github.com/user"
+ASK = "curl -sk -m 20 -o /dev/null -w '%{http_code}\\n' \"$url\""
+AS_TOLD = f"while read url; do {ASK}; done; exit 5"  # one request for each line of input
 
 
 def granted(root: Path, upstream: Upstream) -> Home:
@@ -65,8 +66,9 @@ class Sealed:
     to: asyncio.StreamWriter
     out: asyncio.StreamReader
 
-    async def request(self) -> str:
-        self.to.write(b"go\n")
+    async def request(self, url: str = USER_URL) -> str:
+        """Return the line that the run writes for a URL: the status of the answer."""
+        self.to.write(f"{url}\n".encode())
         return (await self.out.readline()).decode().strip()
 
 
@@ -86,7 +88,7 @@ async def a_sealed_run(
     workspace = private_folder(tmp_path / "workspace")
     given, to = os.pipe()
     out, written = os.pipe()
-    env = {"https_proxy": "http://127.0.0.1:19080"}
+    env = {"https_proxy": "http://127.0.0.1:19080", "http_proxy": "http://127.0.0.1:19080"}
     spec = replace(a_spec(["sh", "-c", script], workspace, env=env), run_id=run_id)
 
     async def created(container_id: str) -> None:
