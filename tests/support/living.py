@@ -35,6 +35,13 @@ AS_TOLD = f"while read url; do {ASK}; done; exit 5"  # one request for each line
 
 def granted(root: Path, upstream: Upstream) -> Home:
     """Return an installation with a github grant whose API is the upstream."""
+    home = configured(root, upstream)
+    CredentialStore(home).save(Credential("github", SECRET, "test"))
+    return home
+
+
+def configured(root: Path, upstream: Upstream) -> Home:
+    """Return an installation for which GitHub's API is the upstream."""
     home = Home(private_folder(root))
     (home.root / "roots.pem").write_text(upstream.ca_pem)
     settings = {
@@ -43,7 +50,6 @@ def granted(root: Path, upstream: Upstream) -> Home:
         "allow_cidrs": ["127.0.0.0/8"],
     }
     home.config.write_text(json.dumps({"upstream": settings}))
-    CredentialStore(home).save(Credential("github", SECRET, "test"))
     return home
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import keyring
@@ -123,6 +124,25 @@ def test_every_failure_is_one_error_of_one_line(monkeypatch: pytest.MonkeyPatch,
         SystemKeyring().get("store-1")
 
     assert "\n" not in str(caught.value)
+
+
+def test_a_locked_keyring_s_connection_is_let_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Connection:
+        pass
+
+    opened: list[weakref.ref[Connection]] = []
+
+    class Leaving(Working):
+        def get_password(self, service: str, username: str) -> str | None:
+            connection = Connection()
+            opened.append(weakref.ref(connection))
+            raise KeyringLocked("locked")
+
+    use(monkeypatch, Leaving())
+    with pytest.raises(KeyringFailed):
+        SystemKeyring().get("store-1")
+
+    assert [each() for each in opened] == [None]
 
 
 def test_a_keyring_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -73,6 +74,7 @@ class _Task(Generic[T]):
             self._values.append(self._call())
         except Exception as failure:  # noqa: BLE001 # the top of a thread: back ends raise what their libraries do
             log.info("keyring failed", extra={"error": type(failure).__name__})
+            traceback.clear_frames(failure.__traceback__)  # they hold connections, which their back ends leave open
             self._failure = failure
         self._done.set()
 
