@@ -70,7 +70,7 @@ def a_bus() -> Iterator[str]:
     bus = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         assert bus.stdout is not None
-        yield bus.stdout.readline().strip()
+        yield bus.stdout.readline().decode().strip()
     finally:
         end(bus)
 

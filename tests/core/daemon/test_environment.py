@@ -12,7 +12,16 @@ def test_only_what_is_on_the_list_is_kept() -> None:
         "MOAT_HOME": "/m",
         "SSL_CERT_FILE": "/c",
     }
-    dropped = {"GITHUB_TOKEN": "t", "PYTHONPATH": "/p", "LD_PRELOAD": "x", "https_proxy": "p", "XMOAT_": "", "home": ""}
+    dropped = {
+        "GITHUB_TOKEN": "t",
+        "MOAT_FOO_TOKEN": "t",
+        "MOAT_RUNTIME": "r",
+        "PYTHONPATH": "/p",
+        "LD_PRELOAD": "x",
+        "https_proxy": "p",
+        "XMOAT_": "",
+        "home": "",
+    }
 
     assert reduced({**kept, **dropped}) == kept
 

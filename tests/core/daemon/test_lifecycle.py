@@ -56,6 +56,7 @@ def test_a_killed_daemon_leaves_nothing_to_clean(daemon_home: Home) -> None:
 def test_a_daemon_gets_nothing_of_its_caller(daemon_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_TOKEN", "tok-s3cr3t-github")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tok-s3cr3t-aws")
+    monkeypatch.setenv("MOAT_FOO_TOKEN", "tok-s3cr3t-foo")
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
     health = ensure_running(daemon_home).health()
