@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -10,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from moat.api.errors import SandboxFailed
-from moat.daemon.lifecycle import ensure_running
+from moat.daemon.lifecycle import ensure_running, restart
 from moat.daemon.process import start_time
 from moat.daemon.protocol import RegisterRequest, SetupRequest
 from moat.paths import Home
 from moat.trace.network import read_exchanges
 from moat.trace.store import RunStore
-from support.living import SECRET, a_sealed_run, ended_after, granted, killed, served, until
+from support.living import SECRET, USER_URL, a_sealed_run, ended_after, granted, killed, served, until
 from support.upstream import Upstream, running_upstream
 
 pytestmark = [
@@ -84,7 +85,7 @@ async def test_a_killed_daemon_shuts_the_run_s_way_out_until_its_successor_has_t
         killed(health.pid)
         await until(lambda: start_time(health.worker_pid) is None)  # its channel ended
 
-        sealed.to.write(b"go\n")  # nobody accepts: it waits in the backlog
+        sealed.to.write(f"{USER_URL}\n".encode())  # nobody accepts: it waits in the backlog
         again = ensure_running(home)
 
         assert (await sealed.out.readline()).decode().strip() in ("200", "000")  # "000": it was the door's probe's turn
@@ -107,6 +108,21 @@ async def test_a_daemon_that_is_told_to_leave_hands_its_runs_to_the_next_one(hom
         await served(sealed)
         assert again.health().pid != health.pid
         assert [each.run_id for each in again.runs()] == [sealed.made.run_id]
+
+
+async def test_a_restart_lets_an_answer_that_is_on_its_way_come_to_its_end(
+    home: Home, upstream: Upstream, tmp_path: Path
+) -> None:
+    client = ensure_running(home)
+    script = "while read url; do curl -skN -m 20 -o /dev/null -w '%{http_code} %{exitcode}\\n' \"$url\"; done"
+    async with a_sealed_run(home, client, tmp_path, script=script) as sealed, asyncio.TaskGroup() as group:
+        sealed.to.write(b"https://api.github.com/sse\n")
+        await until(lambda: upstream.seen)
+        group.create_task(asyncio.to_thread(restart, home))
+        await until(lambda: not (home.daemon / "daemon.sock").exists())
+        upstream.go_on()
+
+        assert (await sealed.out.readline()).decode().strip() == "200 0"
 
 
 async def test_when_the_gate_is_killed_the_run_is_over(home: Home, tmp_path: Path) -> None:

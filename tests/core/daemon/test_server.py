@@ -246,3 +246,26 @@ def test_a_folder_in_the_socket_s_place_is_set_aside(tmp_path: Path) -> None:
 
     assert path.is_socket()
     assert (path.with_name("daemon.sock.broken") / "inside").is_dir()
+
+
+async def test_a_registration_that_is_slow_is_answered_though_the_daemon_is_leaving(tmp_path: Path) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Service):
+        async def register(self, request: RegisterRequest) -> RegisterResponse:
+            asked.set()
+            await go_on.wait()
+            return await super().register(request)
+
+    server = Server(Slow(), lambda: HEALTH, lambda: None)
+    runner = await serve(server.application(), bind(tmp_path / "daemon" / "daemon.sock"))
+    async with asyncio.TaskGroup() as group:
+        registering = group.create_task(call(tmp_path, "POST", "/v1/runs", json.dumps({"run_id": RUN_ID}).encode()))
+        await asked.wait()
+        server.is_leaving = True
+        leaving = group.create_task(runner.cleanup())
+        await asyncio.sleep(0)
+        go_on.set()
+        await leaving
+
+    assert registering.result()[0] == 201

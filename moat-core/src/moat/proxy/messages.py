@@ -87,7 +87,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Finish quickly and exit 0."""
+    """Finish what is under way, in a few seconds, and exit 0."""
 
 
 @dataclass(frozen=True, slots=True)

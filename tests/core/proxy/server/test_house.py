@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import AsyncIterator
 
 import pytest
 from moat.api.runs import NetworkPolicy
@@ -100,3 +102,66 @@ async def test_a_look_up_of_a_host_that_the_policy_keeps_in_is_recorded_once_wit
         assert [(each.via, each.outcome, each.host, each.allow_line) for each in guest.records] == [
             ("dns", "denied", "b.example", "--allow-host b.example")
         ]
+
+
+@contextlib.asynccontextmanager
+async def held() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Event]]:
+    """A server that answers when it is told to: its address, `asked`, `go_on`."""
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await go_on.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    try:
+        yield f"{host}:{port}", asked, go_on
+    finally:
+        go_on.set()
+        server.close()
+
+
+GET = b"GET http://plain.example/ HTTP/1.1\r\nHost: plain.example\r\n\r\n"
+
+
+async def test_a_worker_that_leaves_lets_an_exchange_end_and_closes_what_is_idle() -> None:
+    async with (
+        held() as (where, asked, go_on),
+        a_house(a_run(), resolve={"plain.example": where}, allow_cidrs=("127.0.0.0/8",)) as guest,
+    ):
+        door = guest.listen(RUN, "proxy")
+        idle, busy = await guest.connect(door), await guest.connect(door)
+        busy.write(GET)
+        await asked.wait()
+
+        async with asyncio.TaskGroup() as group:
+            draining = group.create_task(guest.house.drain(30))
+            assert not await idle.more()
+            assert not draining.done()
+            go_on.set()
+            while await busy.more():
+                pass
+
+        assert bytes(busy.buffer).endswith(b"late")
+        assert [each.outcome for each in guest.records] == ["forwarded"]
+
+
+async def test_a_worker_that_leaves_waits_for_nobody_longer_than_it_may() -> None:
+    async with (
+        held() as (where, asked, _),
+        a_house(a_run(), resolve={"plain.example": where}, allow_cidrs=("127.0.0.0/8",)) as guest,
+    ):
+        busy = await guest.connect(guest.listen(RUN, "proxy"))
+        busy.write(GET)
+        await asked.wait()
+
+        await guest.house.drain(0.05)
+        guest.house.close()
+
+        assert not await busy.more()
+        await until(lambda: [each.outcome for each in guest.records] == ["failed"])

@@ -74,7 +74,9 @@ class Connection:
     identified_by: the moment when it must have shown one. on_identified: told of each run whose token it shows; raises
     Refusal when that run has no room for it.
     current: what the request or stream under way was judged to be; None between them, and on the short way, which takes
-    short answers only. http2: the client, if it speaks that. ending: why it is cancelled, if it is.
+    short answers only. exchange: what forwards it, if it is forwarded the long way. http2: the client, if it speaks
+    that. relay: the short way, if there is one. ending: why it is cancelled, if it is. is_asking, is_leaving: whether a
+    request is under way the long way, and whether no further one is taken.
     """
 
     services: Services
@@ -83,8 +85,12 @@ class Connection:
     serving: str = ""
     repeats: Repeats = field(default_factory=Repeats)
     current: Passage | None = None
+    exchange: Exchange | None = None
     http2: H2Client | None = None
+    relay: Relay | None = None
     ending: str = "the run was stopped"
+    is_asking: bool = False
+    is_leaving: bool = False
     identified_by: float = math.inf
     on_identified: Callable[[str], None] = field(default=lambda _: None)
 
@@ -102,6 +108,17 @@ class Connection:
             self.ending = why
             task.cancel()
 
+    def leave(self, task: asyncio.Task[None]) -> None:
+        """End when the exchange under way is done, at once without one; what was upgraded never is. task: of this."""
+        self.is_leaving = True
+        if self.http2 is not None:
+            return self.http2.leave()
+        is_asking = self.is_asking and not (self.exchange is not None and self.exchange.is_tunnel)
+        if not is_asking and not (self.relay is not None and self.relay.leave()):
+            self.ending = "moat is being replaced"
+            task.cancel()
+        return None
+
     async def serve_proxy(self, stream: PlainStream) -> None:
         """Serve a client that knows it talks to a proxy."""
         arrival = Arrival("http")
@@ -112,7 +129,7 @@ class Connection:
                     return await serve_endpoint(self, stream, target)
                 if target is not None:
                     return await self.serve_tunnel(stream, target)
-            elif not await self._serve(stream, arrival, request):
+            elif not await self._serve(stream, arrival, request) or self.is_leaving:
                 break
         return stream.close()
 
@@ -154,8 +171,9 @@ class Connection:
     async def serve_bound(self, stream: Stream, arrival: Arrival) -> None:
         """Serve the requests of a connection that is for one authority."""
         relay = Relay(stream, arrival, self.run, partial(self._judged, arrival), self.services.relaying)
+        self.relay = relay
         with suppress(TimeoutError):
-            while await self._relayed(stream, relay):
+            while await self._relayed(stream, relay) and not self.is_leaving:
                 request = await self._next(stream, arrival)
                 if request is None or not await self._serve(stream, arrival, request):
                     break
@@ -173,7 +191,8 @@ class Connection:
                 raise
             if begun is None:
                 return True
-            if not await self._settled(stream, begun.request, begun.trail, self._go_on(stream, begun)):
+            going_on = self._go_on(stream, begun)
+            if not await self._settled(stream, begun.request, begun.trail, going_on) or self.is_leaving:
                 return False
 
     async def _go_on(self, stream: Stream, begun: Begun) -> bool:
@@ -244,6 +263,7 @@ class Connection:
 
     async def _settled(self, stream: Stream, request: Request, trail: Trail, forwarding: Forwarding) -> bool:
         """Await what is done for a request, and tell the client and the trail when it could not be."""
+        self.is_asking = True
         try:
             return await forwarding
         except Refusal as refusal:
@@ -259,7 +279,8 @@ class Connection:
             self._end_cancelled(stream, trail)
             raise
         finally:
-            self.current = None
+            self.current = self.exchange = None
+            self.is_asking = False
 
     async def _exchange(
         self, stream: Stream, request: Request, passage: Passage, trail: Trail, begun: Lease | None = None
@@ -267,7 +288,7 @@ class Connection:
         """Forward a judged request and its answer; return whether the connection goes on. begun: see Exchange."""
         services = self.services
         shared = (services.pool, services.limits, self.repeats, services.h2.captures)
-        exchange = Exchange(stream, request, passage, trail, *shared, begun=begun)
+        self.exchange = exchange = Exchange(stream, request, passage, trail, *shared, begun=begun)
         self.current = passage
         stream.on_gone(_cancels_this_task())
         try:

@@ -50,7 +50,7 @@ class Exchange:
     """One request between a client's stream and a connection of the pool.
 
     is_upload_done: whether the request's body was read to its end, so that the client's stream stands at the next head.
-    begun: over which its head was sent already, if it was.
+    is_tunnel: it was upgraded, and goes on until both sides end. begun: over which its head was sent already, if it was.
     """
 
     client: Stream
@@ -62,6 +62,7 @@ class Exchange:
     repeats: Repeats = field(default_factory=Repeats)
     captures: Captures = field(default_factory=Captures)
     is_upload_done: bool = True
+    is_tunnel: bool = False
     begun: Lease | None = None
     _upload_problem: Refusal | None = None
 
@@ -276,6 +277,7 @@ class Exchange:
             raise unreachable(f"{self.passage.authority}: {problem}", "malformed") from None
         changed = (("Connection", "Upgrade"), ("Upgrade", response.fields.get("upgrade", ("",))[0]))
         self.client.write(telling.told_early(response, self.passage.answering, changed))
+        self.is_tunnel = True
         self.client.on_gone(None)  # the tunnel sees the end itself, after what was sent before it
         idle_s, half_idle_s = self.limits.upgrade_idle_s, self.limits.half_idle_s
         ways = (self.client, lease.stream, self.trail)

@@ -80,6 +80,7 @@ class H2Client:
         self._endings: dict[Lane, str] = {}
         self._group = asyncio.TaskGroup()
         self._silence = asyncio.timeout(limits.idle_s)
+        self._is_leaving = False
 
     async def serve(self) -> None:
         """Serve until the client goes, or has been silent for long."""
@@ -115,11 +116,22 @@ class H2Client:
                 self._endings[lane] = why
                 self._tasks[lane].cancel()
 
+    def leave(self) -> None:
+        """Take no more streams, and end with the last one."""
+        self._is_leaving = True
+        if not self._tasks:
+            self._wait_for(0)
+
+    def _wait_for(self, seconds: float) -> None:
+        if not self._link.is_over and not self._silence.expired():
+            self._silence.reschedule(asyncio.get_running_loop().time() + seconds)
+
     def _welcome(self, lane: Lane, head: Head) -> None:
-        """Begin to serve a stream, unless there are too many."""
+        """Begin to serve a stream, unless there are too many, or the last one comes."""
         trail = self._trail()
         open_streams = self._services.streams
-        if len(self._tasks) >= MAX_STREAMS or open_streams[trail.run_id] >= MAX_STREAMS_OF_A_RUN:
+        is_full = len(self._tasks) >= MAX_STREAMS
+        if self._is_leaving or is_full or open_streams[trail.run_id] >= MAX_STREAMS_OF_A_RUN:
             self._link.forget(lane)
             return self._link.wire.refuse(lane.number)
         open_streams[trail.run_id] += 1
@@ -136,8 +148,8 @@ class H2Client:
         self._services.streams[run_id] -= 1
         if not self._services.streams[run_id]:
             del self._services.streams[run_id]
-        if not self._tasks and not self._link.is_over:
-            self._silence.reschedule(asyncio.get_running_loop().time() + self._limits.idle_s)
+        if not self._tasks:
+            self._wait_for(0 if self._is_leaving else self._limits.idle_s)
 
     async def _serve(self, lane: Lane, head: Head, trail: Trail) -> None:
         """Serve one stream; whatever happens stays within it."""

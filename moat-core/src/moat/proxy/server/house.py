@@ -41,6 +41,7 @@ from moat.proxy.server.transparent import serve_transparent
 from moat.proxy.server.upstream import DialSettings
 from moat.proxy.server.watch import Watch
 
+DRAIN_S = 3.0  # less than the daemon waits for a worker's end; all other requests wait meanwhile
 MAX_KEPT_IN = 256  # denied names recorded per run: enough for people, too few to fill a disk
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,18 @@ class House:
             self._services.pool.drop_run(run_id)
             self._ways.drop_run(run_id)
             self._services.h2.upstreams.drop_run(run_id)
+
+    async def drain(self, limit_s: float = DRAIN_S) -> None:
+        """Take no more connections, which wait for the next worker, and let exchanges under way end, for limit_s."""
+        leaving: list[asyncio.Task[None]] = []
+        for room in self._rooms.values():
+            for listener in room.listeners:
+                listener.close()
+            leaving += room.connections
+            for task, connection in list(room.connections.items()):
+                connection.leave(task)
+        if leaving:
+            await asyncio.wait(leaving, timeout=limit_s)
 
     def close(self) -> None:
         """Close everything."""

@@ -121,6 +121,7 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         self._woken: asyncio.Future[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
+        self._is_leaving = False
         self.started = 0.0
 
     async def serve(self, idle_s: float) -> Begun | None:
@@ -154,6 +155,11 @@ class Relay:
         lease.stream.sink = None
         trail = replace(way.trail, started=self.started, at=self._at, request_bytes=self._body_bytes)
         return Begun(way.request, way.passage, trail, lease)
+
+    def leave(self) -> bool:
+        """Take no request after the one under way; return whether there is one."""
+        self._is_leaving = True
+        return self._lease is not None
 
     def wake(self) -> None:
         """Let the long way go on from here."""
@@ -246,7 +252,7 @@ class Relay:
         duration_s = time.monotonic() - self.started
         line = way.line.text(self._at, answer.status, self._body_bytes, answer.length, duration_s)
         self._common.emit(way.trail.run_id, line)
-        if self._client.buffer and not self._begin():
+        if self._is_leaving or (self._client.buffer and not self._begin()):
             self.wake()
         return None
 

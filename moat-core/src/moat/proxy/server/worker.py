@@ -56,20 +56,30 @@ async def serve(channel: FrameChannel, redactor: Redactor) -> None:
         house = House(group, reports.exchange, named, ask=ask, emit_line=reports.line)
         reports.send(Ready())
         try:
-            await _follow(channel, reports, house, redactor)
+            if await _follow(channel, reports, house, redactor):
+                await _drain(channel, reports, house, redactor)
         finally:
             house.close()
     reports.flush()
     channel.close()
 
 
-async def _follow(channel: FrameChannel, reports: Reports, house: House, redactor: Redactor) -> None:
+async def _drain(channel: FrameChannel, reports: Reports, house: House, redactor: Redactor) -> None:
+    """Let the exchanges under way end; some may need the daemon's answer to a question."""
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(_follow(channel, reports, house, redactor))
+        await house.drain()
+        following.cancel()
+
+
+async def _follow(channel: FrameChannel, reports: Reports, house: House, redactor: Redactor) -> bool:
+    """Obey what the daemon says until it says stop; False when it is gone."""
     while (received := await channel.receive()) is not None:
         wire, descriptors = received
         try:
             message = decode(wire)
             if isinstance(message, Stop):
-                return
+                return True
             if isinstance(message, Ping):
                 reports.send(Pong(message.id))
             else:
@@ -80,6 +90,7 @@ async def _follow(channel: FrameChannel, reports: Reports, house: House, redacto
         finally:
             for number in descriptors:
                 os.close(number)
+    return False
 
 
 def _obey(message: object, descriptors: list[int], house: House, redactor: Redactor) -> None:
