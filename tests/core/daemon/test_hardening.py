@@ -5,10 +5,13 @@ import sys
 
 SCRIPT = """
 import ctypes, json, os, resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+wanted = 65536 if hard < 0 else min(hard, 65536)
 from moat.daemon.hardening import harden
 harden()
 print(json.dumps([ctypes.CDLL(None).prctl(3), resource.getrlimit(resource.RLIMIT_CORE),
-                  resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 1024, oct(os.umask(0))]))
+                  resource.getrlimit(resource.RLIMIT_NOFILE)[0] == wanted, oct(os.umask(0))]))
 """
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from h2 import events
 from moat.api.runs import NetworkPolicy
@@ -273,3 +275,29 @@ async def test_streams_without_leave_are_reset_and_others_and_the_connection_go_
 
     reasons = {record.reason for record in guest.records}
     assert reasons == {"", "the policy does not let it out any more", "a grant that was spent on it is gone"}
+
+
+async def test_a_connection_that_leaves_ends_with_its_last_stream_and_takes_no_more() -> None:
+    waiting: list[tuple[Peer, events.Event]] = []
+
+    def hold(peer: Peer, event: events.Event) -> None:
+        if isinstance(event, events.RequestReceived):
+            waiting.append((peer, event))
+
+    async with h2_server(hold) as server, h2_house(server.port) as guest:
+        client, idle = await h2_client(guest), await h2_client(guest)
+        stream = client.ask("/held")
+        await until(lambda: bool(waiting))
+        async with asyncio.TaskGroup() as group:
+            draining = group.create_task(guest.house.drain(30))
+            await idle.until(lambda: False)
+            late = client.ask("/late")
+            await client.until(lambda: client.ended(late))
+            assert not draining.done()
+            ok(*waiting[0])
+            await client.answered(stream)
+            await client.until(lambda: False)
+
+    assert idle.is_over
+    assert client.reset_code(late) == REFUSED_STREAM
+    assert client.fields(stream)[":status"] == "200"

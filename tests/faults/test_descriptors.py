@@ -1,0 +1,101 @@
+"""No descriptors left, really: what is accepted waits, the daemon answers, and all is well when some are closed."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from moat.daemon import lifecycle
+from moat.daemon.client import DaemonClient
+from moat.daemon.lifecycle import ensure_running
+from moat.daemon.protocol import RegisterRequest
+from moat.ids import new_run_id
+from moat.paths import Home
+from support.installation import eventually
+from support.living import a_sealed_run
+
+pytestmark = [
+    pytest.mark.bubblewrap,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed"),
+]
+LIMIT = 160
+POOR = f"""
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT}, {LIMIT}))
+from moat.daemon.main import main
+sys.exit(main())
+"""
+
+
+async def test_a_worker_without_descriptors_left_serves_everybody_again_when_some_are_closed(
+    home: Home, tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "COMMAND", (sys.executable, "-P", "-c", POOR))
+    client = ensure_running(home)
+    port, worker = client.health().proxy_port, client.health().worker_pid
+    tokens = [_registered(client) for _ in range(8)]  # one run alone may have a quarter of the descriptors
+    async with a_sealed_run(home, client, tmp_path) as sealed:
+        assert await sealed.request() == "200"
+        for _ in range(times):
+            complaints = _complaints(home)
+            with ExitStack() as held:
+                for sock in _served(port, tokens):
+                    held.enter_context(sock)
+                eventually("accepting fails", lambda complaints=complaints: _complaints(home) > complaints)
+                assert _held_by(worker) >= LIMIT - 1
+
+                assert client.health().worker_pid == worker  # it answers, and takes runs
+                client.end(_registered(client), 0)
+            assert _answered(_asking(port, tokens[0]))
+            assert await sealed.request() == "200"
+            assert client.health().worker_pid == worker
+
+
+def _held_by(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def _registered(client: DaemonClient) -> str:
+    """Register a run by token that may ask for nothing; it lives as long as the test."""
+    made = client.register(RegisterRequest(new_run_id(), network_policy="strict", needs_door=False))
+    client.tell_container(made.auth_token, str(os.getpid()))
+    return made.auth_token
+
+
+def _served(port: int, tokens: list[str]) -> Iterator[socket.socket]:
+    """Open connections that are served and kept, as different runs in turn, up to the one that waits in vain."""
+    for number in range(LIMIT):
+        sock = _asking(port, tokens[number % len(tokens)])
+        yield sock
+        sock.settimeout(2)
+        try:
+            assert sock.recv(4096).startswith(b"HTTP/1.1 403 "), number
+        except TimeoutError:
+            return
+    raise AssertionError("there are more descriptors than there may be")
+
+
+def _asking(port: int, token: str) -> socket.socket:
+    """Return a connection over which something was asked that is answered by the proxy, and goes on."""
+    basic = base64.b64encode(f"x:{token}".encode()).decode()
+    sock = socket.create_connection(("127.0.0.1", port), 20)
+    head = f"GET http://denied.example/ HTTP/1.1\r\nHost: denied.example\r\nProxy-Authorization: Basic {basic}\r\n\r\n"
+    sock.sendall(head.encode())
+    return sock
+
+
+def _answered(sock: socket.socket) -> bool:
+    with sock:
+        return sock.recv(4096).startswith(b"HTTP/1.1 403 ")
+
+
+def _complaints(home: Home) -> int:
+    return (home.daemon / "daemon.log").read_text().count("cannot accept")
