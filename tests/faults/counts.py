@@ -24,7 +24,8 @@ GATE = str(gate.__file__).encode()
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """daemons, workers: processes of this home. gates: of this checkout. namespaces: of networks, of gates and tests.
+    """daemons, workers: processes of this home. gates: of this test, and those that nobody minds. namespaces: of
+    networks, of gates and tests.
 
     descriptors: of daemon and worker, by kind. drafts: half-written files. temporary: files in the temp folders.
     """
@@ -56,7 +57,8 @@ class Counts:
         found: Counter[str] = Counter()
         for pid in (health.pid, health.worker_pid):
             found.update(_descriptors(pid))
-        gates = [pid for pid in _processes() if GATE in _words(pid)]
+        below = set(descendants(os.getpid()))
+        gates = [pid for pid in _processes() if GATE in _words(pid) and (pid in below or _parent(pid) == 1)]
         return Seen(
             daemons=len(self.daemons()),
             workers=len(self._ours(b"moat.proxy.server.worker")),
@@ -108,6 +110,13 @@ def _words(pid: int) -> list[bytes]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return []
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _namespace(pid: int) -> int:
