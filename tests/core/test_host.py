@@ -189,6 +189,13 @@ async def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) 
     eventually("the child is gone", lambda: not _is_alive(pid))
 
 
+async def test_a_program_that_says_too_much_is_an_error_that_quotes_nothing_of_it() -> None:
+    with pytest.raises(GrantFailed, match="said more than 1048576 bytes") as caught:
+        await a_host().run("sh", "-c", "yes s3cr3t | head -c 3000000; yes s3cr3t | head -c 3000000 >&2")
+
+    assert "s3cr3t" not in f"{caught.value.problem}{caught.value.hint}"
+
+
 def _is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

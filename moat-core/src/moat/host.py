@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from moat.net.route import ProxyRoute
 
 BODY_LIMIT_BYTES = 1024 * 1024
+OUTPUT_LIMIT_BYTES = 1024 * 1024  # of a program: a token is far shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,10 @@ class RealHost:
             raise GrantFailed(f"{path} cannot be read: {os.strerror(failure.errno or 0)}") from None
 
     async def run(self, *argv: str, timeout_s: float = 10.0) -> CommandResult | None:
-        """Run a program without a shell and without input; None when it is not installed."""
+        """Run a program without a shell and without input; None when it is not installed.
+
+        Raises GrantFailed when it does not end in time or says more than 1 MiB.
+        """
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
@@ -78,7 +82,8 @@ class RealHost:
             return None
         try:
             async with asyncio.timeout(timeout_s):
-                stdout, stderr = await process.communicate()
+                stdout, stderr = await _output(process)
+                await process.wait()
         except TimeoutError:
             raise GrantFailed(f"{argv[0]} did not end in {timeout_s:g} s", hint=self._unattended_hint()) from None
         finally:
@@ -86,6 +91,8 @@ class RealHost:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
+        if max(len(stdout), len(stderr)) > OUTPUT_LIMIT_BYTES:
+            raise GrantFailed(f"{argv[0]} said more than {OUTPUT_LIMIT_BYTES} bytes", hint=self._unattended_hint())
         return CommandResult(process.returncode or 0, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
     async def ask(self, question: str, *, secret: bool = True) -> str:
@@ -146,6 +153,21 @@ class RealHost:
             f"{host} cannot be reached: {why}; nothing was saved",
             hint=f"check the network, or store it unchecked: moat grant {self.grant} --no-validate",
         )
+
+
+async def _output(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
+    """Return what a program says on both its streams, each cut off one byte beyond the limit."""
+    async with asyncio.TaskGroup() as group:
+        both = [group.create_task(_beginning(stream)) for stream in (process.stdout, process.stderr) if stream]
+    return both[0].result(), both[1].result()
+
+
+async def _beginning(stream: asyncio.StreamReader) -> bytes:
+    """Read to the end, so that the program is not held up, and keep the beginning."""
+    kept = bytearray()
+    while data := await stream.read(65_536):
+        kept += data[: OUTPUT_LIMIT_BYTES + 1 - len(kept)]
+    return bytes(kept)
 
 
 async def _exchange(session: aiohttp.ClientSession, request: HttpRequest, route: ProxyRoute | None) -> HttpResponse:
