@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -78,6 +79,75 @@ async def test_no_login_of_the_runs_own_takes_the_place_of_the_grant(body: str, 
     assert seen[-3:] in (b"403", b"413", b"415")
     assert talk.place.heads == []
     assert talk.worker.captured == []
+
+
+LOGIN = '{"grant_type": "password", "username": "theirs"}'
+RENEWING = json.dumps(RENEWAL)
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (RENEWING[:-1] + ', "grant_type": "password"}', (JSON,)),
+        (RENEWING[:-1] + ', "gr\\u0061nt_type": "password"}', (JSON,)),
+        (RENEWING + LOGIN, (JSON,)),
+        (f"[{RENEWING}]", (JSON,)),
+        (RENEWING.encode("utf-16"), (JSON,)),
+        (RENEWING.encode("utf-32-le"), (JSON,)),
+        (RENEWING.encode("utf-16"), (f"{JSON}; charset=utf-16",)),
+        (RENEWING[:-1] + ', "x": "+ACIALAAi-grant_type+ACIAOgAi-password"}', (f"{JSON}; charset=utf-7",)),
+        (f"grant_type=refresh_token&refresh_token={REFRESH}&grant%5Ftype=password", (FORM,)),
+        (f"grant_type=refresh_token&refresh_token={REFRESH};grant_type=password", (FORM,)),
+        (f"grant_type=refresh_token&refresh_token={REFRESH}", (f"{FORM}; charset=ibm037",)),
+        (f"grant_type=refresh_token&refresh_token={REFRESH}", (FORM, JSON)),
+        (gzip.compress(RENEWING.encode()), (JSON, "Content-Encoding: gzip")),
+        (RENEWING, (JSON, "Content-Encoding: zstd")),
+    ],
+    ids=["a field twice", "a field twice, escaped", "two objects", "a list", "UTF-16", "UTF-32", "UTF-16, said so",
+         "UTF-7", "a form's field twice, escaped", "a semicolon", "EBCDIC", "two kinds", "gzip", "no zstd"],
+)  # fmt: skip
+async def test_a_body_that_two_readers_take_differently_never_leaves(
+    body: str | bytes, fields: tuple[str, ...], tmp_path: Path
+) -> None:
+    async with talking(tmp_path, tokens, *RULES) as talk:
+        said = [word for line in (*fields, "Expect:") for word in ("-H", line)]
+        stdin = body if isinstance(body, bytes) else body.encode()
+        seen = await talk.curl(
+            f"https://{HOST}/oauth/token", *said, "--data-binary", "@-", "-w", "%{http_code}", stdin=stdin
+        )
+        await talk.worker.settle()
+
+    assert seen[-3:] in (b"400", b"403", b"415")
+    assert talk.place.heads == []
+    assert talk.worker.captured == []
+
+
+async def test_a_mark_of_the_byte_order_changes_nothing(tmp_path: Path) -> None:
+    async with talking(tmp_path, tokens, *RULES) as talk, a_daemon_without_room(talk):
+        body = RENEWING.encode("utf-8-sig")
+        seen = await talk.curl(f"https://{HOST}/oauth/token", "-H", JSON, "--data-binary", "@-", stdin=body)
+
+    assert b"s3cr3t" not in seen
+    assert talk.place.bodies == [body.replace(REFRESH.encode(), b"s3cr3t-refresh-one")]
+
+
+async def test_a_storm_of_renewals_is_one_at_the_service(tmp_path: Path) -> None:
+    def slowly(head: str, body: bytes) -> Iterator[bytes | None]:
+        yield None
+        yield from tokens(head, body)
+
+    async with talking(tmp_path, slowly, *RULES) as talk, asyncio.TaskGroup() as group:
+        posted = ("-H", JSON, "-d", RENEWING)
+        storm = [f"https://{HOST}/oauth/token#[1-30]", "--parallel", "--parallel-immediate"]
+        asking = group.create_task(talk.curl(*storm, *posted))
+        talk.place.go_on.set()
+        (message,) = await talk.worker.captures(1)
+        talk.worker.send(Kept(message.id, ""))
+        seen = await asking
+
+    assert len(talk.place.heads) == len(talk.worker.captured) == 1
+    assert seen.count(ACCESS.encode()) == 30
+    assert b"s3cr3t" not in seen
 
 
 async def test_a_query_cannot_say_otherwise_than_the_body(tmp_path: Path) -> None:

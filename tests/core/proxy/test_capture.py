@@ -142,6 +142,24 @@ def test_the_request_that_renews_the_grant_is_let_through() -> None:
     demanded(CaptureToken(RULE.match, "g", {}, RULE.tokens), as_kind("text/plain"), b"anything")
 
 
+@pytest.mark.parametrize("said", ["utf-8", '"UTF-8"', "us-ascii"])
+def test_letters_that_everybody_reads_alike_are_let_through(said: str) -> None:
+    fields = {"grant_type": "refresh_token", "refresh_token": REFRESH}
+
+    asks(json.dumps(fields).encode(), f"application/json; charset={said}")
+    asks(urlencode(fields).encode(), f"{FORM};charset={said}")
+
+
+@pytest.mark.parametrize("said", ["charset=utf-7", "charset=utf-16", "x=y; CharSet = utf-8", "charset*=utf-8''utf-7"])
+def test_letters_that_a_service_may_read_otherwise_are_denied(said: str) -> None:
+    fields = {"grant_type": "refresh_token", "refresh_token": REFRESH}
+
+    with pytest.raises(Refusal):
+        asks(json.dumps(fields).encode(), f"application/json; {said}")
+    with pytest.raises(Refusal):
+        demanded(RULE, Headers((("Content-Type", FORM), ("Content-Type", JSON))), urlencode(fields).encode())
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [

@@ -27,6 +27,7 @@ _MAX_SECONDS = 10**9  # thirty years
 _FORM = "application/x-www-form-urlencoded"
 _ORDINARY = frozenset(("", "application/json", "application/octet-stream", "application/xml", "text/html", "text/plain",
                        "text/xml", _FORM))  # fmt: skip
+_UTF_8 = frozenset(f"charset={name}" for name in ("utf-8", '"utf-8"', "utf8", "us-ascii"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def demanded(rule: CaptureToken, headers: Headers, body: bytes) -> None:
     if not rule.request:
         return
     found = _read(kind_of(headers), body) or {}
-    if any(found.get(name) != value for name, value in rule.request.items()):
+    if _is_doubtful(headers) or any(found.get(name) != value for name, value in rule.request.items()):
         raise not_renewing(rule)
 
 
@@ -91,6 +92,13 @@ def unsearchable(rule: CaptureToken, headers: Headers) -> Refusal:
     kind = kind_of(headers)
     of_kind = f"of the kind {kind!r}" if kind in _ORDINARY else "of an unusual kind"
     return uncaught(rule, f"an answer {of_kind} cannot be searched for tokens")
+
+
+def _is_doubtful(headers: Headers) -> bool:
+    """Whether another reader may take the body for another kind, or for other letters: in UTF-7, ASCII hides quotes."""
+    kinds = headers.get_all("content-type")
+    parameters = [part.strip().lower() for kind in kinds for part in kind.split(";")[1:]]
+    return len(kinds) > 1 or any("charset" in part and part not in _UTF_8 for part in parameters)
 
 
 def _is_json(kind: str) -> bool:
