@@ -189,6 +189,21 @@ async def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) 
     eventually("the child is gone", lambda: not _is_alive(pid))
 
 
+async def test_a_child_that_outlives_its_program_and_keeps_its_output_is_killed_too(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+
+    with pytest.raises(GrantFailed, match="did not end"):
+        await a_host().run("sh", "-c", f"sleep 60 & echo $! > {pid_file}", timeout_s=0.5)
+
+    pid = int(pid_file.read_text())
+    eventually("the child is gone", lambda: not _is_alive(pid))
+
+
+async def test_a_program_that_never_stops_printing_is_killed() -> None:
+    with pytest.raises(GrantFailed, match="did not end"):
+        await a_host().run("yes", timeout_s=0.5)
+
+
 async def test_a_program_that_says_too_much_is_an_error_that_quotes_nothing_of_it() -> None:
     with pytest.raises(GrantFailed, match="said more than 1048576 bytes") as caught:
         await a_host().run("sh", "-c", "yes s3cr3t | head -c 3000000; yes s3cr3t | head -c 3000000 >&2")

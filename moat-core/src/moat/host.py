@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 BODY_LIMIT_BYTES = 1024 * 1024
 OUTPUT_LIMIT_BYTES = 1024 * 1024  # of a program: a token is far shorter
+LAST_WORDS_S = 1.0  # what a killed program said is there at once, unless a child that left its group holds the pipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,12 @@ class RealHost:
             async with asyncio.timeout(timeout_s):
                 stdout, stderr = await _output(process)
                 await process.wait()
-        except TimeoutError:
-            raise GrantFailed(f"{argv[0]} did not end in {timeout_s:g} s", hint=self._unattended_hint()) from None
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+        except BaseException as failure:
+            await _killed(process)
+            if isinstance(failure, TimeoutError):
+                problem = f"{argv[0]} did not end in {timeout_s:g} s"
+                raise GrantFailed(problem, hint=self._unattended_hint()) from None
+            raise
         if max(len(stdout), len(stderr)) > OUTPUT_LIMIT_BYTES:
             raise GrantFailed(f"{argv[0]} said more than {OUTPUT_LIMIT_BYTES} bytes", hint=self._unattended_hint())
         return CommandResult(process.returncode or 0, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
@@ -160,6 +160,16 @@ async def _output(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
     async with asyncio.TaskGroup() as group:
         both = [group.create_task(_beginning(stream)) for stream in (process.stdout, process.stderr) if stream]
     return both[0].result(), both[1].result()
+
+
+async def _killed(process: asyncio.subprocess.Process) -> None:
+    """End a program and its children, those too that have outlived it and keep its output open."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_WORDS_S):
+            await _output(process)  # a pipe that asyncio has paused ends no wait()
+            await process.wait()
 
 
 async def _beginning(stream: asyncio.StreamReader) -> bytes:
