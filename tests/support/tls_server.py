@@ -19,10 +19,14 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @dataclass
 class Handshake:
-    """One connection. problem: what OpenSSL said about its handshake, "" for nothing; data: what came inside."""
+    """One connection. problem: what OpenSSL said about its handshake, "" for nothing; data: what came inside.
+
+    has_certificate: whether the client showed one.
+    """
 
     was_resumed: bool = False
     version: str = ""
+    has_certificate: bool = False
     problem: str = ""
     data: bytes = b""
 
@@ -76,6 +80,7 @@ class TlsServer:
                 return sock.close()
             if isinstance(sock, ssl.SSLSocket):
                 handshake.was_resumed, handshake.version = bool(sock.session_reused), sock.version() or ""
+                handshake.has_certificate = sock.getpeercert(binary_form=True) is not None
             self.open.append(sock)
             with sock:
                 self._answer(sock, handshake)
