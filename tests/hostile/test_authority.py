@@ -136,7 +136,6 @@ def test_a_host_header_that_is_doubtful_is_malformed(bench: Bench, hosts: list[s
         "http://www.example.com#@evil.test/",
         "http://www.example.com%2eevil.test/",
         "ftp://www.example.com/",
-        "//evil.test/",
         "http:///",
         "http://:80/",
         "http://[::1/",
@@ -145,7 +144,7 @@ def test_a_host_header_that_is_doubtful_is_malformed(bench: Bench, hosts: list[s
 def test_a_target_that_is_read_in_two_ways_is_malformed(bench: Bench, target: str) -> None:
     came = bench.free.exchange(get("www.example.com", target))
 
-    assert statuses(came)[0] in (400, 404, 421)
+    assert statuses(came) == [400]
     assert bench.internet.packets == []
 
 
@@ -211,7 +210,7 @@ def test_the_credential_of_one_run_is_not_spent_for_another(bench: Bench) -> Non
 
 
 def test_the_proxy_itself_shows_nothing(bench: Bench) -> None:
-    paths = ["/", "/_moat/probe", "/_moat/", "/_aws/credentials", "/mcp/token/x", "/v1/runs", "*"]
+    paths = ["/", "/_moat/probe", "/_moat/", "/_aws/credentials", "/mcp/token/x", "/v1/runs", "*", "//evil.test/"]
 
     answers = {path: statuses(bench.free.exchange(get("127.0.0.1:19080", path))) for path in paths}
 
