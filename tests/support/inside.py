@@ -2,7 +2,7 @@
 
 /e2e/programs/   one file a client        /e2e/node  /e2e/npm/   where scripts/clients.sh brought them
 /e2e/lib/        for PYTHONPATH           /e2e/aws/   awscli for PYTHONPATH, likewise
-/e2e/get         the Go program, where the host has Go     /e2e/cargo   where the host has it
+/e2e/get, h2_only   the Go programs, where the host has Go     /e2e/cargo   where the host has it
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 BROUGHT = ROOT / ".build" / "clients"  # made by scripts/clients.sh
 PLACE = "/e2e"
-LIBRARIES = ("requests", "aiohttp")
+LIBRARIES = ("requests", "aiohttp", "h2")
 
 PROGRAMS = {
     "with_urllib.py": """
@@ -139,10 +139,11 @@ def _copy_pip(target: Path) -> None:
 def _build_go(folder: Path) -> None:
     if shutil.which("go") is None:
         return
-    source = folder / "get.go"
-    source.write_text(GO_PROGRAM)
     environment = {**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off", "GOCACHE": str(folder / "go-cache")}
-    subprocess.run(["go", "build", "-o", str(folder / "get"), str(source)], env=environment, check=True)
+    (folder / "programs" / "get.go").write_text(GO_PROGRAM)
+    for name in ("get", "h2_only"):
+        source = folder / "programs" / f"{name}.go"
+        subprocess.run(["go", "build", "-o", str(folder / name), str(source)], env=environment, check=True)
     shutil.rmtree(folder / "go-cache")
 
 
