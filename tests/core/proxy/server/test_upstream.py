@@ -63,6 +63,23 @@ async def test_only_allowed_answers_of_a_resolver_are_dialled(monkeypatch: pytes
     assert await resolve(settings(), https("rebinding.example")) == [("8.8.8.8", 443)]
 
 
+async def test_of_real_addresses_the_guarded_one_is_left_out_and_the_others_are_raced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as answering:
+        port = answering.getsockname()[1]  # nobody listens there on ::1, which refuses
+        with socket.create_server(("127.0.0.2", port)) as guarded:
+            monkeypatch.setattr(module, "_look_up", _looked_up("127.0.0.2", "::1", "127.0.0.1"))
+            opened = settings(allow=("127.0.0.1/32", "::1/128"))
+            stream = await dial(opened, Authority("http", "several.example", port))
+            for listener in (answering, guarded):
+                listener.setblocking(False)
+            answering.accept()[0].close()
+            with pytest.raises(BlockingIOError):
+                guarded.accept()
+            stream.abort()
+
+
 async def test_a_name_that_leads_inside_only_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_look_up", _looked_up("127.0.0.1"))
 
