@@ -17,7 +17,8 @@ from moat.runs.trust import (
     trust_files,
     trust_variables,
 )
-from support.client_matrix import MATRIX
+from support.client_matrix import MATRIX, Client
+from support.host_programs import PROGRAMS
 
 from architecture.test_threats import NODE, names_in
 from architecture.tree import ROOT
@@ -29,6 +30,7 @@ WORD = re.compile(r"`([A-Za-z][A-Za-z0-9_]*)`")
 VARIABLES = {**trust_variables(), **proxy_variables(), JAVA: java_options()}
 SYSTEMS = "test_a_client_of_the_system_fetches_and_sends_with_nothing_set_for_it"
 LANGUAGES = "test_a_client_of_a_language_fetches_and_sends_with_nothing_set_for_it"
+SHOWN = "test_a_client_that_a_container_can_be_shown_does_too"
 FETCHES = "test_a_client_fetches_with_the_credential_it_does_not_have"
 
 
@@ -38,11 +40,11 @@ def rows() -> list[tuple[str, str, str, str, str]]:
 
 
 def test_every_client_of_the_matrix_has_its_row_with_its_way_and_its_test() -> None:
-    wanted = {(each.name, each.way, LANGUAGES if each.is_brought else SYSTEMS) for each in MATRIX}
+    wanted = {(each.name, each.way, _test_of(each)) for each in MATRIX}
 
     said = {(client, way, test.partition("::")[2].strip("`")) for client, _, way, _, test in rows()}
 
-    assert {each for each in said if each[2] in (LANGUAGES, SYSTEMS)} == wanted
+    assert {each for each in said if each[2] in (LANGUAGES, SYSTEMS, SHOWN)} == wanted
 
 
 def test_every_client_that_only_fetches_has_its_row() -> None:
@@ -101,3 +103,9 @@ def test_no_variable_is_set_for_nobody(variable: str) -> None:
     upper = {word.upper() for _, _, _, used, _ in rows() for word in WORD.findall(used)}
 
     assert variable.upper() in upper | {"HTTP_PROXY", "NO_PROXY"}
+
+
+def _test_of(client: Client) -> str:
+    if client.is_brought:
+        return LANGUAGES
+    return SHOWN if client.needs in PROGRAMS else SYSTEMS

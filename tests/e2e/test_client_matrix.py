@@ -1,6 +1,7 @@
 """Clients of many kinds, unconfigured: each fetches and sends, and the service sees the credential both times.
 
-What is brought along runs in both sandboxes; what Debian's packages spread over /usr only where a run sees the host's.
+What is brought along runs in both sandboxes, and so does what can be shown in a container (support/host_programs.py).
+Ruby, PHP and Perl run only where a run sees the host's /usr: their modules are looked for there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import pytest
 from moat.runs.trust import TRUST_STORE
 from support.client_matrix import BODY, MATRIX, PLACE, Client
+from support.host_programs import PROGRAMS, is_shown, libraries, shown
 from support.image_registry import make_image
 from support.inside import BROUGHT
 from support.places import PLACES, ROOT_PLACES, Place
@@ -46,7 +48,9 @@ def said(place: Place) -> Mapping[str, Said]:
         made[client.name] = (number, path, f"/upload{path}")
         lines.append(client.script(path, f"/upload{path}", number))
     halves = [f"( {'; '.join(lines[start::2])} ) &" for start in (0, 1) if lines[start::2]]
-    arguments = place.arguments("sh", "-c", "\n".join([*halves, "wait"]), flags=MOUNT, workspace=workspace)
+    arguments = place.arguments(
+        "sh", "-c", "\n".join([*halves, "wait"]), flags=(*MOUNT, *shown(place)), workspace=workspace
+    )
     done = place.installation.run(*arguments, timeout_s=110)
     assert done.returncode == 0, f"{done.stderr.decode()}\n{place.installation.logs()}"
     ways = _ways(place)
@@ -77,36 +81,51 @@ def test_a_client_of_a_language_fetches_and_sends_with_nothing_set_for_it(
     _check(client, place, said)
 
 
-@pytest.mark.parametrize("place", PLACES[:1], indirect=True)
-@pytest.mark.parametrize("client", [each for each in MATRIX if not each.is_brought], ids=lambda client: client.name)
-def test_a_client_of_the_system_fetches_and_sends_with_nothing_set_for_it(
+@ROOT_PLACES
+@pytest.mark.parametrize("client", [each for each in MATRIX if each.needs in PROGRAMS], ids=lambda client: client.name)
+def test_a_client_that_a_container_can_be_shown_does_too(
     client: Client, place: Place, said: Mapping[str, Said]
 ) -> None:
     _check(client, place, said)
 
 
 @pytest.mark.parametrize("place", PLACES[:1], indirect=True)
+@pytest.mark.parametrize(
+    "client",
+    [each for each in MATRIX if not each.is_brought and each.needs not in PROGRAMS],
+    ids=lambda client: client.name,
+)
+def test_a_client_of_the_system_fetches_and_sends_with_nothing_set_for_it(
+    client: Client, place: Place, said: Mapping[str, Said]
+) -> None:
+    _check(client, place, said)
+
+
+@ROOT_PLACES
 def test_what_the_user_tells_java_is_kept_beside_what_moat_tells_it(place: Place) -> None:
-    if not has("java", place):
+    if not has("java", place) and not is_shown("java", place):
         pytest.skip("this machine has no java")
     own = ("-e", "JAVA_TOOL_OPTIONS=-Dmine=kept -Dhttps.proxyPort=1")
 
-    told = place.run("java", "-XshowSettings:properties", "-version", flags=own).stderr.decode()
+    told = place.run("java", "-XshowSettings:properties", "-version", flags=(*own, *shown(place))).stderr.decode()
 
     properties = {line.strip() for line in told.splitlines()}
     assert {"mine = kept", "https.proxyPort = 19080", f"javax.net.ssl.trustStore = {TRUST_STORE}"} <= properties
 
 
-@pytest.mark.parametrize("place", PLACES[:1], indirect=True)
+@ROOT_PLACES
 def test_skopeo_pushes_an_image_and_reads_it_back_without_a_login(place: Place) -> None:
-    if not has("skopeo", place):
+    if not has("skopeo", place) and not is_shown("skopeo", place):
         pytest.skip("this machine has no skopeo")
     workspace = place.workspace()
     manifest = make_image(workspace / "image")
     image = f"docker://api.github.com/moat/sample:{workspace.name}"
 
     output = place.ok(
-        "sh", "-ec", f"skopeo copy --quiet --insecure-policy dir:image {image} && skopeo inspect --raw {image}",
+        "sh", "-ec",
+        f"export {libraries(place)}; skopeo copy --quiet --insecure-policy dir:image {image} && "
+        f"skopeo inspect --raw {image}",
+        flags=shown(place),
         workspace=workspace,
     )  # fmt: skip
 
@@ -132,4 +151,4 @@ def is_here(client: Client, place: Place) -> bool:
     """Whether a client can be had inside."""
     if client.is_brought:
         return (BROUGHT / client.needs.removeprefix(f"{PLACE}/")).exists()
-    return has(client.needs, place)
+    return is_shown(client.needs, place) or has(client.needs, place)

@@ -1,15 +1,18 @@
 """httpx with h2 as its only protocol: GET_URL POST_URL BODY; prints status, version and body of both."""
 
+import importlib
 import ssl
 import sys
+from collections.abc import Iterable
 
-import httpx
+httpx = importlib.import_module("httpx")  # scripts/clients.sh brings it
 
 
 class OnlyH2(ssl.SSLContext):
     """httpcore offers http/1.1 too, whatever it was told, and this proxy takes that where it is offered."""
 
-    def set_alpn_protocols(self, protocols):
+    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
+        del alpn_protocols
         super().set_alpn_protocols(["h2"])
 
 
