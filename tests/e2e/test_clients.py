@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.inside import PLACE as INSIDE
-from support.places import Place, image_has
+from support.places import PLACES, Place, image_has
 
 API = "https://api.github.com"
 NOTHING_SET: Mapping[str, str] = {}
@@ -175,3 +175,17 @@ def has(needs: str, place: Place) -> bool:
     if needs.startswith(INSIDE):
         return (place.inside / Path(needs).relative_to(INSIDE)).exists()
     return image_has(needs) if place.runtime == "docker" else shutil.which(needs, path="/usr/bin:/bin") is not None
+
+
+@pytest.mark.parametrize("place", PLACES[:1], indirect=True)
+@pytest.mark.parametrize("way", ["--proxy1.0", "--proxy1.0 --http1.0", "--proxytunnel --proxy1.0"])
+def test_curl_that_speaks_http_1_0_to_the_proxy_is_served(place: Place, way: str) -> None:
+    path = place.fresh_path("proxy-1.0")
+
+    output = place.ok(
+        "sh", "-c", f"curl -sS --noproxy '' {way.replace('--proxy1.0', '--proxy1.0 127.0.0.1:19080')} "
+                    f"https://api.github.com{path}",
+    )  # fmt: skip
+
+    assert path in output
+    place.assert_spent(path)

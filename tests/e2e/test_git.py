@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support import git_server
 from support.places import Place
+from support.services import Services
+
+from e2e.conftest import make_place
 
 AUTHOR = "-c user.name=agent -c user.email=agent@example.com"
 
@@ -61,3 +66,32 @@ def _work(place: Place, project: str, change: str, subject: str) -> None:
         f"git clone --quiet https://github.com/{project} copy && cd copy && {change}"
         f" && git {AUTHOR} commit --quiet -m {subject} && git push --quiet",
     )
+
+
+@pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2"])
+def test_git_shows_its_token_when_it_is_asked_for_it_and_pushes_on_the_same_connection(
+    services: Services, protocol: str
+) -> None:
+    """Without a door there is a token: git's first CONNECT comes without it, is answered 407, and is asked again."""
+    project = f"token-{protocol.lower().replace('/', '-')}/app.git"
+    git_server.make_project(services.projects, project)
+    script = (
+        f"git -c http.version={protocol} clone --quiet https://github.com/{project} copy && cd copy && "
+        f"head -c 3000000 /dev/urandom > big && git add big && git {AUTHOR} commit --quiet -m large && "
+        f"GIT_TRACE_CURL=1 git -c http.version={protocol} push --quiet"
+    )
+    with make_place("process", "", services, Path("/nowhere")) as place:
+        work = place.workspace()
+        done = place.installation.run(
+            "run", work, "--runtime", "process", "--grant", "github", "--", "sh", "-ec", script
+        )
+
+    said = done.stderr.decode()
+    assert done.returncode == 0, said
+    assert git_server.log(services.projects / project) == ["large", "first"]
+    at_first, _, then = said.partition("HTTP/1.1 407 ")
+    assert "CONNECT github.com:443" in at_first
+    assert "Proxy-Authorization:" not in at_first
+    assert then.count("HTTP/1.1 200 Connection established") == 1
+    assert at_first.count("Connected to ") + then.count("Connected to ") == 1  # the connection was kept
+    place.assert_spent(f"/{project}", "github.com")
