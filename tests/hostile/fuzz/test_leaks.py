@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from support.fuzz import fuzzed
 from support.wire import held, timers, turns
 
-from hostile.fuzz.stage import API, PLAIN, Stage
+from hostile.fuzz.frames import streams as frames
+from hostile.fuzz.stage import API, OTHER, PLAIN, Stage
 from hostile.fuzz.test_garbage_from_clients import stage
+from hostile.fuzz.test_http2_garbage import H2_ONLY
 from hostile.fuzz.traffic import SIZES, streams, valid
 
 __all__ = ["stage"]  # the fixture
@@ -40,6 +42,30 @@ async def test_a_client_that_goes_at_any_moment_leaves_nothing_behind(
 
     peer = await stage.client(client[0])
     await peer.send(client[1], sizes)
+    await turns(waits)
+    peer.close(abort=abort)
+    await stage.until(lambda: not stage.is_serving)
+    await stage.empty()
+
+    assert (held(), timers(asyncio.get_running_loop())) == before
+    assert stage.complaints == []
+
+
+@fuzzed(50)
+@given(host=st.sampled_from((API, OTHER)), sent=frames(), sizes=SIZES, abort=st.booleans(), waits=st.integers(0, 20))
+async def test_a_client_of_http_2_that_goes_at_any_moment_leaves_nothing_behind(
+    stage: Stage,  # the fixture
+    host: str,
+    sent: bytes,
+    sizes: list[int],
+    abort: bool,
+    waits: int,
+) -> None:
+    await stage.begin()
+    before = held(), timers(asyncio.get_running_loop())
+
+    peer = await stage.client(host, (), H2_ONLY)
+    await peer.send(sent, sizes)
     await turns(waits)
     peer.close(abort=abort)
     await stage.until(lambda: not stage.is_serving)
