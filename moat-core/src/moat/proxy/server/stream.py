@@ -220,8 +220,9 @@ class PlainStream(Inbox, asyncio.Protocol):
 
     def write(self, data: bytes | memoryview) -> None:
         """Queue data; a broken connection swallows it."""
-        if self._transport is not None and not self._is_lost and not self._has_ended:
-            self._transport.write(data)
+        transport = self._transport
+        if transport is not None and not (self._is_lost or self._has_ended or transport.is_closing()):
+            transport.write(data)  # to one that is about to be told lost, each would be a line in the log
 
     async def drain(self) -> None:
         """Wait while more than HIGH_BYTES are queued. Raises StreamBroken when nobody will ever take them."""
