@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from core.daemon.making import until
-from core.daemon.test_refresh import a_scene
+from core.daemon.refreshing import a_scene
 from moat.api.credentials import Credential
 from moat.api.errors import GrantFailed, MoatError
 from moat.api.rules import AddHeader, Instead, Match, ReplaceToken, Rule, SetHeader

@@ -50,7 +50,7 @@ class Exchange:
     """One request between a client's stream and a connection of the pool.
 
     is_upload_done: whether the request's body was read to its end, so that the client's stream stands at the next head.
-    is_tunnel: it was upgraded, and goes on until both sides end. begun: over which its head was sent, if it was already.
+    is_tunnel: it was upgraded, and goes on till both sides end. begun: over which its head was sent already, if it was.
     """
 
     client: Stream
