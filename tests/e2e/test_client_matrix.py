@@ -118,7 +118,7 @@ def test_skopeo_pushes_an_image_and_reads_it_back_without_a_login(place: Place) 
     if not has("skopeo", place) and not is_shown("skopeo", place):
         pytest.skip("this machine has no skopeo")
     workspace = place.workspace()
-    manifest = make_image(workspace / "image")
+    manifest = make_image(workspace / "image", workspace.name)
     image = f"docker://api.github.com/moat/sample:{workspace.name}"
 
     output = place.ok(

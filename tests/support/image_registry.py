@@ -56,10 +56,11 @@ def digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def make_image(folder: Path) -> bytes:
-    """Make an image without layers as skopeo's `dir:` has it; return its manifest."""
+def make_image(folder: Path, author: str) -> bytes:
+    """Make an image without layers as skopeo's `dir:` has it; return its manifest. author: makes it another image."""
     folder.mkdir()
-    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+    parts = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}, "author": author}
+    config = json.dumps(parts).encode()
     described = {"mediaType": _CONFIG, "digest": digest(config), "size": len(config)}
     manifest = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": described, "layers": []}
     text = json.dumps(manifest).encode()

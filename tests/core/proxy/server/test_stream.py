@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+from collections.abc import Callable
 
 import pytest
+import uvloop
 from moat.proxy.server.stream import HIGH_BYTES, PlainStream, StreamBroken
 
 from core.proxy.server.pairs import plain_pair, until
@@ -81,3 +85,26 @@ async def _drain(stream: PlainStream) -> str:
     except StreamBroken:
         return "broken"
     return "drained"
+
+
+async def _end_after_a_reset() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+    _, stream = await loop.connect_accepted_socket(PlainStream, accepted)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()  # a reset; the loop has not had a turn to see it
+
+    stream.end()
+
+    with pytest.raises(StreamBroken):
+        await stream.more()
+
+
+@pytest.mark.parametrize("loop", [asyncio.SelectorEventLoop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_ending_a_connection_that_was_reset_just_now_is_no_error_and_the_reset_is_told(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(_end_after_a_reset())

@@ -8,6 +8,7 @@ task in between. `drain` waits while the peer does not take what was written. On
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import select
 from collections.abc import Callable
@@ -236,7 +237,8 @@ class PlainStream(Inbox, asyncio.Protocol):
         """Tell the peer, after what is queued, that no more comes; reading goes on, writing is swallowed."""
         if self._transport is not None and not self._is_lost and not self._transport.is_closing():
             self._has_ended = True
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # it was reset, which the loop is about to tell
+                self._transport.write_eof()
 
     def close(self) -> None:
         """Close after what is queued."""
