@@ -172,9 +172,12 @@ def test_ports_and_sockets_outlive_a_killed_daemon(world: World) -> None:
     if not sandboxes_work():
         pytest.skip("bubblewrap is not installed or may not make sandboxes here")
     ask = """
+    got() {  # until the run is open again, it is refused
+        for _ in $(seq 100); do curl -fsS -m 30 "$@" -w ' %{http_code}\\n' && return; sleep 0.2; done
+    }
     while read word; do
-        curl -sS -m 30 --noproxy '*' https://port.internal:8443/v1 -w ' %{http_code}\\n'
-        curl -sS -m 30 --unix-socket /run/cluster/api.sock http://localhost/v1 -w ' %{http_code}\\n'
+        got --noproxy '*' https://port.internal:8443/v1
+        got --unix-socket /run/cluster/api.sock http://localhost/v1
     done
     """
     workspace = world.made.file("work-outliving/.made", "").parent
