@@ -173,7 +173,10 @@ def test_ports_and_sockets_outlive_a_killed_daemon(world: World) -> None:
         pytest.skip("bubblewrap is not installed or may not make sandboxes here")
     ask = """
     got() {  # until the run is open again, it is refused
-        for _ in $(seq 100); do curl -fsS -m 30 "$@" -w ' %{http_code}\\n' && return; sleep 0.2; done
+        for _ in $(seq 100); do
+            said=$(curl -fsS -m 30 "$@" -w ' %{http_code}') && echo "$said" && return
+            sleep 0.2
+        done
     }
     while read word; do
         got --noproxy '*' https://port.internal:8443/v1
