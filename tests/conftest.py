@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import socket
@@ -10,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.loops import ServingPolicy
 
 SECRET_MARK = b"s3cr3t"  # every secret in the tests contains it
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
+
+
+def pytest_configure() -> None:
+    asyncio.set_event_loop_policy(ServingPolicy())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
