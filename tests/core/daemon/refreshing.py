@@ -89,10 +89,11 @@ class Vault:
             raise GrantMissing(f"no {name} credential is stored")
         return self.kept[self.profile, name]
 
-    def describe(self, name: str) -> object:
+    def mark(self, name: str) -> str:
         if self.failure is not None:
             raise self.failure
-        return self.kept.get((self.profile, name))
+        kept = self.kept.get((self.profile, name))
+        return f"{kept} {kept.secret}" if kept is not None else ""
 
     def save(self, credential: Credential) -> None:
         self.kept[self.profile, credential.provider] = credential

@@ -16,7 +16,7 @@ from moat.log import Redactor
 from moat.paths import Home
 
 from core.daemon.house import House, a_house, registered
-from core.daemon.making import OTHER_ID, RUN_ID, Orchard, Vault, an_info, until
+from core.daemon.making import OTHER_ID, RUN_ID, Orchard, Vault, an_info, ask, until
 
 pytestmark = pytest.mark.timeout(60)
 FRESH = "tok-s3cr3t-fresh"
@@ -37,9 +37,38 @@ class Turning(Vault):
         super().load(name)
         return Credential(name, self.secret, "test")
 
+    def mark(self, name: str) -> str:
+        return self.secret
+
     def in_profile(self, profile: str) -> Vault:
         self.profile = profile
         return self
+
+
+class Overtaken(Turning):
+    """A store whose first answer is old news when it comes: meanwhile the grant was renewed, wherever it is spent."""
+
+    secret = "tok-s3cr3t-old"
+    meanwhile: Any = None
+
+    def load(self, name: str) -> Credential:
+        found = super().load(name)
+        if self.secret != FRESH:
+            self.secret = FRESH
+            self.meanwhile()
+        return found
+
+
+def overtaken(house: House) -> Overtaken:
+    """Have the house's grants renewed between the moment when they are resolved next and what is done with them."""
+    store, loop = Overtaken("apple"), asyncio.get_running_loop()
+
+    def meanwhile() -> None:
+        asyncio.run_coroutine_threadsafe(house.runs.renewal.renew("", "apple"), loop).result(20)
+
+    store.meanwhile = meanwhile
+    object.__setattr__(house.parts, "grants", Grants(store, Orchard(), Redactor()))
+    return store
 
 
 def turned(house: House, **changes: Any) -> Turning:
@@ -204,3 +233,53 @@ async def test_a_run_that_is_still_to_be_resolved_has_no_refresher_ask_for_the_k
         )
 
         assert Renewal(house.parts).in_use() == set()
+
+
+async def test_a_run_that_is_registered_while_its_grant_is_renewed_gets_the_new_value(home: Home) -> None:
+    async with a_house(home) as house:
+        overtaken(house)
+
+        await registered(house, grants=("apple",))
+
+        assert values(house) == [f"Bearer {FRESH}"]
+        assert await in_force(house) == [f"Bearer {FRESH}"]
+
+
+async def test_so_does_one_that_is_registered_again(home: Home) -> None:
+    async with a_house(home) as house:
+        made = await registered(house, grants=("apple",))
+        overtaken(house)
+
+        await registered(house, grants=("apple",), auth_token=made.auth_token)
+
+        assert values(house) == await in_force(house) == [f"Bearer {FRESH}"]
+
+
+async def test_one_whose_grant_is_revoked_while_it_is_registered_is_told(home: Home) -> None:
+    async with a_house(home) as house:
+        ends: dict[str, str] = {}
+        store = overtaken(house)
+        house.parts.grants.revoked = lambda profile, grant: ends.get(grant, "")
+        store.meanwhile = lambda: ends.update(apple="the service says that the token was revoked")
+
+        await registered(house, grants=("apple",))
+
+        entry = house.parts.registry.get(RUN_ID)
+        assert entry is not None
+        assert [rule.statuses for rule in entry.context.rules if isinstance(rule, RewriteResponse)] == [(401,)]
+
+
+async def test_without_a_renewal_meanwhile_the_store_is_asked_once(home: Home) -> None:
+    asked: list[None] = []
+    async with a_house(home) as house:
+        turned(house, on_load=lambda: asked.append(None))
+
+        await registered(house, grants=("apple",))
+
+        assert len(asked) == 1
+
+
+async def in_force(house: House) -> list[str]:
+    """Return the values that the worker has."""
+    run = (await ask(house.port))["runs"][RUN_ID]
+    return [rule["value"] for rule in run["context"]["rules"] if "value" in rule]

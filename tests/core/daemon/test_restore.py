@@ -24,6 +24,7 @@ from moat.paths import Home
 from core.daemon.gates import a_gate
 from core.daemon.house import House, a_house, a_request, registered
 from core.daemon.making import OTHER_ID, RUN_ID, Orchard, Vault, an_info, ask, until
+from core.daemon.test_renewal import FRESH, overtaken, values
 
 pytestmark = pytest.mark.timeout(60)  # real gates
 
@@ -122,6 +123,19 @@ async def test_of_a_grant_that_is_revoked_a_restored_run_is_told(home: Home) -> 
 
     assert [rule["grant"] for rule in found["rules"]] == ["apple", "apple"]
     assert found["rules"][0]["statuses"] == [401]
+
+
+async def test_a_grant_that_is_renewed_while_it_is_restored_has_its_new_value(home: Home) -> None:
+    _, entries = await a_dead_house(home)
+
+    async with a_house(home) as house:
+        overtaken(house)
+        house.parts.store.write(entries[0].info)
+        house.runs.restore.begin(entries)
+        async with asyncio.TaskGroup() as group:
+            resolving = group.create_task(house.runs.restore.resolve_forever())
+            await until(lambda: values(house) == [f"Bearer {FRESH}"])
+            resolving.cancel()
 
 
 async def test_a_locked_keyring_keeps_the_run_closed_with_the_reason_and_is_asked_again(

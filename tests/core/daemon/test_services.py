@@ -71,8 +71,8 @@ class Cellar(Vault):
     def load(self, name: str) -> Credential:
         return self.kept.get(name) or super().load(name)
 
-    def describe(self, name: str) -> object:
-        return self.kept.get(name)
+    def mark(self, name: str) -> str:
+        return getattr(self.kept.get(name), "secret", "")
 
     def save(self, credential: Credential) -> None:
         self.kept[credential.provider] = credential
@@ -92,7 +92,7 @@ async def some_services(home: Home, port: int = 0) -> AsyncIterator[tuple[Servic
         settings = house.parts.installation.settings()
         routing = replace(settings, routing=replace(settings.routing, port=port or free_port()))
         put("installation", Installation(ca.certificate_pem, ca.key_pem, lambda: routing))
-        services = Services(house.parts, audience, cellar, nowhere, redactor)
+        services = Services(house.parts, audience, cellar, house.runs.renewal, nowhere, redactor)
         async with asyncio.TaskGroup() as group:
             background = services.begin(group)
             try:

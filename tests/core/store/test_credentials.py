@@ -61,7 +61,7 @@ def test_saving_again_replaces(store: CredentialStore) -> None:
 
 def test_looking_creates_nothing(store: CredentialStore, home: Home) -> None:
     assert store.describe_all() == []
-    for look in (store.load, store.describe, store.remove):
+    for look in (store.load, store.describe, store.mark, store.remove):
         with pytest.raises(GrantMissing) as caught:
             look("github")
         assert caught.value.hint == "run: moat grant github"
@@ -80,6 +80,18 @@ def test_a_description_needs_no_key(store: CredentialStore, home: Home) -> None:
     assert datetime.fromisoformat(info.granted_at).tzinfo is not None
     with pytest.raises(StoreLocked):
         store.load("github")
+
+
+def test_a_mark_needs_no_key_and_tells_a_credential_from_the_same_one_granted_again(
+    store: CredentialStore, home: Home
+) -> None:
+    store.save(a_credential())
+    first = store.mark("github")
+    store.save(a_credential())
+    second = store.mark("github")
+    (home.root / "key").unlink()
+
+    assert first != second == store.mark("github")
 
 
 def test_one_spoilt_file_does_not_hide_the_others(store: CredentialStore, home: Home) -> None:

@@ -116,7 +116,7 @@ async def run_daemon(home: Home, redactor: Redactor) -> None:
         await parts.worker.barrier()
         runs.restore.begin(before)
         background = [group.create_task(_reap(parts, info), name=f"reap {info.run_id}") for info in lost]
-        services = Services(parts, audience, CredentialStore(home), runs.connect, redactor)
+        services = Services(parts, audience, CredentialStore(home), runs.renewal, runs.connect, redactor)
         server = _served(runs, parts, services, partial(_health, identity, parts, services), leaving)
         runner = await serve(server.application(), bind(home.daemon / "daemon.sock"))
         _write_card(home, identity)

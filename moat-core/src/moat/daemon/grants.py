@@ -29,7 +29,7 @@ from moat.api.endpoints import (
     Tcp,
     UnixPath,
 )
-from moat.api.errors import GrantFailed, GrantMissing, PlanConflict, PluginError, UsageError
+from moat.api.errors import GrantFailed, GrantMissing, MoatError, PlanConflict, PluginError, UsageError
 from moat.api.rules import AddHeader, ReplaceToken, Rewriter, RewriteResponse, Rule, SetHeader
 from moat.api.runs import Contribution, RunSpec
 from moat.daemon import given
@@ -47,6 +47,10 @@ class CredentialSource(Protocol):
 
     def load(self, name: str) -> Credential:
         """Return a credential. Raises GrantMissing, StoreLocked or StoreCorrupt."""
+        ...
+
+    def mark(self, name: str) -> str:
+        """Return what tells a credential from the next one, without the store's key. Raises MoatError."""
         ...
 
     def in_profile(self, profile: str) -> CredentialSource:
@@ -75,12 +79,23 @@ class Contributors(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Which credential a grant had at a moment. stored: what tells it from the next one; end: why it was over."""
+
+    profile: str
+    grant: str
+    stored: str
+    end: str
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
-    """Everything that grants and plugins put into one run."""
+    """Everything that grants and plugins put into one run. marks: what it was made of."""
 
     rules: tuple[Rule, ...] = field(default=(), repr=False)
     setup: ContainerSetup = field(default_factory=ContainerSetup)
     endpoints: tuple[Endpoint, ...] = ()
+    marks: tuple[Mark, ...] = ()
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -116,6 +131,8 @@ class Grants:
         StoreCorrupt, PluginError of a plugin that fails, and PlanConflict when two contributors disagree.
         """
         providers = [self._plugins.credential_provider(checked_name(name, "grant")) for name in _unique(spec.grants)]
+        # Before anything is loaded: what is replaced meanwhile must look replaced.
+        marks = tuple(self._mark(spec.profile, name) for name in dict.fromkeys((*spec.grants, *extras.grants)))
         rules: list[Rule] = []
         setups: list[tuple[str, ContainerSetup]] = []
         endpoints: list[Endpoint] = []
@@ -130,9 +147,19 @@ class Grants:
         if extras != NO_EXTRAS:
             given = self._given(spec, extras)
             rules, endpoints = [*given.rules, *rules], [*endpoints, *given.endpoints]
-        ends = {grant: self.revoked(spec.profile, grant) for grant in (*spec.grants, *extras.grants)}
-        told = tuple(explanations(rules, ends, spec.profile))
-        return Resolved((*told, *rules), merge(setups), _distinct(endpoints))
+        told = tuple(explanations(rules, {mark.grant: mark.end for mark in marks}, spec.profile))
+        return Resolved((*told, *rules), merge(setups), _distinct(endpoints), marks)
+
+    def is_current(self, resolved: Resolved) -> bool:
+        """Return whether no grant has been replaced or revoked since it was resolved. Asks for no key."""
+        return all(self._mark(mark.profile, mark.grant) == mark for mark in resolved.marks)
+
+    def _mark(self, profile: str, grant: str) -> Mark:
+        try:
+            stored = self._store.in_profile(profile).mark(checked_name(grant, "grant"))
+        except MoatError:  # whoever loads it says so
+            stored = ""
+        return Mark(profile, grant, stored, self.revoked(profile, grant))
 
     def _given(self, spec: RunSpec, extras: Extras) -> Resolved:
         """Return what the registration itself brought; its own rules come first, and so win."""

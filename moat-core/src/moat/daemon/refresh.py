@@ -38,7 +38,7 @@ class Vault(Protocol):
         """Return a credential. Raises StoreError, GrantMissing."""
         ...
 
-    def describe(self, name: str) -> object:
+    def mark(self, name: str) -> str:
         """Return what tells a credential from the next one, without the store's key. Raises like load."""
         ...
 
@@ -226,7 +226,7 @@ class Refreshers:
 
         await asyncio.to_thread(save)
 
-    async def _look(self, key: Key, one: _Refresher, before: Credential, mark: object) -> None:
+    async def _look(self, key: Key, one: _Refresher, before: Credential, mark: str) -> None:
         """Wait for another credential in the place of one that is not renewed. Never asks for the store's key."""
         state: Literal["revoked", "static"] = "revoked" if one.state.state == "revoked" else "static"
         self._show(one, replace(one.state, state=state, expires_at=_iso(before.expires_at), next_at=""))
@@ -270,14 +270,14 @@ class Refreshers:
         self._show(one, replace(one.state, state=state, problem=problem, next_at=""))
         await self._means.renew(*key)
 
-    async def _is_same(self, key: Key, mark: object) -> bool:
+    async def _is_same(self, key: Key, mark: str) -> bool:
         try:
             return await self._mark(key) == mark
         except MoatError:
             return True  # revoked or unreadable meanwhile: the next round says so
 
-    async def _mark(self, key: Key) -> object:
-        return await asyncio.to_thread(self._means.vault.in_profile(key[0]).describe, key[1])
+    async def _mark(self, key: Key) -> str:
+        return await asyncio.to_thread(self._means.vault.in_profile(key[0]).mark, key[1])
 
     async def _load(self, key: Key) -> Credential:
         return await asyncio.to_thread(self._means.vault.in_profile(key[0]).load, key[1])

@@ -1,5 +1,6 @@
 """Puts what became of a credential into every live run that spends it: new rules, in open tunnels too, or its end.
 
+resolved ─▶ published ─▶ renewed in between? ─┐
 (profile, grant) ─▶ runs that spend it ─▶ grants resolved again ─▶ context replaced ─▶ worker
                               ▲                 └─ store locked ─▶ owed: again after a while, and longer and longer ─┐
                               └──────────────────────────────────────────────────────────────────────────────────────┘
@@ -8,11 +9,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from moat.api.errors import MoatError, StoreLocked
+from moat.api.errors import DaemonError, MoatError, StoreLocked
+from moat.daemon.grants import Resolved
 from moat.daemon.parts import Parts
 from moat.daemon.registry import Entry
 from moat.daemon.restore import served, spec_again
@@ -45,6 +48,13 @@ class Renewal:
         await self._renew_all(
             [each.run_id for each in self._parts.registry if each.info.profile == profile and grant in spent_by(each)]
         )
+
+    async def catch_up(self, run_id: str, resolved: Resolved) -> None:
+        """Renew a run that was resolved before it could be found here, if a grant of it was renewed in between."""
+        if not await asyncio.to_thread(self._parts.grants.is_current, resolved):
+            await self._renewed(run_id)
+            with contextlib.suppress(DaemonError):  # its successor begins with the new values
+                await self._parts.worker.barrier()
 
     async def owed_forever(self) -> None:
         """Renew the runs that could not be, since the store was locked, with growing pauses, until cancelled."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,12 +31,16 @@ log = logging.getLogger(__name__)
 
 
 class Restore:
-    """Brings runs back. group: where what has to wait waits."""
+    """Brings runs back. catch_up: renews a run that was resolved too early. group: where what has to wait waits."""
 
-    def __init__(self, parts: Parts, doors: Doors, watches: Watches, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, parts: Parts, doors: Doors, watches: Watches, catch_up: Callable[[str, Resolved], Awaitable[None]],
+        group: asyncio.TaskGroup,
+    ) -> None:  # fmt: skip
         self._parts = parts
         self._doors = doors
         self._watches = watches
+        self._catch_up = catch_up
         self._group = group
         self._waiting: dict[str, None] = {}  # in the order of their coming
         self._work = asyncio.Event()
@@ -96,6 +100,7 @@ class Restore:
             self._hold(run_id, PluginError("a provider failed"))
         else:
             self._release(run_id, resolved)
+            await self._catch_up(run_id, resolved)
         return False
 
     def _release(self, run_id: str, resolved: Resolved) -> None:

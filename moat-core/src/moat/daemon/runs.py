@@ -40,6 +40,7 @@ from moat.daemon.registration import (
     token_of,
 )
 from moat.daemon.registry import Entry, Place
+from moat.daemon.renewal import Renewal
 from moat.daemon.restore import Restore, served
 from moat.daemon.watch import Watches
 
@@ -54,7 +55,8 @@ class Runs:
         self._doors = Doors(parts.home, parts.registry, parts.worker)
         self._watches = Watches(parts, group)
         self._coming: set[str] = set()
-        self.restore = Restore(parts, self._doors, self._watches, group)
+        self.renewal = Renewal(parts)
+        self.restore = Restore(parts, self._doors, self._watches, self.renewal.catch_up, group)
         self.rounds = Rounds(parts.registry, parts.reaper, self._doors.is_open, self._watches.gone)
 
     async def connect(self, run_id: str, port: int) -> socket.socket:
@@ -84,9 +86,11 @@ class Runs:
             spec = spec_of(request)
             resolved = await asyncio.to_thread(self._parts.grants.resolve, spec, extras_of(request))
             self._parts.worker.configure(await asyncio.to_thread(self._parts.installation.configuration))
-            if (live := self._live(request)) is not None:
-                return await self._renew(live, request, resolved)
-            return await self._begin(request, resolved)
+            live = self._live(request)
+            begun = self._begin(request, resolved) if live is None else self._renew(live, request, resolved)
+            answer = await begun
+            await self.renewal.catch_up(request.run_id, resolved)
+            return answer
         finally:
             self._coming.discard(request.run_id)
 

@@ -40,10 +40,12 @@ log = logging.getLogger(__name__)
 class Services:
     """Events, refreshers and routes of one daemon."""
 
-    def __init__(self, parts: Parts, audience: Audience, vault: Vault, connect: Connect, redactor: Redactor) -> None:
+    def __init__(
+        self, parts: Parts, audience: Audience, vault: Vault, renewal: Renewal, connect: Connect, redactor: Redactor
+    ) -> None:
         self._parts = parts
         self.events = Events()
-        self._renewal = Renewal(parts)
+        self._renewal = renewal
         means = Means(
             vault, parts.grants.provider, self._host, self._renewal.renew, self._tell, redactor.learn, RealClock()
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import fcntl
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -99,6 +100,10 @@ class CredentialStore:
     def describe(self, name: str) -> GrantInfo:
         """Return what is known about a credential, without its key. Raises GrantMissing, StoreCorrupt, StoreError."""
         return self._described(name, cipher.read_header(name, self._read(name)))
+
+    def mark(self, name: str) -> str:
+        """Return what tells a credential from any before it, without the key. Raises GrantMissing, StoreError."""
+        return hashlib.sha256(self._read(name)).hexdigest()  # each is sealed with a nonce of its own
 
     def describe_all(self) -> list[GrantInfo]:
         """Return every stored credential's description, by name; unreadable ones say why."""
