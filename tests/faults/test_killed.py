@@ -151,7 +151,11 @@ async def test_a_locked_keyring_at_restart_keeps_the_run_closed_until_it_is_unlo
             killed(client.health().pid)
             client = ensure_running(home)
 
-            await answered(sealed, lambda answer: WAITING in answer and answer.endswith(" 503"), url=PLAIN_URL)
+            await answered(
+                sealed,
+                lambda answer: WAITING in answer and "; hint: " in answer and answer.endswith(" 503"),
+                url=PLAIN_URL,
+            )
             assert len(upstream.seen) == at
 
             (home.root / "taken").rename(key)

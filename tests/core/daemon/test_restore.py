@@ -13,6 +13,7 @@ from moat.api.credentials import Credential
 from moat.api.errors import StoreLocked
 from moat.api.runs import RunSpec
 from moat.daemon import restore as module
+from moat.daemon.extras import GivenCredential
 from moat.daemon.grants import Grants, Resolved
 from moat.daemon.process import boot_id, start_time
 from moat.daemon.protocol import RegisterResponse
@@ -40,7 +41,7 @@ class Locked(Vault):
     def load(self, name: str) -> Credential:
         self.asked += 1
         if self.is_locked:
-            raise StoreLocked("the keyring is locked")
+            raise StoreLocked("the keyring is locked", hint="unlock the keyring, then try again")
         return super().load(name)
 
     def in_profile(self, profile: str) -> Vault:
@@ -150,7 +151,7 @@ async def test_a_locked_keyring_keeps_the_run_closed_with_the_reason_and_is_aske
         await until(lambda: store.asked >= 3)
         found = await context(house)
         assert not found["is_open"]
-        assert "the keyring is locked" in found["why_closed"]
+        assert found["why_closed"].endswith(": the keyring is locked; hint: unlock the keyring, then try again")
         assert found["rules"] == []
         assert house.runs.restore.waiting == (RUN_ID,)
         assert house.runs.list() != []
@@ -205,7 +206,7 @@ async def test_a_grant_that_is_gone_or_a_provider_that_fails_keeps_the_run_close
     _, entries = await a_dead_house(home)
 
     async with a_successor(home, entries, Vault()) as house:
-        await until(lambda: "missing grant" in _why(house))
+        await until(lambda: _why(house).endswith(": missing grant: apple; hint: run: moat grant apple"))
 
     async with a_successor(home, entries) as house:
 
@@ -213,12 +214,25 @@ async def test_a_grant_that_is_gone_or_a_provider_that_fails_keeps_the_run_close
             raise ZeroDivisionError("a mistake")
 
         monkeypatch.setattr(house.parts.grants, "resolve", fail)
-        await until(lambda: "a provider failed" in _why(house))
+        await until(lambda: _why(house).endswith(": a provider failed; hint: run: moat proxy logs"))
         assert not (await context(house))["is_open"]
 
 
-def _why(house: House) -> str:
-    entry = house.parts.registry.get(RUN_ID)
+async def test_of_several_grants_and_of_lost_values_each_is_told_what_helps(home: Home) -> None:
+    _, entries = await a_dead_house(home, grants=("apple", "pear"), profile="work")
+    async with a_successor(home, entries, Vault()) as house:
+        await until(lambda: "missing grants" in _why(house))
+        assert _why(house).endswith("apple, pear; hint: run: moat grant apple; run: moat grant pear")
+
+    mine = GivenCredential("api.mine.test", "Authorization", "Bearer s3cr3t-mine")
+    _, entries = await a_dead_house(home, run_id=OTHER_ID, grants=(), credentials=(mine,))
+    async with a_successor(home, [each for each in entries if each.run_id == OTHER_ID]) as house:
+        await until(lambda: "the values" in _why(house, OTHER_ID))
+        assert _why(house, OTHER_ID).endswith("; hint: register the run again, with auth_token")
+
+
+def _why(house: House, run_id: str = RUN_ID) -> str:
+    entry = house.parts.registry.get(run_id)
     return "" if entry is None else entry.context.why_closed
 
 

@@ -97,7 +97,7 @@ class Restore:
             return isinstance(failure, StoreLocked)
         except Exception:  # the top of one attempt: a provider's mistake must not end the daemon
             log.exception("a restored run's grants could not be resolved", extra={"run_id": run_id})
-            self._hold(run_id, PluginError("a provider failed"))
+            self._hold(run_id, PluginError("a provider failed", hint="run: moat proxy logs"))
         else:
             self._release(run_id, resolved)
             await self._catch_up(run_id, resolved)
@@ -114,7 +114,8 @@ class Restore:
 
     def _hold(self, run_id: str, failure: MoatError) -> None:
         entry = self._parts.registry.get(run_id)
-        why = f"this run's credentials cannot be had since the daemon was replaced: {failure.problem}"
+        hint = "; ".join((failure.hint or "run: moat proxy logs").splitlines())
+        why = f"this run's credentials cannot be had since the daemon was replaced: {failure.problem}; hint: {hint}"
         if entry is not None and run_id in self._waiting and entry.context.why_closed != why:
             log.warning("a restored run waits", extra={"run_id": run_id, "problem": failure.problem})
             self._put(entry, replace(entry.context, is_open=False, why_closed=why))
