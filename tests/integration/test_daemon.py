@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from moat.api.errors import SandboxFailed
-from moat.daemon.lifecycle import ensure_running, restart
+from moat.daemon.lifecycle import ensure_running, restart, stop
 from moat.daemon.process import start_time
 from moat.daemon.protocol import RegisterRequest, SetupRequest
 from moat.paths import Home
@@ -123,6 +123,34 @@ async def test_a_restart_lets_an_answer_that_is_on_its_way_come_to_its_end(
         upstream.go_on()
 
         assert (await sealed.out.readline()).decode().strip() == "200 0"
+
+
+@pytest.mark.parametrize("is_long", [False, True], ids=["that ends in time", "without end"])
+async def test_a_daemon_that_is_stopped_lets_an_answer_that_is_on_its_way_come_to_its_end(
+    home: Home, upstream: Upstream, tmp_path: Path, is_long: bool
+) -> None:
+    client = ensure_running(home)
+    pid = client.health().pid
+    script = 'while read url; do curl -skN -m 60 -o /dev/null "$url"; done'
+    async with a_sealed_run(home, client, tmp_path, script=script) as sealed, asyncio.TaskGroup() as group:
+        sealed.to.write(b"https://api.github.com/sse\n")
+        await until(lambda: upstream.seen)
+        stopping = group.create_task(asyncio.to_thread(stop, home))
+        await until(lambda: not (home.daemon / "daemon.sock").exists())
+        if not is_long:
+            upstream.go_on()
+        assert await stopping
+        upstream.go_on()
+    store = RunStore(home)
+
+    (exchange,) = read_exchanges(store.network(sealed.made.run_id))
+    assert (exchange.status, exchange.outcome) == (200, "forwarded")
+    assert (exchange.reason, exchange.response_bytes) == (("the run was stopped", 13) if is_long else ("", 27))
+    info = store.read(sealed.made.run_id)
+    assert (info.state, info.requests) == ("lost", 1)
+    assert start_time(pid) is None
+    assert not [name for name in ("daemon.sock", "daemon.lock") if (home.daemon / name).exists()]
+    assert sealed.made.run_id not in (home.daemon / "runs.json").read_text()
 
 
 async def test_when_the_gate_is_killed_the_run_is_over(home: Home, tmp_path: Path) -> None:

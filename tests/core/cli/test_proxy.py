@@ -14,6 +14,7 @@ from moat.daemon.client import DaemonClient
 from moat.daemon.process import is_kept
 from moat.daemon.protocol import GrantState, Health
 from moat.paths import Home
+from moat.proxy.server.house import DRAIN_S
 
 HEALTH = Health(7, "0.1.0", 19080, 2, "2026-01-01T00:00:00+00:00", 1.5, 8)
 
@@ -52,6 +53,20 @@ def test_stop_says_whether_there_was_one(monkeypatch: pytest.MonkeyPatch, *, was
 
     assert result.exit_code == 0
     assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"), [(1, "1 live run ends with the daemon; waiting for exchanges under way, 3 s at most\n"),
+                        (2, "2 live runs end with the daemon; waiting for exchanges under way, 3 s at most\n"),
+                        (0, "")],
+)  # fmt: skip
+def test_stop_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch, runs: int, words: str) -> None:
+    monkeypatch.setattr(DaemonClient, "health", lambda client, timeout_s: replace(HEALTH, run_count=runs))
+    monkeypatch.setattr(lifecycle, "stop", lambda home: True)
+
+    assert CliRunner().invoke(proxy, ["stop"]).stderr == f"{words}the daemon is stopped\n"
+    assert f"{DRAIN_S:g} s at most" in words or not runs
+    assert "three seconds" in CliRunner().invoke(proxy, ["stop", "--help"]).stdout
 
 
 def test_status_shows_the_daemon_s_state(monkeypatch: pytest.MonkeyPatch) -> None:

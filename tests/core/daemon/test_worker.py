@@ -157,6 +157,20 @@ async def test_a_worker_ends_when_asked_and_only_then(tmp_path: Path) -> None:
     assert start_time(pid) is None
 
 
+async def test_who_waits_for_a_worker_that_ends_does_not_wait_for_long(tmp_path: Path) -> None:
+    async with a_worker(tmp_path) as worker, asyncio.TaskGroup() as group:
+        await worker.barrier()
+        os.kill(worker.pid, signal.SIGSTOP)
+        waiting = group.create_task(worker.barrier())
+        await until(lambda: worker._pings)
+        group.create_task(worker.stop())
+        await until(lambda: worker._is_stopping)
+        os.kill(worker.pid, signal.SIGKILL)
+
+        await waiting
+        await worker.barrier()  # nor does who comes later
+
+
 async def test_a_worker_that_ignores_its_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STOP_TIMEOUT_S", 0.1)
     async with a_worker(tmp_path) as worker:

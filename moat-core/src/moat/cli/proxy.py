@@ -45,8 +45,10 @@ def start(foreground: bool, keep: bool) -> None:
 
 @proxy.command()
 def stop() -> None:
-    """Stop the daemon. Runs that still live lose their way out and are stopped."""
-    output.say("the daemon is stopped" if lifecycle.stop(find_home()) else "the daemon was not running")
+    """Stop the daemon. Runs that still live are stopped too; exchanges under way have three seconds to end."""
+    home = find_home()
+    _say_waiting(home)
+    output.say("the daemon is stopped" if lifecycle.stop(home) else "the daemon was not running")
 
 
 @proxy.command()
@@ -98,6 +100,17 @@ def _show(health: Health) -> None:
 
 def _name(state: GrantState) -> str:
     return f"{state.grant} ({state.profile})" if state.profile else state.grant
+
+
+def _say_waiting(home: Home) -> None:
+    """Say what the end of the daemon waits for, if it may take longer than a moment."""
+    try:
+        number = DaemonClient(home).health(HEALTH_TIMEOUT_S).run_count
+    except DaemonError:  # there is none, or one that is killed if need be
+        return
+    if number:
+        runs = "1 live run ends" if number == 1 else f"{number} live runs end"
+        output.say(f"{runs} with the daemon; waiting for exchanges under way, 3 s at most")
 
 
 def _warn_of_bound_runs(home: Home) -> None:

@@ -2,7 +2,8 @@
 
 start   runs.json read ─▶ sweep ─▶ worker in force ─▶ runs back ─▶ socket served
 group   worker.serve · records.flush_forever · ledger.keep · restore, rounds, idle · one watch a run
-stop    renewals stored ─▶ requests drained ─▶ runs ended, or kept for the next daemon ─▶ worker ended ─▶ all flushed
+stop    renewals stored ─▶ requests answered ─▶ exchanges drained ─▶ runs ended ─▶ all flushed
+        for another daemon: … ─▶ runs let go, and then exchanges drained ─▶ all flushed
 """
 
 from __future__ import annotations
@@ -200,8 +201,11 @@ async def _end(
     with contextlib.suppress(OSError):  # a home that turned read-only; it is closed in a moment
         (parts.home.daemon / "daemon.sock").unlink(missing_ok=True)  # first: who comes finds nobody, and tries again
     await runner.cleanup()  # a registration that is under way still makes a run
-    await (runs.leave() if leaving.keeps_runs else runs.lose_all())
-    await parts.worker.stop()
+    if leaving.keeps_runs:
+        await runs.leave()
+    await parts.worker.stop()  # exchanges under way end before that, bounded
+    if not leaving.keeps_runs:
+        await runs.lose_all()
     parts.registry.tell_counts()  # its last records are in them
     await parts.ledger.close()
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 COMMAND = (sys.executable, "-P", "-m", "moat.daemon.main")  # -P: no module of the current folder, which is /
 START_TIMEOUT_S = 20.0  # a cold start on a slow disk; a warm one takes well under a second
-STOP_TIMEOUT_S = 15.0  # the daemon's own bound for an orderly end, and some
+STOP_TIMEOUT_S = 20.0  # for renewals, requests and exchanges, each of which the daemon bounds, and some
 LEAVE_TIMEOUT_S = 25.0  # as before, and until no run is half started
 KILL_TIMEOUT_S = 5.0
 SHUTDOWN_TIMEOUT_S = 5.0  # for the answer alone

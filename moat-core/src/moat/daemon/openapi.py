@@ -93,7 +93,7 @@ def _paths() -> Json:
             "delete": _operation("unroute", "Reach them no more", _empty("204"), agent),
         },
         "/v1/health": {"get": _operation("health", "How the daemon is", _ok(Health))},
-        "/v1/shutdown": {"post": _operation("shutdown", "Finish: drain, write everything down", _any("202"))},
+        "/v1/shutdown": {"post": _operation("shutdown", "Finish: drain, bounded, and write all down", _any("202"))},
         "/v1/events": {"get": _operation(
             "events", "Server-sent events: run_started, run_stopped, exchange, grant; then dropped or closed",
             {"200": {"description": "a stream", "content": {"text/event-stream": {"schema": {"type": "string"}}}}},

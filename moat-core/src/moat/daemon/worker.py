@@ -116,10 +116,12 @@ class Worker:
         self._send(Drop(run_id))
 
     async def barrier(self) -> None:
-        """Wait until everything sent so far is in force, by a successor if the worker dies meanwhile.
+        """Wait until everything sent so far is in force, by a successor if the worker dies meanwhile; not after stop.
 
         Raises DaemonError when that takes too long; the worker is then killed, so that a successor comes.
         """
+        if self._ended.is_set():
+            return
         number = next(self._numbers)
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pings[number] = answered
@@ -151,11 +153,13 @@ class Worker:
                     await asyncio.sleep(delay_s)
         finally:
             self._ended.set()
+            for number in self._pings:
+                self._take_pong(number)
             for message in tuple(self._sockets):
                 self._forget(message)
 
     async def stop(self) -> None:
-        """End the worker, letting it hand over its last records; kill it when that takes too long."""
+        """End the worker, letting its exchanges end and their records come; kill it when that takes too long."""
         self._is_stopping = True
         self._send(Stop())
         try:

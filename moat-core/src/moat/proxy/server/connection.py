@@ -115,7 +115,7 @@ class Connection:
             return self.http2.leave()
         is_asking = self.is_asking and not (self.exchange is not None and self.exchange.is_tunnel)
         if not is_asking and not (self.relay is not None and self.relay.leave()):
-            self.ending = "moat is being replaced"
+            self.ending = "moat is stopped or replaced"
             task.cancel()
         return None
 
