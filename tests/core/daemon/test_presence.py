@@ -29,7 +29,7 @@ sys.stdin.read()
 @pytest.mark.parametrize("name", ["daemon.sock", "daemon.lock", "daemon.json"])
 def test_what_is_removed_under_a_living_daemon_comes_back(daemon_home: Home, name: str) -> None:
     pid = ensure_running(daemon_home).health().pid
-    before = read_card(daemon_home)
+    before, held = read_card(daemon_home), _descriptors(pid)
 
     for _ in range(2):
         (daemon_home.daemon / name).unlink()
@@ -38,6 +38,7 @@ def test_what_is_removed_under_a_living_daemon_comes_back(daemon_home: Home, nam
         assert ensure_running(daemon_home).health().pid == pid
         assert living(daemon_home) == pid
     assert read_card(daemon_home) == before
+    eventually("what was replaced is let go", lambda: _descriptors(pid) <= held)
 
 
 def test_a_daemon_whose_place_is_taken_gives_way_and_touches_nothing(daemon_home: Home) -> None:
@@ -60,6 +61,10 @@ def test_a_daemon_whose_place_is_taken_gives_way_and_touches_nothing(daemon_home
         other.kill()
     assert DaemonClient(daemon_home)
     assert Path(daemon_home.daemon / "daemon.sock").exists()  # stale: the next one replaces it
+
+
+def _descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def _reaped(pid: int) -> bool:

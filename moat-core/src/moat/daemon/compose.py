@@ -97,8 +97,8 @@ class Leaving:
         self.keep()
 
 
-async def run_daemon(home: Home, redactor: Redactor) -> None:
-    """Serve until a signal, a shutdown request or long idleness, then end in order. The caller holds the lock."""
+async def run_daemon(home: Home, redactor: Redactor, lock: int) -> None:
+    """Serve until a signal, a shutdown request or long idleness, then end in order. lock: descriptor of its lock."""
     leaving = Leaving()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leaving.keep)
@@ -122,7 +122,7 @@ async def run_daemon(home: Home, redactor: Redactor) -> None:
         runner = await serve(server.application(), bind(home.daemon / "daemon.sock"))
         _write_card(home, identity)
         background += _background(group, parts, runs, redactor, services) + services.begin(group)
-        presence = Presence(home, runner, partial(_write_card, home, identity), partial(_give_way, parts))
+        presence = Presence(home, runner, lock, partial(_write_card, home, identity), partial(_give_way, parts))
         background += _staying(group, presence, parts, lambda: _is_busy(home, runs, server), leaving)
         log.info("daemon ready", extra={"proxy_port": identity.proxy_port, "restored": len(before)})
 

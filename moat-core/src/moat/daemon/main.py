@@ -35,18 +35,19 @@ def main(arguments: list[str] | None = None) -> int:
     redactor = Redactor()
     file = home.daemon / "daemon.log"
     private_folder(home.daemon)
-    if hold_lock(home) is None:
+    lock = hold_lock(home)
+    if lock is None:
         logging.basicConfig(stream=sys.stderr)
         log.error("a daemon of %s lives already", home.root)
         return 1
     log_to_file(file, redactor, limit_bytes=LOG_LIMIT_BYTES, also=sys.stderr if options.foreground else None)
-    return _run(home, redactor)
+    return _run(home, redactor, lock)
 
 
-def _run(home: Home, redactor: Redactor) -> int:
+def _run(home: Home, redactor: Redactor, lock: int) -> int:
     code = 0
     try:
-        asyncio.run(run_daemon(home, redactor))
+        asyncio.run(run_daemon(home, redactor, lock))
     except* MoatError as refusals:
         code = 1
         for refusal in _flat(refusals):

@@ -24,13 +24,14 @@ log = logging.getLogger(__name__)
 
 
 class Presence:
-    """What must be there. runner: of the server; write_card: writes the card again; leave: called when replaced."""
+    """What must be there. runner: of the server; lock: descriptor; write_card: makes one; leave: when replaced."""
 
     def __init__(
-        self, home: Home, runner: web.AppRunner, write_card: Callable[[], None], leave: Callable[[], None]
+        self, home: Home, runner: web.AppRunner, lock: int, write_card: Callable[[], None], leave: Callable[[], None]
     ) -> None:
         self._home = home
         self._runner = runner
+        self._held = lock
         self._write_card = write_card
         self._leave = leave
         self._socket = _identity(home.daemon / "daemon.sock")
@@ -49,18 +50,22 @@ class Presence:
     async def look(self) -> bool:
         """Put back what is missing; return whether this is still the daemon."""
         if _identity(self._home.daemon / "daemon.lock") != self._lock:
-            if hold_lock(self._home, is_own=True) is None:
+            if (again := hold_lock(self._home, is_own=True)) is None:
                 log.error("another daemon has taken this one's place")
                 self._leave()
                 return False
-            self._lock = _identity(self._home.daemon / "daemon.lock")
+            os.close(self._held)  # of the file that was removed: a lock is of its file
+            self._held, self._lock = again, _identity(self._home.daemon / "daemon.lock")
             log.warning("the daemon's lock was removed, and taken again")
         card = read_card(self._home)
         if card is None or card.pid != os.getpid():
             self._write_card()
         if _identity(self._home.daemon / "daemon.sock") != self._socket:
+            before = list(self._runner.sites)
             sock = bind(self._home.daemon / "daemon.sock")
             await web.SockSite(self._runner, sock, backlog=MAX_CONNECTIONS_WAITING).start()
+            for site in before:  # nobody can come there any more; who is connected stays
+                await site.stop()
             self._socket = _identity(self._home.daemon / "daemon.sock")
             log.warning("the daemon's socket was removed, and made again")
         return True
