@@ -35,8 +35,11 @@ def home(tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MOAT_KEYRING_BACKEND", "file")
     monkeypatch.setattr(tempfile, "tempdir", str(private_folder(tmp_path / "tmp")))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    with ended_after(granted(tmp_path / "home", upstream)) as home:
+    home = granted(tmp_path / "home", upstream)
+    before = Counts(home).now()
+    with ended_after(home):
         yield home
+    Counts(home).become(before)  # of whatever a test does, nothing remains
 
 
 @pytest.fixture

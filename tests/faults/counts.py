@@ -1,22 +1,28 @@
-"""What an installation holds at a moment: processes, namespaces, descriptors, files, doors. Compared around faults.
+"""What an installation holds at a moment: processes, tasks, namespaces, containers, descriptors, files, doors.
 
-Containers are not counted: no fault here needs an engine (tests/hostile/remains.py looks for those).
+Compared around faults; without a daemon too, which is how every installation ends.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hostile.remains import descendants, namespace_of
+from moat.api.errors import DaemonError
 from moat.daemon.client import DaemonClient
 from moat.daemon.process import start_time
 from moat.paths import Home
 from moat.runtimes import gate
+from moat.runtimes.docker_config import HOME_LABEL, labels
+from support.docker_place import docker
 from support.installation import eventually
 
 GATE = str(gate.__file__).encode()
@@ -25,15 +31,18 @@ GATE = str(gate.__file__).encode()
 @dataclass(frozen=True, slots=True)
 class Seen:
     """daemons, workers: processes of this home. gates: of this test, and those that nobody minds. namespaces: of
-    networks, of gates and tests.
+    networks, of gates and tests. containers: and networks that an engine has of this home.
 
-    descriptors: of daemon and worker, by kind. drafts: half-written files. temporary: files in the temp folders.
+    tasks: of the daemon. descriptors: of daemon and worker, by kind. drafts: half-written files. temporary: files in
+    the temp folders.
     """
 
     daemons: int
     workers: int
     gates: int
     namespaces: int
+    containers: tuple[str, ...]
+    tasks: int = field(compare=False)
     descriptors: dict[str, int] = field(compare=False)
     drafts: tuple[str, ...]
     temporary: tuple[str, ...]
@@ -43,7 +52,7 @@ class Seen:
         """Whether there is nothing more than before; a connection that was under way then may be over."""
         kinds = self.descriptors.keys() | other.descriptors.keys()
         fewer = all(self.descriptors.get(kind, 0) <= other.descriptors.get(kind, 0) for kind in kinds)
-        return fewer and self == other
+        return fewer and self.tasks <= other.tasks and self == other
 
 
 class Counts:
@@ -53,10 +62,13 @@ class Counts:
         self._home = home
 
     def now(self) -> Seen:
-        health = DaemonClient(self._home).health()
         found: Counter[str] = Counter()
-        for pid in (health.pid, health.worker_pid):
-            found.update(_descriptors(pid))
+        tasks = 0
+        if self.daemons():
+            health = DaemonClient(self._home).health()
+            tasks = health.task_count
+            for pid in (health.pid, health.worker_pid):
+                found.update(_descriptors(pid))
         below = set(descendants(os.getpid()))
         gates = [pid for pid in _processes() if GATE in _words(pid) and (pid in below or _parent(pid) == 1)]
         return Seen(
@@ -64,6 +76,8 @@ class Counts:
             workers=len(self._ours(b"moat.proxy.server.worker")),
             gates=len(gates),
             namespaces=len({_namespace(pid) for top in (os.getpid(), *gates) for pid in (top, *descendants(top))}),
+            containers=tuple(sorted(self._containers())),
+            tasks=tasks,
             descriptors=dict(found),
             drafts=tuple(sorted(each.name for each in self._home.root.rglob(".*.new"))),
             temporary=tuple(sorted(self._temporary())),
@@ -86,9 +100,36 @@ class Counts:
         for run in (self._home.root / "runs").glob("*"):
             yield from (each.name for each in Path("/tmp").glob(f"*{run.name}*"))
 
+    def _containers(self) -> Iterator[str]:
+        """Yield what the engine, if there is one, has of this home."""
+        if shutil.which("docker") is not None:
+            ours = ("--filter", f"label={HOME_LABEL}={labels('', self._home.root)[HOME_LABEL]}")
+            yield from docker("ps", "--all", *ours, "--format", "{{.Names}}").split()
+            yield from docker("network", "ls", *ours, "--format", "{{.Name}}").split()
+
     def become(self, wanted: Seen) -> None:
         """Wait until everything is what it was; connections of a moment ago may still be closing."""
-        eventually(f"{wanted} instead of {self.now()}", lambda: self.now().is_within(wanted), 20)
+        seen: list[Seen] = []
+        try:
+            eventually("what was before", lambda: self._is_within(wanted, seen), 20)
+        except AssertionError:
+            raise AssertionError(f"{wanted} has become {seen[-1]}") from None
+
+    def _is_within(self, wanted: Seen, seen: list[Seen]) -> bool:
+        try:
+            seen.append(self.now())
+        except (DaemonError, OSError):  # it leaves just now
+            return False
+        return seen[-1].is_within(wanted)
+
+
+@asynccontextmanager
+async def none_left() -> AsyncIterator[None]:
+    """Have a block leave no task and no descriptor in the test's own process."""
+    await asyncio.to_thread(os.getpid)  # the thread is there now
+    before = (len(asyncio.all_tasks()), len(_descriptors(os.getpid())))
+    yield
+    assert (len(asyncio.all_tasks()), len(_descriptors(os.getpid()))) == before
 
 
 def _descriptors(pid: int) -> list[str]:

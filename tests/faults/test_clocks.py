@@ -10,6 +10,8 @@ from core.daemon.test_captures import a_desk, a_message
 from core.daemon.test_idle import LIMIT_S, Clock
 from moat.daemon.idle import Idle
 
+from faults.counts import none_left
+
 pytestmark = pytest.mark.timeout(60)
 JUMPS_H = [sign * hours for hours in (1, 24, 24 * 365, 24 * 3650) for sign in (1, -1)]
 jumped = pytest.mark.parametrize("hours", JUMPS_H, ids=[f"{each:+} h" for each in JUMPS_H])
@@ -19,7 +21,7 @@ jumped = pytest.mark.parametrize("hours", JUMPS_H, ids=[f"{each:+} h" for each i
 async def test_a_clock_that_is_set_costs_one_renewal_at_most_delays_none_and_loses_no_token(
     hours: int, times: int
 ) -> None:
-    async with a_scene() as scene:
+    async with none_left(), a_scene() as scene:
         scene.server.lifetime_s = HOUR * 2
         for _ in range(times):
             asked = len(scene.server.asked)
@@ -49,7 +51,7 @@ def test_a_clock_that_is_set_takes_no_daemon_from_under_its_runs(hours: int, tim
 @jumped
 async def test_what_is_captured_is_kept_whatever_the_clock_says(hours: int, times: int) -> None:
     for number in range(times):
-        async with a_desk() as desk:
+        async with none_left(), a_desk() as desk:
             desk.now += timedelta(hours=hours)
             token = f"tok-s3cr3t-{number}"
             answer = await desk.take(a_message(tokens={"access_token": token}, expires_in=3600))

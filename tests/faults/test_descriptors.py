@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import shutil
@@ -21,6 +22,8 @@ from moat.paths import Home
 from support.installation import eventually
 from support.living import a_sealed_run
 
+from faults.counts import Counts
+
 pytestmark = [
     pytest.mark.bubblewrap,
     pytest.mark.timeout(600),
@@ -36,7 +39,7 @@ sys.exit(main())
 
 
 async def test_a_worker_without_descriptors_left_serves_everybody_again_when_some_are_closed(
-    home: Home, tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch
+    home: Home, tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch, counts: Counts
 ) -> None:
     monkeypatch.setattr(lifecycle, "COMMAND", (sys.executable, "-P", "-c", POOR))
     client = ensure_running(home)
@@ -44,6 +47,8 @@ async def test_a_worker_without_descriptors_left_serves_everybody_again_when_som
     tokens = [_registered(client) for _ in range(8)]  # one run alone may have a quarter of the descriptors
     async with a_sealed_run(home, client, tmp_path) as sealed:
         assert await sealed.request() == "200"
+        assert _answered(_asking(port, tokens[0]))
+        first = await asyncio.to_thread(counts.now)
         for _ in range(times):
             complaints = _complaints(home)
             with ExitStack() as held:
@@ -57,6 +62,7 @@ async def test_a_worker_without_descriptors_left_serves_everybody_again_when_som
             assert _answered(_asking(port, tokens[0]))
             assert await sealed.request() == "200"
             assert client.health().worker_pid == worker
+            await asyncio.to_thread(counts.become, first)
 
 
 def _held_by(pid: int) -> int:

@@ -49,11 +49,12 @@ def mounted(place: Path, *words: str) -> Iterator[Path]:
 def small(tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """An installation on a disk of its own."""
     monkeypatch.setenv("MOAT_KEYRING_BACKEND", "file")
-    with (
-        mounted(tmp_path / "disk", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "tmpfs") as disk,
-        ended_after(granted(disk / "home", upstream)) as home,
-    ):
-        yield home
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "tmpfs") as disk:
+        home = granted(disk / "home", upstream)
+        before = Counts(home).now()
+        with ended_after(home):
+            yield home
+        Counts(home).become(before)
 
 
 def a_registration(client: DaemonClient) -> RegisterResponse:
@@ -100,19 +101,24 @@ async def test_with_a_full_disk_runs_go_on_and_new_ones_are_refused(small: Home,
 
 async def test_a_run_that_ends_while_the_disk_is_full_is_over(small: Home, times: int) -> None:
     client = ensure_running(small)
+    counts, first = Counts(small), None
     for _ in range(times):
         made = a_registration(client)
         with full(small):
             assert client.end(made.auth_token, 3).exit_code == 3
             assert client.runs() == []
+        first = first or counts.now()
+        counts.become(first)
 
 
 async def test_a_daemon_killed_while_the_disk_is_full_is_followed_by_one_that_has_its_runs(
     small: Home, tmp_path: Path, times: int
 ) -> None:
     client = ensure_running(small)
+    counts = Counts(small)
     async with a_sealed_run(small, client, tmp_path) as sealed:
         await served(sealed)
+        first = await asyncio.to_thread(counts.now)
         for _ in range(times):
             lost = an_info(new_run_id(), state="running")
             RunStore(small).write(lost)  # of a daemon long ago
@@ -126,14 +132,16 @@ async def test_a_daemon_killed_while_the_disk_is_full_is_followed_by_one_that_ha
             await served(sealed)
             assert [run.run_id for run in client.runs()] == [sealed.made.run_id]
             assert RunStore(small).read(lost.run_id).state == "lost"
+            await asyncio.to_thread(counts.become, first)
 
 
 async def test_a_home_that_turns_read_only_refuses_runs_and_keeps_those_there_are(
-    home: Home, tmp_path: Path, times: int
+    home: Home, tmp_path: Path, times: int, counts: Counts
 ) -> None:
     client = ensure_running(home)
     async with a_sealed_run(home, client, tmp_path) as sealed:
         await served(sealed)
+        first = await asyncio.to_thread(counts.now)
         for _ in range(times):
             with read_only(home):
                 with pytest.raises(DaemonError, match=r"(?i)read-only"):
@@ -141,6 +149,7 @@ async def test_a_home_that_turns_read_only_refuses_runs_and_keeps_those_there_ar
                 await served(sealed)
                 assert [run.run_id for run in client.runs()] == [sealed.made.run_id]
             client.end(a_registration(client).auth_token, None)
+            await asyncio.to_thread(counts.become, first)
     stop(home)
     with read_only(home), pytest.raises(DaemonError, match=r"(?i)read-only"):
         ensure_running(home)
@@ -160,6 +169,8 @@ async def test_in_a_home_that_turned_read_only_a_dead_worker_is_replaced_and_the
 
             assert await asyncio.to_thread(stop, home)
             assert (living(home), counts.daemons()) == (None, [])
+        client = ensure_running(home)  # it reads what could not be written down: the run's end
+        assert client.end(sealed.made.auth_token, None).state == "stopped"
 
 
 @contextmanager
@@ -177,6 +188,7 @@ async def test_a_socket_and_a_lock_that_are_removed_come_back_and_the_runs_do_no
     pid = client.health().pid
     async with a_sealed_run(home, client, tmp_path) as sealed:
         await served(sealed)
+        first = await asyncio.to_thread(counts.now)
         for _ in range(times):
             for name in ("daemon.sock", "daemon.lock"):
                 (home.daemon / name).unlink()
@@ -184,6 +196,7 @@ async def test_a_socket_and_a_lock_that_are_removed_come_back_and_the_runs_do_no
             assert ensure_running(home).health().pid == living(home) == pid
             assert counts.daemons() == [pid]
             await served(sealed)
+            await asyncio.to_thread(counts.become, first)
         (home.daemon / "daemon.lock").unlink()
         killed(pid)
         client = ensure_running(home)

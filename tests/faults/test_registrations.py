@@ -155,7 +155,8 @@ def test_many_commands_at_once_make_one_daemon(home: Home, times: int, counts: C
         assert counts.daemons() == []
 
 
-def test_a_registration_at_the_last_moment_is_not_lost(home: Home, times: int) -> None:
+def test_a_registration_at_the_last_moment_is_not_lost(home: Home, times: int, counts: Counts) -> None:
+    before = counts.now()
     private_folder(home.daemon)
     text = home.config.read_text()
     home.config.write_text(text[:-1] + ', "daemon": {"idle_minutes": 0.002}}')
@@ -168,5 +169,6 @@ def test_a_registration_at_the_last_moment_is_not_lost(home: Home, times: int) -
         assert made.run_id in [run.run_id for run in client.runs()]
         client.end(made.auth_token, None)
     eventually("the idle daemon leaves in the end", lambda: living(home) is None)
+    counts.become(before)
     assert not (home.daemon / "daemon.sock").exists()
     assert not (home.daemon / "daemon.lock").exists()

@@ -78,7 +78,7 @@ def test_an_orderly_end_writes_everything_down(daemon_home: Home) -> None:
     assert (daemon_home.run(RUN_ID) / "network.jsonl").exists()
 
 
-def test_how_long_a_daemon_is_up_is_counted_by_no_clock_that_is_set() -> None:
+async def test_how_long_a_daemon_is_up_is_counted_by_no_clock_that_is_set() -> None:
     identity = compose.Identity(19080, datetime.now(UTC) + timedelta(days=1), time.monotonic() - 5)
     parts = SimpleNamespace(registry=(), worker=SimpleNamespace(pid=1))
     services = SimpleNamespace(routes=SimpleNamespace(port=0), refreshers=SimpleNamespace(states=tuple))

@@ -287,6 +287,7 @@ def _health(identity: Identity, parts: Parts, services: Services) -> Health:
         routing_port=services.routes.port,
         grants=services.refreshers.states(),
         bound_run_count=sum(entry.extras.has_values for entry in parts.registry),
+        task_count=len(asyncio.all_tasks()),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--foreground", action="store_true", help="write the log to standard error too")
     options = parser.parse_args(arguments)
     home = Home(options.home)
+    os.environ["MOAT_HOME"] = str(home.root)  # runtimes mark what they make with it, and find it again by it
     harden()
     redactor = Redactor()
     file = home.daemon / "daemon.log"

@@ -174,6 +174,7 @@ class Health:
     """The daemon's state. started_at: ISO 8601, UTC. routing_port: 0 while nothing is routed.
 
     bound_run_count: the runs with values that are in its memory only, so that the next daemon cannot serve them.
+    task_count: what it does at once; steady while nothing comes and goes.
     """
 
     pid: int
@@ -188,6 +189,7 @@ class Health:
     routing_port: int = 0
     grants: tuple[GrantState, ...] = ()
     bound_run_count: int = 0
+    task_count: int = 0
 
 
 def needed_capabilities(request: SetupRequest | RegisterRequest) -> tuple[str, ...]:
