@@ -145,6 +145,30 @@ def test_a_locked_keyring_s_connection_is_let_go_at_once(monkeypatch: pytest.Mon
     assert [each() for each in opened] == [None]
 
 
+def test_so_is_one_of_a_keyring_that_fails_on_the_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Connection:
+        pass
+
+    opened: list[weakref.ref[Connection]] = []
+
+    def collection(connection: Connection) -> str:
+        opened.append(weakref.ref(connection))
+        raise ConnectionError("no collection")
+
+    class Failing(Working):
+        def get_password(self, service: str, username: str) -> str | None:
+            try:
+                return collection(Connection())
+            except ConnectionError as failure:
+                raise InitError("Failed to create the collection") from failure
+
+    use(monkeypatch, Failing())
+    with pytest.raises(KeyringFailed, match="Failed to create the collection"):
+        SystemKeyring().get("store-1")
+
+    assert [each() for each in opened] == [None]
+
+
 def test_a_keyring_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Hanging()
     use(monkeypatch, backend)

@@ -67,25 +67,30 @@ class _Task(Generic[T]):
         self._call = call
         self._done = threading.Event()
         self._values: list[T] = []
-        self._failure: Exception | None = None
+        self._failure: KeyringFailed | None = None
 
     def run(self) -> None:
         try:
             self._values.append(self._call())
         except Exception as failure:  # noqa: BLE001 # the top of a thread: back ends raise what their libraries do
             log.info("keyring failed", extra={"error": type(failure).__name__})
-            traceback.clear_frames(failure.__traceback__)  # they hold connections, which their back ends leave open
-            self._failure = failure
+            self._failure = failure if isinstance(failure, KeyringFailed) else _translated(failure)
+            _let_go(failure)
         self._done.set()
 
     def result(self, timeout_s: float) -> T:
         if not self._done.wait(timeout_s):
             raise KeyringFailed(f"it did not answer in {timeout_s:g} s")
-        if isinstance(self._failure, KeyringFailed):
-            raise self._failure
         if self._failure is not None:
-            raise _translated(self._failure)
+            raise self._failure
         return self._values[0]
+
+
+def _let_go(failure: BaseException | None) -> None:
+    """Clear the frames of a failure and of those behind it: they hold connections, which back ends leave open."""
+    while failure is not None:
+        traceback.clear_frames(failure.__traceback__)
+        failure = failure.__cause__ or failure.__context__
 
 
 def _translated(failure: Exception) -> KeyringFailed:
