@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from moat.api.errors import StoreLocked
 from moat.daemon.lifecycle import ensure_running
-from moat.paths import private_folder
+from moat.paths import Home, private_folder
+from moat.store.credentials import CredentialStore
 from support.installation import end
 from support.living import SECRET, a_sealed_run, configured, ended_after, killed
 from support.upstream import Upstream
@@ -118,3 +121,24 @@ async def test_a_run_waits_for_the_real_keyring_and_opens_by_itself_once_it_is_u
                 await answered(sealed, lambda answer: answer.endswith(" 200"))
             await asyncio.to_thread(Counts(home).become, first)
     assert {each.header("Authorization") for each in upstream.seen} == {f"Bearer {SECRET}"}
+
+
+def test_no_attempt_at_a_locked_keyring_keeps_a_connection(session: None, tmp_path: Path, times: int) -> None:
+    home = Home(private_folder(tmp_path / "home"))
+    with a_keyring():
+        said(SAVE, str(home.root))
+        said(LOCK)
+        store = CredentialStore(home)
+        gc.disable()  # or they may be let go by chance
+        try:
+            before = _locked_out(store)
+            assert [_locked_out(store) for _ in range(times)] == [before] * times
+        finally:
+            gc.enable()
+
+
+def _locked_out(store: CredentialStore) -> int:
+    """Try to get a credential; return how many descriptors there are afterwards."""
+    with pytest.raises(StoreLocked):
+        store.load("github")
+    return len(list(Path("/proc/self/fd").iterdir()))

@@ -86,9 +86,20 @@ class _Task(Generic[T]):
         return self._values[0]
 
 
-def _let_go(failure: BaseException | None) -> None:
-    """Clear the frames of a failure and of those behind it: they hold connections, which back ends leave open."""
+def _let_go(caught: Exception) -> None:
+    """Close the connections that the frames of a failure hold, and of those behind it: back ends leave them open.
+
+    jeepney's connections are cycles (0.9: `bus_proxy`), so that without a frame they stay until garbage is collected.
+    """
+    trace = caught.__traceback__
+    if trace is not None:
+        caught.__traceback__ = trace.tb_next  # the frame that caught it still runs
+    failure: BaseException | None = caught
     while failure is not None:
+        for frame, _ in traceback.walk_tb(failure.__traceback__):
+            for value in frame.f_locals.values():
+                if type(value).__module__.startswith("jeepney.") and hasattr(value, "close"):
+                    value.close()
         traceback.clear_frames(failure.__traceback__)
         failure = failure.__cause__ or failure.__context__
 
