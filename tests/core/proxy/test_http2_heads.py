@@ -188,6 +188,16 @@ def test_a_response_that_makes_no_sense_is_malformed(fields: list[tuple[bytes, b
         read_response(fields, "GET", is_over=is_over)
 
 
+@pytest.mark.parametrize(("method", "status"), [("HEAD", "200"), ("GET", "304"), ("GET", "103")])
+@pytest.mark.parametrize("lengths", [("-1",), ("5", "6"), ("",)])
+def test_a_length_that_is_none_is_malformed_also_without_a_body(
+    method: str, status: str, lengths: tuple[str, ...]
+) -> None:
+    pairs = response((":status", status), *(("content-length", length) for length in lengths))
+    with pytest.raises(Malformed):
+        read_response(pairs, method, is_over=False)
+
+
 def test_trailers_keep_what_may_stand_there() -> None:
     found = read_trailers(response(("grpc-status", "0"), ("content-length", "3"), ("grpc-message", "")))
 

@@ -64,7 +64,11 @@ def read_response(pairs: Pairs, method: str, *, is_over: bool) -> Response:
     status = int(text)
     if status < 200 and is_over:
         raise Malformed("an interim response ends the stream")
-    framing = NO_BODY if method == "HEAD" or status < 200 or status in (204, 304) else _framing(fields, is_over)
+    if method == "HEAD" or status < 200 or status in (204, 304):
+        _check_length(fields)  # a client of HTTP/1.1 is told it as it is
+        framing = NO_BODY
+    else:
+        framing = _framing(fields, is_over)
     return Response(ResponseHead(status, true_headers(status, Headers(tuple(headers))), "", "2"), framing, fields)
 
 
@@ -172,11 +176,16 @@ def _with_one_cookie(
 
 def _framing(fields: Fields, is_over: bool) -> Framing:
     """Return how a body ends: what has no length ends where the stream says so, as a chunked body does."""
+    _check_length(fields)
     lengths = fields.get("content-length", ())
-    if len(lengths) > 1 or (lengths and _DIGITS.fullmatch(lengths[0]) is None):
-        raise Malformed("Content-Length must be one number")
     if is_over:
         if lengths and int(lengths[0]) > 0:
             raise Malformed("the body is shorter than its Content-Length")
         return NO_BODY
     return Framing("length", int(lengths[0])) if lengths else CHUNKED
+
+
+def _check_length(fields: Fields) -> None:
+    lengths = fields.get("content-length", ())
+    if len(lengths) > 1 or (lengths and _DIGITS.fullmatch(lengths[0]) is None):
+        raise Malformed("Content-Length must be one number")
