@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -134,10 +134,14 @@ class Stage:
         self.order += [(peer, number) for number in range(known, len(read.messages))]
         for message in read.whole[peer.answered :]:
             peer.answered += 1
-            task = self.group.create_task(self._say(peer, list(self.answer(peer.name, message))))
-            self.busy.add(task)
-            task.add_done_callback(self.busy.discard)
+            self.later(self._say(peer, list(self.answer(peer.name, message))))
         return None
+
+    def later(self, work: Coroutine[None, None, None]) -> None:
+        """Do work in a task; it is not quiet before that ends."""
+        task = self.group.create_task(work)
+        self.busy.add(task)
+        task.add_done_callback(self.busy.discard)
 
     async def _say(self, peer: Peer, pieces: Sequence[bytes]) -> None:
         for piece in pieces:
