@@ -137,6 +137,25 @@ class Peer(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait here since the other side does not take them."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def hush(self) -> None:
+        """Tell nobody of what comes from now on."""
+        self._on_data = None
+
+    def pause(self) -> None:
+        """Read nothing."""
+        assert self._transport is not None
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        assert self._transport is not None
+        self._transport.resume_reading()
+
     def close(self, *, abort: bool = False) -> None:
         """End the connection; abort: without a goodbye."""
         if self._transport is None:

@@ -92,5 +92,7 @@ class Pump:
         self._unsent = b""
 
     def _wake(self) -> None:
+        """Have the task go on. What comes before its turn, which may be megabytes, waits in the upstream's buffer."""
+        self.upstream.sink = None
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
