@@ -18,7 +18,8 @@ from support.strict import Message
 from support.wire import Peer
 
 from hostile.fuzz.frames import PREFACE, SETTINGS, block, frame
-from hostile.fuzz.stage import API, OTHER, SECRET, Stage, a_stage
+from hostile.fuzz.over_http2 import Said, Upstream
+from hostile.fuzz.stage import API, OTHER, PLAIN, SECRET, Stage, a_stage
 from hostile.fuzz.test_http2_garbage import H2_ONLY
 
 PIECE = (SECRET.encode() + b"-" * 47) * 938  # below 64 KiB, what one length of a websocket's frame can say
@@ -152,3 +153,41 @@ async def test_a_client_of_http_2_that_gives_no_room_stops_the_service(stage: St
 
     assert sum(map(len, said)) < BOUND - KERNELS // 2  # nothing waits in the client's connection
     assert len(peer.data) < 2 * 65_536
+
+
+@pytest.mark.parametrize("host", [API, OTHER, PLAIN])
+@pytest.mark.parametrize("size", [262_144, 512_000, 1_024_000, 2_000_000])
+async def test_a_client_that_goes_after_a_long_body_is_seen_to_go(stage: Stage, host: str, size: int) -> None:
+    peer = await posting(stage, host, size)
+    service = stage.seen[-1]
+    before = len(service.data)
+    service.hush()
+    await peer.send(bytes(size))
+    await stage.until(lambda: len(service.data) == before + size)
+    peer.close()
+
+    await stage.until(lambda: bool(stage.guest.records))
+    assert stage.guest.records[-1].reason == "the client went away"
+
+
+@pytest.mark.parametrize("size", [262_144, 512_000, 1_024_000, 2_000_000])
+async def test_so_it_is_where_the_service_speaks_http_2(size: int) -> None:
+    upstream = Upstream({b"/": Said("")})
+    async with a_stage(upgrading, upstream) as stage:
+        upstream.stage = stage
+        peer = await posting(stage, OTHER, size)
+        await peer.send(bytes(size))
+        await stage.until(lambda: upstream.requests[0].is_whole)
+        peer.close()
+
+        await stage.until(lambda: bool(stage.guest.records))
+        assert stage.guest.records[-1].reason == "the client went away"
+
+
+async def posting(stage: Stage, host: str, size: int) -> Peer:
+    """Return a client that is about to send a body."""
+    peer = await stage.client("" if host == PLAIN else host)
+    target = f"http://{PLAIN}/" if host == PLAIN else "/"
+    await peer.send(f"POST {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n\r\n".encode())
+    await stage.quiet()
+    return peer

@@ -131,6 +131,7 @@ class Exchange:
                     await self._more_body()
             upstream.write(writer.finish(self.passage.trailers(reader.trailers)))
             self.is_upload_done = True
+            self.client.resume()  # nobody reads it till there is an answer, and its end must be seen
         except StreamBroken:
             return  # the upstream stopped reading: its answer may still be on the way
         except Refusal as problem:

@@ -66,7 +66,7 @@ class Http1Near:
 
     def __init__(self, stream: Stream, request: Request) -> None:
         self.buffer = stream.buffer
-        self.body: BodyReader = _Body(request.framing)
+        self.body: BodyReader = _Body(request.framing, stream)
         self.has_finished = False
         self.keeps = False
         self.progress: Progress | None = None
@@ -141,7 +141,8 @@ class _Body:
 
     has_more = False
 
-    def __init__(self, framing: Framing) -> None:
+    def __init__(self, framing: Framing, stream: Stream) -> None:
+        self._stream = stream
         self._reader = reader_for(framing)
         self.is_done = self._reader.is_done
         self.may_end_here = False
@@ -153,6 +154,8 @@ class _Body:
         except Malformed as problem:
             raise malformed(str(problem)) from None
         self.is_done, self.trailers = self._reader.is_done, self._reader.trailers
+        if self.is_done:
+            self._stream.resume()  # nobody reads it till there is an answer, and its end must be seen
         return payload
 
     def end(self) -> bytes:
