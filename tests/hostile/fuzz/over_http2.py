@@ -149,7 +149,7 @@ class _Side:
             self._h2.close_connection(last_stream_id=stream)
 
 
-Got = dict[int, tuple[list[object], bytes, str]]
+Got = dict[int, tuple[list[tuple[bytes, bytes]], bytes, str]]
 
 
 def got(peer: Peer, methods: Mapping[int, str]) -> Got:
@@ -167,7 +167,7 @@ def got(peer: Peer, methods: Mapping[int, str]) -> Got:
         fields, body, end = found.get(getattr(event, "stream_id", 0) or 0, ([], b"", ""))
         match event:
             case events.ResponseReceived() | events.TrailersReceived() | events.InformationalResponseReceived():
-                fields = [*fields, *map(tuple, event.headers)]
+                fields = [*fields, *((bytes(name), bytes(value)) for name, value in event.headers)]
             case events.DataReceived():
                 body += event.data
             case events.StreamEnded():

@@ -172,8 +172,8 @@ class RewriteResponse:
 
     statuses, kinds: which answers; empty means every status, and every kind but event streams and gRPC. Answers
     without a body pass. otherwise: what becomes of those that fit, whose body is needed, and that cannot be held:
-    longer than limit_bytes, a part only, in an unknown coding, or not whole within a minute. "pass": as they came;
-    "refuse": 502.
+    longer than limit_bytes, a part only, in an unknown coding, not whole within a minute, or more than the run may have
+    held at once. "pass": as they came; "refuse": 502.
     """
 
     match: Match

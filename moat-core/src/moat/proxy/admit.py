@@ -17,7 +17,9 @@ from moat.api.http import DEFAULT_PORTS, Authority
 from moat.api.rules import AddHeader, RemoveHeader, ReplaceToken, Rule, SetHeader
 from moat.api.runs import NetworkPolicy, RunContext
 from moat.net.policy import Objection, is_nameable, narrowed, objection, request_objection
+from moat.proxy.holds import Holds
 from moat.proxy.inject import by_authority
+from moat.proxy.limits import Limits
 from moat.proxy.renderings import secrets_in
 from moat.proxy.scrub import Spent
 
@@ -28,20 +30,23 @@ _MAX_NARROWED = 1_024  # authorities of one run whose part of the policy is kept
 class LiveRun:
     """A run's context, with its rules by authority, made once per replacement.
 
-    spent: what it has sent upstream so far; goes on to whatever replaces it. scrubbed: hosts that may repeat it.
+    spent: what it has sent upstream so far, holds: what it has held of bodies now; both go on to whatever replaces it.
+    scrubbed: hosts that may repeat what was spent.
     """
 
     context: RunContext
     rules: Mapping[Authority, tuple[Rule, ...]] = field(repr=False)
     spent: Spent = field(default_factory=Spent, repr=False)
     scrubbed: frozenset[str] = frozenset()
+    holds: Holds = field(default_factory=Holds, repr=False)
     _narrowed: dict[Authority, NetworkPolicy] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, context: RunContext, spent: Spent | None = None) -> LiveRun:
+    def of(cls, context: RunContext, spent: Spent | None = None, holds: Holds | None = None) -> LiveRun:
         """Return context made ready. Raises AuthorityRefused for a rule that names no host."""
         rules = by_authority(context.rules)
-        return cls(context, rules, spent or Spent(), frozenset(authority.host for authority in rules))
+        hosts = frozenset(authority.host for authority in rules)
+        return cls(context, rules, spent or Spent(), hosts, holds or Holds())
 
     def rules_for(self, authority: Authority) -> tuple[Rule, ...]:
         """Return the rules of an authority: its own, and those of its host that are for any port.
@@ -90,9 +95,10 @@ class LiveRun:
 
 
 class Admission:
-    """The live runs, by id and by token."""
+    """The live runs, by id and by token. held_bytes: how much of bodies each may hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, held_bytes: int = Limits().held_bytes) -> None:
+        self._held_bytes = held_bytes
         self._by_id: dict[str, LiveRun] = {}
         self._by_digest: dict[str, str] = {}
 
@@ -105,7 +111,8 @@ class Admission:
         if known is not None:
             self._by_digest.pop(known.context.token_sha256, None)
         self._by_digest[context.token_sha256] = context.run_id
-        run = self._by_id[context.run_id] = LiveRun.of(context, known.spent if known is not None else None)
+        lasting = (known.spent, known.holds) if known is not None else (None, Holds(self._held_bytes))
+        run = self._by_id[context.run_id] = LiveRun.of(context, *lasting)
         of_endpoints = (rule for each in context.endpoints if isinstance(each.how, Forward) for rule in each.how.rules)
         run.spent.expect(_secrets((*context.rules, *of_endpoints)))
 

@@ -158,8 +158,10 @@ class _Reader:
     def take(self, buffer: bytearray) -> bytes:
         """Return the payload that is there now, b"" when more is needed. Raises Malformed."""
         payload = self._fed(b"")
-        if not payload and not self._inner.is_done:
+        while not payload and not self._inner.is_done:
             payload = self._fed(self._inner.take(buffer))
+            if not self._inner.has_more:  # where it has, a piece may have been too little for its coding
+                break
         self.may_end_here = self._inner.may_end_here
         if self._inner.is_done and not self._answering.has_more and not self.is_done:
             self.is_done = True

@@ -132,7 +132,7 @@ def run_at(run: LiveRun, endpoint: Endpoint) -> LiveRun:
     """
     rules = endpoint.how.rules if isinstance(endpoint.how, Forward) else ()
     policy = replace(run.context.policy, allow=(*run.context.policy.allow, str(upstream_of(endpoint))))
-    return LiveRun.of(replace(run.context, rules=rules, policy=policy), run.spent)
+    return LiveRun.of(replace(run.context, rules=rules, policy=policy), run.spent, run.holds)
 
 
 def endpoint_rules(context: RunContext) -> list[Rule]:

@@ -9,7 +9,7 @@ Policy comes before credentials and both before any look-up: a refused name is n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from moat.api.endpoints import Upstream, Where
@@ -184,6 +184,8 @@ def _with_credentials(run: LiveRun, authority: Authority, target: str, request: 
     if whole is not None and whole.capture is not None:
         body = captured_body(whole.capture, done.head, body, has_body=has_body)
     body = tool_task(rules, head, request, body, has_body=has_body)
+    whole = whole and replace(whole, holds=run.holds)
+    body = body and replace(body, holds=run.holds)
     if not run.spent.scrub and whole is None:
         return Passage(authority, done.head, grants, body=body, rules=of_host)
     answering = Answering(run.spent.scrub, bool(secrets), run.spent) if run.spent.scrub else None

@@ -23,6 +23,7 @@ class Limits:
     body_idle_s: float = 300.0  # a client that stops in the middle of its body for longer is not coming back
     linger_s: float = 2.0  # reading on after a refusal, so that a client in the middle of its body can read the answer
     linger_bytes: int = 1_048_576
+    held_bytes: int = 67_108_864  # of a run's bodies that rules must see whole, together: 16 of the largest kind
     first_byte_s: float = 300.0  # of an answer
     answer_head_s: float = 60.0  # from its first byte to the head's last
     upgrade_idle_s: float = 3600.0  # neither side said anything: websockets ping every minute or so, terminals do not

@@ -19,6 +19,7 @@ from moat.api.http import Headers, RequestHead
 from moat.api.rules import CaptureToken, ReplaceToken, Rule
 from moat.net.paths import decoded_path
 from moat.proxy.capture import demanded, not_renewing
+from moat.proxy.holds import Holds
 from moat.proxy.inject import NOT_FOR_RULES, matches
 from moat.proxy.refusal import Refusal
 
@@ -30,7 +31,7 @@ class BodyTask:
     """What is to be done to a body. encode: how a value is written there; None for a kind of body that is not searched.
 
     missing: the rules that demand their placeholder and did not find it in the head. capture: what the answer to it
-    falls under; it must then be the request that renews the grant. headers: as the client sent them.
+    falls under; it must then be the request that renews the grant. headers: as the client sent them. holds: of its run.
     """
 
     rules: tuple[ReplaceToken, ...] = field(repr=False)
@@ -38,6 +39,7 @@ class BodyTask:
     missing: tuple[ReplaceToken, ...] = field(default=(), repr=False)
     capture: CaptureToken | None = None
     headers: Headers = field(default_factory=Headers, repr=False)
+    holds: Holds = field(default_factory=Holds, repr=False)
 
     @property
     def limit_bytes(self) -> int:

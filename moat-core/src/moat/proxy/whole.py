@@ -18,6 +18,7 @@ from moat.api.rules import CaptureToken, Instead, RewriteResponse, Rule
 from moat.net.paths import decoded_path
 from moat.proxy.capture import is_readable, kind_of, uncaught, unsearchable
 from moat.proxy.decode import Decoder, decoder_for, named_codings, quotable
+from moat.proxy.holds import Holds
 from moat.proxy.http1 import NO_BODY, Response
 from moat.proxy.inject import matches
 from moat.proxy.refusal import Refusal
@@ -32,6 +33,7 @@ _NO_LIMIT = 1 << 62
 class WholeTask:
     """What is to be done to the answer of one request. spent: of its run; learns the tokens that are caught.
 
+    holds: of its run too.
     key: the same for requests that spend the same refresh token, and for no others; "" where nothing is captured.
     """
 
@@ -39,6 +41,12 @@ class WholeTask:
     capture: CaptureToken | None = None
     spent: Spent = field(default_factory=Spent, repr=False)
     key: str = ""
+    holds: Holds = field(default_factory=Holds, repr=False)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """How much must be free before the request leaves: an answer with tokens cannot be asked for again."""
+        return 0 if self.capture is None else 2 * self.capture.limit_bytes  # as it came, and decoded
 
     def holding(self, response: Response) -> Holding | None:
         """Return what holds an answer, None for one that is passed on as it comes. Raises Refusal."""
@@ -75,6 +83,11 @@ class Holding:
         """How much is held, decoded and as it came."""
         limits = [rule.limit_bytes for rule in self.rewrites]
         return min(limits) if self.capture is None else min(*limits, self.capture.limit_bytes, _NO_LIMIT)
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is held now."""
+        return len(self.raw) + len(self._body)
 
     def feed(self, payload: bytes) -> bool:
         """Take a piece of the body; False when it is more than is held. Raises Malformed for a broken coding."""

@@ -7,6 +7,7 @@ import pytest
 from moat.api.http import Headers, ResponseHead
 from moat.api.rules import CaptureToken, Match
 from moat.proxy.bodies import BodyReader, reader_for
+from moat.proxy.holds import Share
 from moat.proxy.http1 import Framing, Response
 from moat.proxy.messages import Captured, Kept
 from moat.proxy.refusal import Refusal
@@ -43,7 +44,7 @@ def a_task(key: str = "one") -> WholeTask:
 async def settled(captures: Captures, task: WholeTask, body: bytes = BODY) -> tuple[Response, BodyReader]:
     framing = Framing("length", len(body))
     response = Response(ResponseHead(200, Headers((("Content-Type", "application/json"),))), framing, {})
-    return await captures.settle(task, "run_00000000000a", response, reader_for(framing), Body(body))
+    return await captures.settle(task, "run_00000000000a", response, reader_for(framing), Body(body), Share())
 
 
 async def test_the_answer_waits_for_the_daemons_word() -> None:

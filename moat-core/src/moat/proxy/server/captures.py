@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from moat.proxy.bodies import BodyReader
 from moat.proxy.capture import Caught
+from moat.proxy.holds import Share
 from moat.proxy.http1 import Response
 from moat.proxy.messages import Captured, Kept
 from moat.proxy.refusal import Refusal
@@ -114,7 +115,7 @@ class Captures:
                 del self._turns[task.key]
 
     async def settle(
-        self, task: WholeTask, run_id: str, response: Response, reader: BodyReader, source: Source
+        self, task: WholeTask, run_id: str, response: Response, reader: BodyReader, source: Source, share: Share
     ) -> tuple[Response, BodyReader]:
         """Return the answer as it goes on, and its reader; see `settle`. Raises Refusal."""
         came: list[Captured] = []
@@ -128,7 +129,7 @@ class Captures:
             except Refusal as refusal:
                 problem = refusal
 
-        response, reader = await settle(task, response, reader, source, keep)
+        response, reader = await settle(task, response, reader, source, keep, share)
         if came and isinstance(reader, Ready) and _is_spent(task, came[0]):
             known = Known(response, reader.body, self._clock())
             if problem is None:

@@ -22,6 +22,7 @@ from moat.proxy.admit import Admission, LiveRun
 from moat.proxy.budget import FailureBudget
 from moat.proxy.endpoint import connect_anywhere
 from moat.proxy.flow import Arrival, Passage
+from moat.proxy.holds import Share
 from moat.proxy.http1 import Malformed, Request, read_request, take_head
 from moat.proxy.limits import Limits
 from moat.proxy.record import Emit, Trail
@@ -33,7 +34,7 @@ from moat.proxy.server.exchange import Exchange, Truncated
 from moat.proxy.server.greeting import NoHandshake, greet
 from moat.proxy.server.h2_client import H2Client, H2Services
 from moat.proxy.server.h2_near import over_either
-from moat.proxy.server.hold import hold
+from moat.proxy.server.hold import hold, share_of
 from moat.proxy.server.leaves import Leaves
 from moat.proxy.server.local import local_answer
 from moat.proxy.server.pool import Lease, Pool
@@ -258,8 +259,9 @@ class Connection:
         if (answering := responding(run, arrival, request, trail, asks, body_idle_s)) is not None:
             return await answering.over_http1(stream)
         self.current = passage = self.repeats.judge(run, arrival, request, trail)
-        request, passage = await hold(stream, request, passage, self.services.limits.body_idle_s)
-        return await self._exchange(stream, request, passage, trail)
+        with share_of(passage) as share:
+            request, passage = await hold(stream, request, passage, body_idle_s, share)
+            return await self._exchange(stream, request, passage, trail, share=share)
 
     async def _settled(self, stream: Stream, request: Request, trail: Trail, forwarding: Forwarding) -> bool:
         """Await what is done for a request, and tell the client and the trail when it could not be."""
@@ -283,12 +285,20 @@ class Connection:
             self.is_asking = False
 
     async def _exchange(
-        self, stream: Stream, request: Request, passage: Passage, trail: Trail, begun: Lease | None = None
+        self,
+        stream: Stream,
+        request: Request,
+        passage: Passage,
+        trail: Trail,
+        begun: Lease | None = None,
+        share: Share | None = None,
     ) -> bool:
-        """Forward a judged request and its answer; return whether the connection goes on. begun: see Exchange."""
+        """Forward a judged request and its answer; return whether the connection goes on. See Exchange."""
         services = self.services
         shared = (services.pool, services.limits, self.repeats, services.h2.captures)
-        self.exchange = exchange = Exchange(stream, request, passage, trail, *shared, begun=begun)
+        self.exchange = exchange = Exchange(
+            stream, request, passage, trail, *shared, begun=begun, share=share or Share()
+        )
         self.current = passage
         stream.on_gone(_cancels_this_task())
         try:

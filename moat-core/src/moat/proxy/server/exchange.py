@@ -14,6 +14,7 @@ from moat.net.route import ProxyRoute
 from moat.proxy import telling
 from moat.proxy.bodies import BodyReader, BodyWriter, answer_reader, reader_for, writer_for
 from moat.proxy.flow import Passage
+from moat.proxy.holds import Share
 from moat.proxy.http1 import (
     NO_BODY,
     UNTIL_CLOSE,
@@ -51,6 +52,7 @@ class Exchange:
 
     is_upload_done: whether the request's body was read to its end, so that the client's stream stands at the next head.
     is_tunnel: it was upgraded, and goes on till both sides end. begun: over which its head was sent already, if it was.
+    share: what the request's body has of the run's room, if it was held.
     """
 
     client: Stream
@@ -64,6 +66,8 @@ class Exchange:
     is_upload_done: bool = True
     is_tunnel: bool = False
     begun: Lease | None = None
+    share: Share = field(default_factory=Share)
+    _share_down: Share = field(default_factory=Share)
     _upload_problem: Refusal | None = None
 
     async def run(self) -> bool:
@@ -73,13 +77,17 @@ class Exchange:
         """
         self.trail.grants = self.passage.grants
         task = self.passage.whole
+        if task is not None:
+            self._share_down = Share(task.holds)
         if task is None or task.capture is None:
             return await self._sent()
         return await self.captures.apart(self._captured(task))
 
     async def _captured(self, task: WholeTask) -> bool:
-        async with self.captures.turn(task) as known:
-            return await self._sent() if known is None else await self._again(known)
+        with self.share, self._share_down as share:  # the client may have left them by then
+            share.at_least(task.reserved_bytes)
+            async with self.captures.turn(task) as known:
+                return await self._sent() if known is None else await self._again(known)
 
     async def _sent(self) -> bool:
         key = Key(self.trail.run_id, self.passage.authority, self.passage.grants, self.passage.upstream)
@@ -127,11 +135,14 @@ class Exchange:
                     upstream.write(writer.encode(payload))
                     if not reader.is_done:
                         await upstream.drain()
+                        self.share.give_back()  # what was held has left, all of it at once
                 elif not reader.is_done:
                     await self._more_body()
             upstream.write(writer.finish(self.passage.trailers(reader.trailers)))
             self.is_upload_done = True
             self.client.resume()  # nobody reads it till there is an answer, and its end must be seen
+            await upstream.drain()
+            self.share.give_back()
         except StreamBroken:
             return  # the upstream stopped reading: its answer may still be on the way
         except Refusal as problem:
@@ -157,10 +168,11 @@ class Exchange:
         if response.head.status == 101:
             return await self._tunnel(lease, response)
         reader, task = answer_reader(response.framing), self.passage.whole
-        if task is not None:
-            settled = self.captures.settle(task, self.trail.run_id, response, reader, lease.stream)
-            response, reader = await settled
-        keeps = await self._down(response, reader, lease.stream)
+        with self._share_down as share:
+            if task is not None:
+                settled = self.captures.settle(task, self.trail.run_id, response, reader, lease.stream, share)
+                response, reader = await settled
+            keeps = await self._down(response, reader, lease.stream)
         if response.keeps_alive and self.is_upload_done:
             self.pool.give_back(lease)
         return keeps

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from moat.proxy.bodies import BodyReader
 from moat.proxy.flow import Passage
+from moat.proxy.holds import Share
 from moat.proxy.http1 import NO_BODY, Malformed, Request, Response, end_to_end
 from moat.proxy.http2 import INTERNAL_ERROR
 from moat.proxy.http2_heads import response_fields
@@ -42,7 +43,10 @@ class CutShort(Exception):
 
 @dataclass(slots=True)
 class H2Exchange:
-    """One request between a client's lane and an upstream. is_upload_done: whether its body was read to the end."""
+    """One request between a client's lane and an upstream. is_upload_done: whether its body was read to the end.
+
+    share: what the request's body has of the run's room, where it was held already.
+    """
 
     lane: Near
     request: Request
@@ -52,6 +56,8 @@ class H2Exchange:
     limits: Limits = field(default_factory=Limits)
     captures: Captures = field(default_factory=Captures)
     is_upload_done: bool = True
+    share: Share = field(default_factory=Share)
+    _share_down: Share = field(default_factory=Share)
     _begun: bytes = b""  # the beginning of the request's body, where it was held
     _upload_problem: Refusal | None = None
     _left_over: bytearray = field(default_factory=bytearray)  # of the answer, cut off its buffer and not read yet
@@ -61,17 +67,27 @@ class H2Exchange:
 
         Raises LaneBroken when the client is gone.
         """
-        held = await hold(self.lane, self.request, self.passage, self.limits.body_idle_s)
-        self.request, self.passage, self._begun = held.request, held.passage, held.begun
+        if self.passage.body is not None:
+            self.share = Share(self.passage.body.holds)
+        with self.share:
+            held = await hold(self.lane, self.request, self.passage, self.limits.body_idle_s, self.share)
+            self.request, self.passage, self._begun = held.request, held.passage, held.begun
+            return await self._held()
+
+    async def _held(self) -> None:
         self.trail.grants = self.passage.grants
         task = self.passage.whole
+        if task is not None:
+            self._share_down = Share(task.holds)
         if task is None or task.capture is None:
             return await self._sent()
         return await self.captures.apart(self._captured(task))
 
     async def _captured(self, task: WholeTask) -> None:
-        async with self.captures.turn(task) as known:
-            return await self._sent() if known is None else await self._again(known)
+        with self.share, self._share_down as share:  # the client may have left them by then
+            share.at_least(task.reserved_bytes)
+            async with self.captures.turn(task) as known:
+                return await self._sent() if known is None else await self._again(known)
 
     async def _sent(self) -> None:
         key = Key(self.trail.run_id, self.passage.authority, self.passage.grants, self.passage.upstream)
@@ -119,6 +135,7 @@ class H2Exchange:
             if self._begun:
                 self.trail.request_bytes += len(self._begun)
                 await far.send(self._begun)
+            self.share.give_back()
             while not reader.is_done:
                 if payload := reader.take(self.lane.buffer):
                     self.trail.request_bytes += len(payload)
@@ -150,12 +167,13 @@ class H2Exchange:
             reader = far.reader(response)
         except Malformed as problem:
             raise unreachable(f"{self.passage.authority}: {problem}", "malformed") from None
-        if (task := self.passage.whole) is not None:
-            response, reader = await self.captures.settle(task, self.trail.run_id, response, reader, far)
-        self.trail.status = response.head.status
-        reader = self._head_down(response, reader)
-        if not self.lane.has_finished:
-            await self._body_down(far, reader)
+        with self._share_down as share:
+            if (task := self.passage.whole) is not None:
+                response, reader = await self.captures.settle(task, self.trail.run_id, response, reader, far, share)
+            self.trail.status = response.head.status
+            reader = self._head_down(response, reader)
+            if not self.lane.has_finished:
+                await self._body_down(far, reader)
         self.trail.forwarded()
         if self.is_upload_done and not self._left_over:
             far.keep(response)

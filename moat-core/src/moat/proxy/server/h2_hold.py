@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from moat.proxy.flow import Passage
+from moat.proxy.holds import Share
 from moat.proxy.http1 import NO_BODY, Framing, Request
 from moat.proxy.http2_heads import response_fields
 from moat.proxy.refusal import Refusal
@@ -26,8 +27,11 @@ class Held:
     begun: bytes = field(default=b"", repr=False)
 
 
-async def hold(lane: Near, request: Request, passage: Passage, idle_s: float) -> Held:
-    """Return the request with its body replaced where a rule wants so. Raises Refusal and LaneBroken."""
+async def hold(lane: Near, request: Request, passage: Passage, idle_s: float, share: Share) -> Held:
+    """Return the request with its body replaced where a rule wants so. share: as in `hold`.
+
+    Raises Refusal and LaneBroken.
+    """
     task, framing = passage.body, request.framing
     if task is None or framing is NO_BODY:
         return Held(request, passage)
@@ -39,6 +43,7 @@ async def hold(lane: Near, request: Request, passage: Passage, idle_s: float) ->
     while not lane.body.is_done and len(body) <= task.limit_bytes:
         if payload := lane.body.take(lane.buffer):
             body += payload
+            share.at_least(len(body))
         elif not lane.body.is_done:
             await _more(lane, idle_s)
     if len(body) > task.limit_bytes:

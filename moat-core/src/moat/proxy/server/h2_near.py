@@ -38,7 +38,7 @@ async def _over_http2(exchange: Exchange, upstreams: Upstreams) -> bool:
     passage = replace(exchange.passage, body=None)  # what is to be done to the body was done: hold has run
     near = Http1Near(exchange.client, exchange.request)
     shared = (upstreams, exchange.limits, exchange.captures)
-    inner = H2Exchange(near, exchange.request, passage, exchange.trail, *shared)
+    inner = H2Exchange(near, exchange.request, passage, exchange.trail, *shared, share=exchange.share)
     near.progress = inner
     exchange.is_upload_done = exchange.request.framing is NO_BODY
     try:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from moat.proxy.bodies import ChunkedWriter, reader_for
 from moat.proxy.flow import Passage
+from moat.proxy.holds import Share
 from moat.proxy.http1 import Framing, Malformed, Request
 from moat.proxy.refusal import Refusal, malformed
 from moat.proxy.server.stream import Stream
@@ -21,8 +22,18 @@ from moat.proxy.substitute import BodyTask
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-async def hold(client: Stream, request: Request, passage: Passage, idle_s: float) -> tuple[Request, Passage]:
-    """Return request and passage with the body replaced. idle_s: how long the client may pause. Raises Refusal."""
+def share_of(passage: Passage) -> Share:
+    """Return what the body of a request may have of its run's room."""
+    return Share() if passage.body is None else Share(passage.body.holds)
+
+
+async def hold(
+    client: Stream, request: Request, passage: Passage, idle_s: float, share: Share
+) -> tuple[Request, Passage]:
+    """Return request and passage with the body replaced. Raises Refusal.
+
+    idle_s: how long the client may pause. share: of the run's room, for as long as the body is here.
+    """
     task = passage.body
     if task is None:
         return request, passage
@@ -31,7 +42,7 @@ async def hold(client: Stream, request: Request, passage: Passage, idle_s: float
         task.give_up()
         return request, passage
     passage = _without_expect(client, request, passage)
-    held = await _held(client, request, task, idle_s)
+    held = await _held(client, request, task, idle_s, share)
     if held is None:
         task.give_up()
         return request, passage
@@ -47,7 +58,7 @@ async def hold(client: Stream, request: Request, passage: Passage, idle_s: float
 
 
 async def _held(
-    client: Stream, request: Request, task: BodyTask, idle_s: float
+    client: Stream, request: Request, task: BodyTask, idle_s: float, share: Share
 ) -> tuple[bytes, list[tuple[str, str]]] | None:
     """Return the whole body and its trailers; None when it is too large, and then the stream is as it was.
 
@@ -64,6 +75,7 @@ async def _held(
         if count > task.limit_bytes:
             client.buffer[:0] = raw
             return None
+        share.at_least(len(raw))
         if reader.is_done:
             again = reader_for(request.framing)
             return again.take(raw), again.trailers

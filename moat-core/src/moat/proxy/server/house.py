@@ -70,7 +70,7 @@ class House:
         self._on_named = on_named
         self._limits = limits or Limits()
         self._failures = failures or FailureBudget()
-        self._admission = Admission()
+        self._admission = Admission(self._limits.held_bytes)
         self._asks = Asks(ask)
         self._captures = Captures(ask, group)
         self._services: Services | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from moat.api.endpoints import MAX_QUESTION_BYTES, Question, Reply, Respond
@@ -16,6 +16,7 @@ from moat.proxy.admit import LiveRun
 from moat.proxy.bodies import BodyReader, reader_for
 from moat.proxy.endpoint import Asked, asked_of, authority_of
 from moat.proxy.flow import Arrival, check_method, check_open
+from moat.proxy.holds import Holds, Share
 from moat.proxy.http1 import Malformed, Request, end_to_end, render_response
 from moat.proxy.http2_heads import response_fields
 from moat.proxy.record import Trail
@@ -39,14 +40,14 @@ class Responding:
     request: Request
     trail: Trail
     body_idle_s: float
+    holds: Holds = field(default_factory=Holds, repr=False)
 
     async def over_http1(self, stream: Stream) -> bool:
         """Answer; return whether the connection goes on. Raises Refusal and StreamBroken."""
         request = self.request
         if request.version == "1.1" and "expect" in request.fields and not stream.buffer:
             stream.write(_CONTINUE)
-        body = await self._body(reader_for(request.framing), stream.buffer, lambda: self._more(stream))
-        reply = await self._reply(body)
+        reply = await self._replied(reader_for(request.framing), stream.buffer, lambda: self._more(stream))
         headers = self._headers(reply)
         if not request.keeps_alive:
             headers.append(("Connection", "close"))
@@ -59,7 +60,7 @@ class Responding:
         """Answer. Raises Refusal and LaneBroken."""
         if "expect" in self.request.fields and not lane.buffer and not lane.has_ended:
             lane.head(response_fields(100, ()))
-        reply = await self._reply(await self._body(lane.body, lane.buffer, lambda: self._more_of_lane(lane)))
+        reply = await self._replied(lane.body, lane.buffer, lambda: self._more_of_lane(lane))
         body = self._shown(reply)
         lane.head(response_fields(reply.status, self._headers(reply)), is_over=not body)
         if body:
@@ -67,7 +68,13 @@ class Responding:
             lane.finish(())
         self._recorded(reply)
 
-    async def _body(self, reader: BodyReader, buffer: bytearray, more: Callable[[], Awaitable[bool]]) -> bytes:
+    async def _replied(self, reader: BodyReader, buffer: bytearray, more: Callable[[], Awaitable[bool]]) -> Reply:
+        with Share(self.holds) as share:
+            return await self._reply(await self._body(reader, buffer, more, share))
+
+    async def _body(
+        self, reader: BodyReader, buffer: bytearray, more: Callable[[], Awaitable[bool]], share: Share
+    ) -> bytes:
         body = bytearray()
         try:
             while not reader.is_done:
@@ -77,6 +84,7 @@ class Responding:
                     raise malformed("the request's body broke off")
                 if len(body) > MAX_QUESTION_BYTES:
                     raise Refusal(413, f"this endpoint takes {MAX_QUESTION_BYTES} bytes at most", kind="endpoint")
+                share.at_least(len(body))
         except Malformed as problem:
             raise malformed(str(problem)) from None
         except TimeoutError:
@@ -129,7 +137,7 @@ def responding(
     trail.ask(request.method, request.target, run.spent.unsaid)
     check_open(run)
     check_method(request)
-    return Responding(asks, run.context.run_id, asked, how, request, trail, body_idle_s)
+    return Responding(asks, run.context.run_id, asked, how, request, trail, body_idle_s, run.holds)
 
 
 def _phrase(status: int) -> str:

@@ -19,12 +19,14 @@ from moat.api.rules import CaptureToken
 from moat.plugins.discovery import rewriter
 from moat.proxy.bodies import BodyReader
 from moat.proxy.capture import Caught, caught
+from moat.proxy.holds import Share
 from moat.proxy.http1 import Framing, Malformed, Response
 from moat.proxy.refusal import Refusal
 from moat.proxy.rewrite import rewritten, without_body_fields
 from moat.proxy.scrub import Scrub
 from moat.proxy.whole import Holding, WholeTask
 
+_PIECE_BYTES = 65_536
 HOLD_S = 60.0  # an answer that a rule waits for is a small one: what takes longer is a stream
 
 Keep = Callable[[str, Caught], Awaitable[None]]  # (grant, …); raises Refusal where the tokens could not be kept
@@ -45,15 +47,24 @@ class Source(Protocol):
 
 
 async def settle(
-    task: WholeTask, response: Response, reader: BodyReader, source: Source, keep: Keep, hold_s: float = HOLD_S
+    task: WholeTask,
+    response: Response,
+    reader: BodyReader,
+    source: Source,
+    keep: Keep,
+    share: Share,
+    hold_s: float = HOLD_S,
 ) -> tuple[Response, BodyReader]:
-    """Return the answer as it goes on, and its reader. Raises Refusal: nothing of the answer has left then."""
+    """Return the answer as it goes on, and its reader. Raises Refusal: nothing of the answer has left then.
+
+    share: what it may have of its run's room, till it has left.
+    """
     holding = task.holding(response)
     if holding is None:
         return response, reader
     body = b""
     if holding.is_body_needed:
-        held = await _held(holding, reader, source, hold_s)
+        held = await _held(holding, reader, source, share, hold_s)
         if held is None:
             return response, Resumed(bytes(holding.raw), reader)
         body = held
@@ -83,13 +94,13 @@ async def _kept(
     return replace(head, headers=headers, reason=scrub.text(head.reason)), stream.feed(found.body) + stream.finish()
 
 
-async def _held(holding: Holding, reader: BodyReader, source: Source, hold_s: float) -> bytes | None:
+async def _held(holding: Holding, reader: BodyReader, source: Source, share: Share, hold_s: float) -> bytes | None:
     """Return the whole body; None where it passes as it came. Raises Refusal."""
     try:
         async with asyncio.timeout(hold_s):
-            if await _fed(holding, reader, source):
+            problem = await _fed(holding, reader, source, share)
+            if not problem:
                 return holding.finish()
-        problem = f"it is longer than {holding.limit_bytes} bytes"
     except TimeoutError:
         problem = f"it was not whole after {hold_s:g} s"
     except (Malformed, ConnectionError) as failure:
@@ -99,36 +110,41 @@ async def _held(holding: Holding, reader: BodyReader, source: Source, hold_s: fl
     return None
 
 
-async def _fed(holding: Holding, reader: BodyReader, source: Source) -> bool:
-    """Read the body to its end; False when it is too much. Raises Malformed, ConnectionError."""
+async def _fed(holding: Holding, reader: BodyReader, source: Source, share: Share) -> str:
+    """Read the body to its end; return why it is too much, "" if not. Raises Malformed, ConnectionError."""
     while not reader.is_done:
         payload = reader.take(source.buffer)
         if payload and not holding.feed(payload):
-            return False
+            return f"it is longer than {holding.limit_bytes} bytes"
+        if not share.fits(holding.held_bytes):
+            return share.problem
         if not payload and not reader.is_done and not await source.more():
             if not reader.may_end_here:
                 raise Malformed("it broke off")
-            return True
-    return True
+            break
+    return ""
 
 
 class Ready:
-    """A BodyReader of a body that is there already; buffers are left alone."""
-
-    has_more = False
+    """A BodyReader of a body that is there already, piece by piece as its client takes it; buffers are left alone."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body
-        self._left = body
+        self._left = memoryview(body)
         self.is_done = self.may_end_here = not body
         self.trailers: list[tuple[str, str]] = []
 
+    @property
+    def has_more(self) -> bool:
+        """Whether taking again brings more."""
+        return bool(self._left)
+
     def take(self, buffer: bytearray) -> bytes:
-        """Return the body."""
+        """Return the next piece."""
         del buffer
-        body, self._left = self._left, b""
-        self.is_done = self.may_end_here = True
-        return body
+        piece, self._left = bytes(self._left[:_PIECE_BYTES]), self._left[_PIECE_BYTES:]
+        self.is_done = self.may_end_here = not self._left
+        return piece
 
     def end(self) -> bytes:
         """Return nothing: nothing is kept back."""
@@ -139,7 +155,7 @@ class Resumed:
     """A BodyReader that begins with what was read of the body before."""
 
     def __init__(self, held: bytes, inner: BodyReader) -> None:
-        self._held = held
+        self._held = memoryview(held)
         self._inner = inner
         self.is_done = inner.is_done and not held
         self.may_end_here = inner.may_end_here
@@ -153,14 +169,15 @@ class Resumed:
     def take(self, buffer: bytearray) -> bytes:
         """Return what was held, then what is there."""
         if self._held:
-            payload, self._held = self._held, b""
+            payload, self._held = self._held[:_PIECE_BYTES], self._held[_PIECE_BYTES:]
         else:
-            payload = self._inner.take(buffer)
-        self.is_done, self.may_end_here = self._inner.is_done, self._inner.may_end_here
+            payload = memoryview(self._inner.take(buffer))
+        self.is_done = self._inner.is_done and not self._held
+        self.may_end_here = self._inner.may_end_here and not self._held
         self.trailers = self._inner.trailers
-        return payload
+        return bytes(payload)
 
     def end(self) -> bytes:
         """Return what is left when the stream ends."""
-        held, self._held = self._held, b""
+        held, self._held = bytes(self._held), memoryview(b"")
         return held + self._inner.end()
