@@ -4,7 +4,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from moat.api.container import ContainerSetup, Mount, merge
+from moat.api.container import ContainerSetup, Limits, Mount, merge
 from moat.api.errors import PlanConflict
 
 SOURCE = Path("/srv/data")
@@ -53,3 +53,8 @@ def test_different_wishes_name_both_contributors(one: ContainerSetup, two: Conta
         merge([("github", one), ("aws", two)])
 
     assert caught.value.problem == f"{what} is wanted differently by github and aws"
+
+
+def test_limits_are_named_as_far_as_they_are_asked_for() -> None:
+    assert Limits().names() == ()
+    assert Limits(memory_bytes=1, pids=2, ulimits={"core": (0, 0)}).names() == ("memory", "pids", "ulimits.core")

@@ -21,3 +21,7 @@ def test_neither_rules_nor_probe_answers_are_shown() -> None:
 
     assert "s3cr3t" not in repr(context)
     assert "s3cr3t" not in repr(Contribution((RULE,)))
+
+
+def test_a_spec_does_not_repeat_what_the_user_set() -> None:
+    assert "s3cr3t" not in repr(RunSpec(Path("/w"), ("true",), env={"MINE": "s3cr3t"}))

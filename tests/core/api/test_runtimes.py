@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moat.api.runtimes import DoorTicket, Runtime, Sandbox
+from moat.api.container import Limits
+from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec
 
 
 def test_a_ticket_shows_neither_nonce_nor_token() -> None:
@@ -19,3 +20,23 @@ def test_a_runtime_is_two_methods_and_a_sandbox_four() -> None:
 def test_a_runtime_is_sealed_unless_it_says_otherwise() -> None:
     assert Runtime.sealed
     assert not Runtime.needs_image
+
+
+def test_a_specification_does_not_repeat_what_the_user_set() -> None:
+    spec = SandboxSpec("run_000000000000", "x", ("true",), {"MINE": "s3cr3t"}, (), "/workspace", "/home/moat")
+
+    assert "s3cr3t" not in repr(spec)
+
+
+async def test_a_runtime_enforces_no_limit_unless_it_says_so() -> None:
+    class Plain(Runtime):
+        name, summary = "plain", "nothing of its own"
+
+        async def readiness(self, image: str) -> Readiness:
+            return Readiness(True, image)
+
+        async def launch(self, *parts: object) -> Sandbox:
+            raise NotImplementedError
+
+    assert await Plain().unenforced(Limits(pids=1)) == ("pids",)
+    assert await Plain().unenforced(Limits()) == ()

@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from moat.api.errors import GrantMissing, UsageError
+from moat.api.container import Limits
+from moat.api.errors import GrantMissing, RuntimeUnavailable, UsageError
 from moat.api.runs import RunSpec
 from moat.daemon.protocol import SetupRequest, SetupResponse
 from moat.paths import Home
@@ -64,3 +65,15 @@ def test_a_missing_grant_ends_it_before_anything_is_registered(tmp_path: Path, s
         prepare(a_spec(tmp_path, runtime="fake", grants=("absent",)), Home(tmp_path / "moat"), [runtime], {})
 
     assert runtime.told == []
+
+
+def test_limits_that_the_runtime_cannot_hold_are_refused_before_anything_is_there(
+    tmp_path: Path, started: list[Home]
+) -> None:
+    runtime, limits = FakeRuntime([]), Limits(memory_bytes=1 << 30, ulimits={"core": (0, 0)})
+
+    with pytest.raises(RuntimeUnavailable, match=r"fake cannot hold .* memory, ulimits\.core") as refusal:
+        prepare(a_spec(tmp_path, runtime="fake", limits=limits), Home(tmp_path / "moat"), [runtime], {})
+
+    assert "--runtime docker" in refusal.value.hint
+    assert (started, runtime.told) == ([], [])

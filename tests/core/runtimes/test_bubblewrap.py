@@ -3,10 +3,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from moat.api.container import Mount
+from moat.api.container import Limits, Mount
 from moat.api.errors import RuntimeUnavailable
 from moat.api.runtimes import Stdio
 from moat.runtimes.bubblewrap import Bubblewrap
@@ -121,3 +122,15 @@ async def _nothing(container_id: str) -> None:
 
 def _is_there(path: Path) -> bool:
     return path.exists()
+
+
+async def test_ulimits_hold_inside_and_other_limits_are_not_promised(tmp_path: Path, workspace: Path) -> None:
+    limits = Limits(ulimits={"nofile": (64, 128), "core": (0, 0)})
+    spec = replace(a_spec(("sh", "-c", "ulimit -n; ulimit -Hn; ulimit -Hc; ulimit -n 129"), workspace), limits=limits)
+
+    outcome = await run_sealed(tmp_path / "home", spec)
+
+    assert outcome.out.split() == [b"64", b"128", b"0"]
+    assert outcome.code != 0
+    assert await Bubblewrap().unenforced(limits) == ()
+    assert await Bubblewrap().unenforced(Limits(memory_bytes=1 << 30, cpus=1, pids=9)) == ("memory", "cpus", "pids")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moat.api.container import Mount
+from moat.api.container import Limits, Mount
 from moat.api.runtimes import SandboxSpec
 from moat.runtimes.docker_config import (
     NETWORK_FILES,
@@ -158,3 +158,21 @@ def test_the_doors_folder_can_be_written_only_where_sockets_are_made_in_it() -> 
     gate = gate_container("moat-gate:1", PROGRAM, Path("/h/doors/r"), "1001:1002", MARKS, has_sockets=True)
 
     assert [target for target, mount in mounted(gate).items() if not mount["ReadOnly"]] == ["/door"]
+
+
+def test_a_run_is_held_to_its_limits() -> None:
+    limits = Limits(memory_bytes=64 << 20, cpus=0.5, pids=50, ulimits={"nofile": (64, 128), "core": (0, 0)})
+
+    host = an_agent(limits=limits)["HostConfig"]
+
+    assert (host["Memory"], host["MemorySwap"]) == (64 << 20, 64 << 20)
+    assert (host["CpuPeriod"], host["CpuQuota"]) == (100_000, 50_000)
+    assert host["PidsLimit"] == 50
+    assert host["Ulimits"] == [{"Name": "core", "Soft": 0, "Hard": 0}, {"Name": "nofile", "Soft": 64, "Hard": 128}]
+
+
+def test_without_limits_there_is_one_on_processes_and_no_other() -> None:
+    host = an_agent()["HostConfig"]
+
+    assert host["PidsLimit"] == 4096
+    assert {"Memory", "MemorySwap", "CpuQuota", "Ulimits"} & set(host) == set()

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from moat.api.container import Limits
 from moat.api.errors import SandboxFailed
 from moat.runtimes.docker_config import HOME_LABEL, RUN_LABEL, labels
 from moat.runtimes.docker_engine import session
-from moat.runtimes.docker_ready import readiness, reap
+from moat.runtimes.docker_ready import readiness, reap, unenforced
 from support.fake_engine import fake_engine
 
 RUN_ID = "run_0123456789ab"
@@ -77,3 +78,14 @@ async def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytes
     async with fake_engine(tmp_path, monkeypatch, answers), session() as docker:
         with pytest.raises(SandboxFailed, match="device busy"):
             await reap(docker, RUN_ID)
+
+
+async def test_an_engine_says_itself_which_limits_it_would_drop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"MemoryLimit": True, "CpuCfsQuota": False}
+    async with fake_engine(tmp_path, monkeypatch, {"GET info": (200, told)}):
+        limits = Limits(memory_bytes=1 << 30, cpus=1, pids=10, ulimits={"nofile": (1, 2)})
+
+        assert await unenforced(limits) == ("cpus", "pids")
+        assert await unenforced(Limits(memory_bytes=1 << 30)) == ()

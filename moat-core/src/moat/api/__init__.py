@@ -3,7 +3,7 @@
 Start with `hookspecs` (what a plugin can be), then `tokens` (the usual provider in a few lines).
 """
 
-from moat.api.container import ContainerSetup, Mount
+from moat.api.container import ContainerSetup, Limits, Mount
 from moat.api.credentials import (
     CapturedTokens,
     CommandResult,
@@ -71,6 +71,7 @@ __all__ = [
     "HttpRequest",
     "HttpResponse",
     "Instead",
+    "Limits",
     "Match",
     "MoatError",
     "Mount",

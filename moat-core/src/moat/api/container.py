@@ -1,4 +1,4 @@
-"""What a run must find inside: variables, files and mounts. Values only; the runtimes make them real."""
+"""What a run must find inside, and how much it may use. Values only; the runtimes make them real."""
 
 from __future__ import annotations
 
@@ -19,6 +19,24 @@ class Mount:
     source: Path
     target: str
     read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that a run may use; 0 and an empty mapping mean that nothing is asked for.
+
+    ulimits: name as in `ulimit` and the Engine API ("nofile", "core") → soft and hard limit, -1 for none.
+    """
+
+    memory_bytes: int = 0
+    cpus: float = 0.0
+    pids: int = 0
+    ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def names(self) -> tuple[str, ...]:
+        """Return what is asked for: "memory", "cpus", "pids", and "ulimits.NAME" for each of those."""
+        asked = {"memory": self.memory_bytes, "cpus": self.cpus, "pids": self.pids}
+        return (*(name for name, value in asked.items() if value), *(f"ulimits.{name}" for name in self.ulimits))
 
 
 @dataclass(frozen=True, slots=True)

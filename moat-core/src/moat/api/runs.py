@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from moat.api.container import ContainerSetup, Mount
+from moat.api.container import ContainerSetup, Limits, Mount
 from moat.api.endpoints import Endpoint
 from moat.api.rules import Rule
 
@@ -44,19 +44,25 @@ class NetworkPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What the user asked for, flags and settings merged. Paths are absolute. profile: whose grants; "": default."""
+    """What the user asked for: flags, moat.yaml and settings merged. Paths are absolute. profile: "" for the default.
+
+    env: may hold secrets of the user's. origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME",
+    "mount./inside") → who asked for it; what is not in it comes from the command line.
+    """
 
     workspace: Path
     command: tuple[str, ...]
     name: str = ""
     grants: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     mounts: tuple[Mount, ...] = ()
     policy: NetworkPolicy = field(default_factory=NetworkPolicy)
     runtime: str = ""
     image: str = ""
     allow_sockets: bool = False
     profile: str = ""
+    limits: Limits = field(default_factory=Limits)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

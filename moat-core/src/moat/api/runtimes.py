@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from moat.api.container import Mount
+from moat.api.container import Limits, Mount
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """Everything a runtime needs to make one sandbox. Nothing in it is secret.
+    """Everything a runtime needs to make one sandbox.
 
-    env: the whole environment inside. mounts: workspace first, then files of ours (read-only), then the user's.
+    env: the whole environment inside; what the user put there may be a secret, so it is never repeated.
+    mounts: workspace first, then files of ours (read-only), then the user's.
     workdir, home: absolute paths inside. image: used by container runtimes only.
     terminal: rows and columns when the run gets a terminal of its own, else None.
     """
@@ -28,13 +29,14 @@ class SandboxSpec:
     run_id: str
     name: str
     argv: tuple[str, ...]
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     mounts: tuple[Mount, ...]
     workdir: str
     home: str
     image: str = ""
     terminal: tuple[int, int] | None = None
     allow_sockets: bool = False
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,13 @@ class Runtime(ABC):
     @abstractmethod
     async def readiness(self, image: str) -> Readiness:
         """Say whether launch could work here now, quickly and without making anything."""
+
+    async def unenforced(self, limits: Limits) -> tuple[str, ...]:
+        """Return the names of those limits that cannot be enforced here; a run that asks for one is refused.
+
+        Asked before anything is made. Default: none can.
+        """
+        return limits.names()
 
     @abstractmethod
     async def launch(

@@ -108,6 +108,7 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
         image=spec.image if facts.needs_image else "",
         terminal=facts.terminal,
         allow_sockets=spec.allow_sockets,
+        limits=spec.limits,
     )
     origins = {WORKSPACE: "workspace", TRUST_STORE: _OURS} | dict.fromkeys(defaults, "default")
     origins |= _origins(contributions)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from moat.api.errors import RuntimeUnavailable
 from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
 from moat.daemon.client import DaemonClient
@@ -41,7 +42,18 @@ def prepare(
     env: the CLI's environment, of which only how output looks is passed on.
     Raises RuntimeUnavailable, DaemonError, GrantMissing and what else the daemon refuses, UsageError, PlanConflict.
     """
-    runtime = asyncio.run(choose(runtimes, spec.runtime, spec.image))
+    runtime = asyncio.run(_chosen(spec, runtimes))
     client = ensure_running(home)
     facts = collect(spec, home, client, runtime, env, terminal)
     return Prepared(facts, plan(spec, facts), runtime, client)
+
+
+async def _chosen(spec: RunSpec, runtimes: Sequence[Runtime]) -> Runtime:
+    """Return the runtime that holds the run. Raises RuntimeUnavailable when it could not hold it to its limits."""
+    runtime = await choose(runtimes, spec.runtime, spec.image)
+    if unenforced := await runtime.unenforced(spec.limits):
+        problem = f"the runtime {runtime.name} cannot hold a run to a limit of {', '.join(unenforced)} here"
+        other = "take it out of container in moat.yaml"
+        hint = f"use --runtime docker, or {other}" if runtime.name != "docker" else other
+        raise RuntimeUnavailable(problem, hint=hint)
+    return runtime

@@ -23,11 +23,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from moat.api.container import Mount
+from moat.api.container import Limits, Mount
 from moat.api.errors import RuntimeUnavailable, SandboxFailed
 from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
 from moat.paths import Home
 from moat.runtimes import bubblewrap_trial as trial
+from moat.runtimes import rlimits
 from moat.runtimes.gatelink import GATE_FLAGS, GATE_SOURCE, GateConfig, GateLink
 from moat.runtimes.layout import host_layout
 from moat.runtimes.mounts import check_mounts
@@ -58,6 +59,10 @@ class Bubblewrap(Runtime):
         """Try what launch needs, with `true` as the command."""
         del image
         return (await self._try()).readiness
+
+    async def unenforced(self, limits: Limits) -> tuple[str, ...]:
+        """Return all but ulimits: there is no control group of the run's own."""
+        return rlimits.unenforced(limits)
 
     async def launch(
         self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
@@ -231,7 +236,8 @@ class _Parts:
     def _command(self) -> tuple[str, ...]:
         """Return the command as env runs it: bwrap ends with 1 where users expect 127 or 126 (POSIX, 2.8.2)."""
         argv = self._spec.argv
-        return argv if "=" in argv[0] or not Path(ENV).exists() else (ENV, "--", *argv)
+        named = argv if "=" in argv[0] or not Path(ENV).exists() else (ENV, "--", *argv)
+        return rlimits.limited(named, self._spec.limits.ulimits)
 
     def _config(self, place: trial.Place, door: str, argv: tuple[str, ...]) -> GateConfig:
         stdin, stdout, stderr = self._stdio

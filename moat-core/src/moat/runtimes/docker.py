@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
+from moat.api.container import Limits
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
 
@@ -33,6 +34,14 @@ class Docker(Runtime):
                 False, f"the docker client library cannot be loaded: {failure}", "run: pip install aiodocker"
             )
         return await docker_ready.readiness(image)
+
+    async def unenforced(self, limits: Limits) -> tuple[str, ...]:
+        """Ask the engine, if something is limited at all."""
+        if not limits.names():
+            return ()
+        from moat.runtimes import docker_ready
+
+        return await docker_ready.unenforced(limits)
 
     async def launch(
         self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]

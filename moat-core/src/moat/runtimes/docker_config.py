@@ -3,7 +3,7 @@
     gate   --network none, its own empty image, sees /usr, the door's folder and the gate program, nothing else
     agent  --network container:<gate>, the user's image, workspace, files of ours, home of its own
 
-Field names are the Engine API's (v1.41). Nothing in them is secret: they show in `docker inspect`.
+Field names are the Engine API's (v1.41). All of it shows in `docker inspect`, the variables that a user set too.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from moat.api.container import Mount
+from moat.api.container import Limits, Mount
 from moat.api.runtimes import SandboxSpec
 
 if TYPE_CHECKING:
-    from aiodocker.types import JSONObject
+    from aiodocker.types import JSONObject, JSONValue
 
 RUN_LABEL, HOME_LABEL = "moat.run", "moat.home"
 HOSTNAME = "moat"  # a container that joins the gate's network takes its name
@@ -30,6 +30,7 @@ NETWORK_FILES = tuple(
 )
 INIT_VARIABLES = ("TINI_KILL_PROCESS_GROUP=1",)  # a signal is for the command and its children, as from a terminal
 AGENT_PIDS, GATE_PIDS = 4096, 16
+CPU_PERIOD_US = 100_000  # the engine's default; with NanoCpus it would refuse more than the machine has
 NO_IMAGE_HEALTHCHECK = {"Test": ["NONE"]}  # an image's own check would run beside the command
 
 
@@ -102,7 +103,8 @@ def agent_container(spec: SandboxSpec, *, network: str, user: str, seccomp: str,
         ours = {mount.target for mount in NETWORK_FILES}
         mounts = (*(mount for mount in spec.mounts if mount.target not in ours), *NETWORK_FILES)
     host: JSONObject = {
-        **_confinement(AGENT_PIDS),
+        **_confinement(spec.limits.pids or AGENT_PIDS),
+        **limits_of(spec.limits),
         "Init": True,  # reaps orphans and passes signals on, which a command that is process 1 would not
         "NetworkMode": network,
         "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp}"],
@@ -117,6 +119,18 @@ def agent_container(spec: SandboxSpec, *, network: str, user: str, seccomp: str,
         "WorkingDir": spec.workdir,
         "Tty": spec.terminal is not None,
         "HostConfig": host,
+    }
+
+
+def limits_of(limits: Limits) -> JSONObject:
+    """Return the part of a HostConfig that holds a container to limits; pids are in its confinement."""
+    memory, quota = limits.memory_bytes, max(1000, round(limits.cpus * CPU_PERIOD_US))
+    by_name = sorted(limits.ulimits.items())
+    ulimits: list[JSONValue] = [{"Name": name, "Soft": soft, "Hard": hard} for name, (soft, hard) in by_name]
+    return {
+        **({"Memory": memory, "MemorySwap": memory} if memory else {}),  # no swap: it would double what a run gets
+        **({"CpuPeriod": CPU_PERIOD_US, "CpuQuota": quota} if limits.cpus else {}),
+        **({"Ulimits": ulimits} if ulimits else {}),
     }
 
 

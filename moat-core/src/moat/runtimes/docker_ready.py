@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import aiodocker
 
+from moat.api.container import Limits
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Readiness
 from moat.paths import find_home
@@ -38,6 +39,18 @@ async def has_image(docker: aiodocker.Docker, image: str) -> bool:
                 return False
             raise
     return True
+
+
+# What GET /info calls it: an engine whose kernel or whose user's cgroup cannot hold one drops it with a mere warning.
+_HELD_BY = {"memory": "MemoryLimit", "cpus": "CpuCfsQuota", "pids": "PidsLimit"}
+
+
+async def unenforced(limits: Limits) -> tuple[str, ...]:
+    """Return the limits that this engine says it would drop. Raises SandboxFailed when it says nothing."""
+    async with session(READY_TIMEOUT_S) as docker:
+        with told_as("describe itself"):
+            info = await docker.system.info()
+    return tuple(name for name in limits.names() if name in _HELD_BY and not info.get(_HELD_BY[name], False))
 
 
 async def reap(docker: aiodocker.Docker, run_id: str) -> None:
