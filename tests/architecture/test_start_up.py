@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("boto3", "botocore", "cryptography", "aiohttp", "pydantic", "keyring", "aiodocker", "uvloop")
+HEAVY = ("boto3", "botocore", "cryptography", "aiohttp", "pydantic", "keyring", "aiodocker", "uvloop", "yaml")
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])

@@ -33,6 +33,7 @@ class Lazy(NamedTuple):
 
 COMMANDS = {
     "run": Lazy("moat.cli.run:run", "Run a command in a sealed sandbox."),
+    "init": Lazy("moat.cli.init:init", "Write a moat.yaml to begin with."),
     "status": Lazy("moat.cli.status:status", "Show what runs, on which grants, and how long those last."),
     "list": Lazy("moat.cli.runs:list_runs", "List runs."),
     "route": Lazy("moat.cli.route:route", "Reach ports of a run by name, from this machine."),

@@ -1,0 +1,287 @@
+"""`moat.yaml`, what a workspace says about its runs: the schema, and reading it. docs/moat-yaml.md is for people.
+
+Only keys that do something exist; every other is an error. Nothing here decides whether what is asked for is granted:
+that is `runs/wishes.py`. Imports pydantic and YAML, so it is imported where there is such a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+
+from moat.api.errors import UsageError
+from moat.config.checkout import Checkout
+from moat.config.mounts import checked_target
+from moat.config.plain_yaml import NotPlain, Place, Plain, Value, read_plain
+
+NAME = "moat.yaml"
+SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+LEAST_MEMORY_BYTES = 16 << 20  # engines refuse less than 6 MiB, and nothing useful starts in that
+_SIZE = r"^([0-9]{1,15})([kmgKMG]?)[bB]?$"
+_MOST = 256  # entries of any list: a person reads them
+_EXPECTED = {  # pydantic's types of errors, in words of the file
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "string_type": "must be text",
+    "string_pattern_mismatch": "is not written as it must be",
+    "bool_parsing": "must be true or false",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+}
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Free = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[^\x00]*$")]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Reference = Annotated[str, StringConstraints(max_length=1024, pattern=r"^(env|file|cmd)://[^\x00-\x1f\x7f]+$")]
+Scalar = Annotated[Free, WithJsonSchema({"type": ["string", "number", "boolean"]})]  # YAML's own; taken as written
+
+
+def size_of(text: object) -> object:
+    """Return the bytes of "512m"; what is no text is left to be refused."""
+    if not isinstance(text, str):
+        return text
+    match = re.fullmatch(_SIZE, text)
+    if match is None:
+        raise ValueError("write bytes, or a number with k, m or g")
+    return int(match[1]) * SIZES[match[2].lower()]
+
+
+Memory = Annotated[
+    int,
+    BeforeValidator(size_of),
+    Field(ge=LEAST_MEMORY_BYTES),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": _SIZE}),
+]
+
+
+class Section(BaseModel):
+    """Part of the file. Other keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class MountEntry(Section):
+    """A path of this machine that is shown inside."""
+
+    source: Text = Field(
+        description="Path on this machine; relative to moat.yaml, or ~ for your home.", examples=["./data"]
+    )
+    target: Text = Field(description="Absolute path inside.", examples=["/data"])
+    read_only: bool = Field(default=False, description="Whether the run cannot write there.", examples=[True])
+
+
+class Network(Section):
+    """What may leave."""
+
+    policy: Literal["permissive", "strict"] | None = Field(
+        default=None, description="permissive: every public host. strict: what is allowed, and the hosts of grants.",
+        examples=["strict"],
+    )  # fmt: skip
+    allow: tuple[Text, ...] = Field(
+        default=(),
+        max_length=_MOST,
+        description="Hosts that strict lets out, as with --allow-host.",
+        examples=[["pypi.org"]],
+    )
+    rules: tuple[Text, ...] = Field(
+        default=(), max_length=_MOST, description="As with --rule; the first that fits decides.",
+        examples=[["allow GET api.github.com/repos/**"]],
+    )  # fmt: skip
+
+
+class Ulimit(Section):
+    """A limit of each process; -1 is none."""
+
+    soft: int = Field(ge=-1, description="What a process begins with.", examples=[1024])
+    hard: int = Field(ge=-1, description="What it may raise that to.", examples=[4096])
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Ulimit:
+        if self.hard != -1 and not -1 < self.soft <= self.hard:
+            raise ValueError("soft must not be above hard")
+        return self
+
+
+class Container(Section):
+    """The most that a run may use."""
+
+    memory: Memory | None = Field(default=None, description="Memory of the whole run, without swap.", examples=["2g"])
+    cpus: float | None = Field(
+        default=None, ge=0.01, le=1024, allow_inf_nan=False, description="Processors of the whole run.", examples=[1.5]
+    )
+    pids: int | None = Field(
+        default=None, ge=8, le=4_194_304, description="Processes and threads; 4096 unless you say.", examples=[512]
+    )
+    ulimits: dict[Literal["core", "cpu", "data", "fsize", "memlock", "nofile", "stack"], Ulimit] = Field(
+        default_factory=dict, description="Limits of each process.", examples=[{"nofile": {"soft": 1024, "hard": 4096}}]
+    )
+
+
+class Project(Section):
+    """Everything that moat.yaml may say."""
+
+    name: Name | None = Field(default=None, description="Name of the run, as --name.", examples=["my-project"])
+    command: tuple[Free, ...] = Field(
+        default=(),
+        max_length=_MOST,
+        description="What `moat run` runs when nothing follows --.",
+        examples=[["make", "test"]],
+    )
+    env: dict[Variable, Scalar] = Field(
+        default_factory=dict, max_length=_MOST, description="Variables inside. No secrets: a run can read this file.",
+        examples=[{"CI": "1"}],
+    )  # fmt: skip
+    grants: tuple[Name, ...] = Field(
+        default=(), max_length=_MOST, description="Credentials to spend, as --grant.", examples=[["github"]]
+    )
+    secrets: dict[Variable, Reference] = Field(
+        default_factory=dict, max_length=_MOST,
+        description="Variables whose values are fetched at start: env://NAME, file://PATH, cmd://PROGRAM ARGUMENTS.",
+        examples=[{"DATABASE_URL": "env://DATABASE_URL"}],
+    )  # fmt: skip
+    mounts: tuple[MountEntry, ...] = Field(
+        default=(), max_length=_MOST, description="More paths of this machine that are shown inside.",
+        examples=[[{"source": "./fixtures", "target": "/fixtures", "read_only": True}]],
+    )  # fmt: skip
+    network: Network = Field(default_factory=Network, description="What may leave.", examples=[{"policy": "strict"}])
+    base_image: Text | None = Field(
+        default=None, description="Container image, for docker.", examples=["debian:bookworm-slim"]
+    )
+    runtime: Text | None = Field(default=None, description="bubblewrap, docker or process.", examples=["docker"])
+    container: Container = Field(
+        default_factory=Container, description="The most that a run may use.", examples=[{"memory": "2g"}]
+    )
+
+    @model_validator(mode="after")
+    def _one_source_each(self) -> Project:
+        if both := sorted(self.env.keys() & self.secrets.keys()):
+            raise ValueError(f"{', '.join(both)} stands in both env and secrets")
+        if self.command and not self.command[0]:
+            raise ValueError("command begins with an empty word")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A moat.yaml that makes sense, and the file that it was."""
+
+    project: Project = field(repr=False)  # env may hold what should have been a secret
+    checkout: Checkout
+
+
+def load_project(checkout: Checkout) -> Loaded:
+    """Return what a moat.yaml says.
+
+    Raises UsageError with file, line and key for what cannot be read, is not known or makes no sense.
+    """
+    path = checkout.path
+    try:
+        plain = read_plain(checkout.data)
+    except NotPlain as failure:
+        where = f"{path}, line {failure.line}" if failure.line else str(path)
+        raise UsageError(f"{where}: {failure.problem}", hint=f"edit {path}") from None
+    values = {} if plain.value is None else plain.value
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must be a mapping of settings", hint="run: moat init --schema")
+    try:
+        project = Project.model_validate(_without_nothing(values))
+    except ValidationError as failure:
+        raise _explained(path, plain, failure) from None
+    for number, mount in enumerate(project.mounts):
+        try:
+            checked_target(mount.target)
+        except UsageError as failure:
+            place = _where(path, plain, ("mounts", number, "target"))
+            raise UsageError(f"{place}: {failure.problem}", hint="write target like /data, without ..") from None
+    return Loaded(project, checkout)
+
+
+def schema_text() -> str:
+    """Return the JSON schema of moat.yaml, as the file in docs/reference has it."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Project.model_json_schema()}
+    schema["title"] = NAME
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _without_nothing(values: Mapping[str, Value]) -> dict[str, Value]:
+    """Drop keys without a value, which are sections whose every line is a comment. A variable without one is empty."""
+    kept: dict[str, Value] = {key: value for key, value in values.items() if value is not None}
+    if isinstance(env := kept.get("env"), dict):
+        kept["env"] = {name: "" if value is None else value for name, value in env.items()}
+    return kept
+
+
+def _explained(path: Path, plain: Plain, failure: ValidationError) -> UsageError:
+    """Return the first mistake: where it is, what was expected, and how it is written. Never what stands there."""
+    errors = failure.errors(include_url=False, include_input=False, include_context=False)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    place = tuple(part for part in first["loc"] if part != "[key]")
+    where, fields = _where(path, plain, place), _fields_of(place)
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(place[-1]), fields, n=1)
+        prefix = _key(place[:-1]) and f"{_key(place[:-1])}."
+        hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(fields)}"
+        return UsageError(f"{where}: this key is not known", hint=hint)
+    told = _EXPECTED.get(first["type"]) or first["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    return UsageError(f"{where}: {told}", hint=_example_of(place) or f"edit {path}")
+
+
+def _where(path: Path, plain: Plain, place: Place) -> str:
+    known = next((place[:end] for end in range(len(place), 0, -1) if place[:end] in plain.lines), ())
+    line = f", line {plain.lines[known]}" if known else ""
+    return f"{path}{line}: {_key(place)}" if place else f"{path}{line}"
+
+
+def _key(place: Place) -> str:
+    return ".".join(map(str, place))
+
+
+def _fields_of(place: Place) -> Mapping[str, Any]:
+    """Return the keys that may stand where the last one of place does."""
+    fields: Mapping[str, Any] = Project.model_fields
+    sections: dict[str | int, type[Section]] = {
+        "network": Network,
+        "container": Container,
+        "mounts": MountEntry,
+        "ulimits": Ulimit,
+    }
+    for part in place[:-1]:
+        fields = sections[part].model_fields if part in sections else fields
+    return fields
+
+
+def _example_of(place: Place) -> str:
+    """Return a line that shows how the innermost key of place is written."""
+    for end in range(len(place), 0, -1):
+        found = _fields_of(place[:end]).get(str(place[end - 1]))
+        if found is not None and found.examples:
+            key = _key(tuple(part for part in place[:end] if isinstance(part, str)))
+            return f"write it as in {key}: {_flow(found.examples[0])}"
+    return ""
+
+
+def _flow(value: object) -> str:
+    """Return a value as one line of YAML."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return json.dumps(value) if isinstance(value, bool) or (isinstance(value, str) and "*" in value) else str(value)

@@ -1,0 +1,46 @@
+"""The moat.yaml that `moat init` writes: every key with an example, commented out, so that it says nothing yet."""
+
+from __future__ import annotations
+
+TEMPLATE = """\
+# moat.yaml: what runs in this folder are like. `moat run` without a command runs `command`.
+# An option of the command line wins over this file, this file over $MOAT_HOME/config.yaml.
+# What reaches beyond the sandbox (marked "asks") is granted only after you have seen it and said yes.
+# Everything about it: docs/moat-yaml.md; for editors: moat init --schema
+
+# name: my-project                 # of the run, as --name
+
+# command: [make, test]            # a list: program and arguments; for a shell: [sh, -c, "make && make test"]
+
+# env:                             # variables inside; no secrets, a run can read this file
+#   CI: "1"
+
+# grants: [github]                 # asks: credentials to spend, as --grant
+
+# secrets:                         # asks: variables whose values are fetched on this machine at start; the run can
+#   DATABASE_URL: env://DATABASE_URL            # read them, so prefer grants
+#   LICENSE: file://~/.config/tool/license
+#   TOKEN: cmd://op read op://vault/item/field
+
+# mounts:                          # asks, unless the source lies in this folder
+#   - source: ./fixtures
+#     target: /fixtures
+#     read_only: true
+
+# network:
+#   policy: strict                 # or permissive, which is the default
+#   allow: [pypi.org, "*.example.com"]          # asks where you yourself say strict
+#   rules:                         # asks for what lets more out than you yourself do
+#     - allow GET api.github.com/repos/**
+
+# base_image: debian:bookworm-slim # asks, unless it is your own; for docker
+
+# runtime: docker                  # asks for process, which isolates nothing, and for another one than yours
+
+# container:                       # docker holds a run to all of these, bubblewrap to ulimits only
+#   memory: 2g
+#   cpus: 1.5
+#   pids: 512                      # asks above 4096
+#   ulimits:                       # asks
+#     nofile: {soft: 1024, hard: 4096}
+"""
