@@ -14,7 +14,12 @@ from pathlib import Path
 import click
 import pytest
 from moat.api import Credential, SetHeader, TokenProvider
+from moat.cli.asking import ask
 from moat.cli.main import cli
+from moat.config.checkout import Checkout
+from moat.config.project import Project, load_project
+from moat.config.settings import Settings
+from moat.runs.merge import Options
 
 from architecture.tree import ROOT, relative
 
@@ -72,6 +77,30 @@ def test_the_example_project_file_is_whole() -> None:
     project = tomllib.loads(blocks(PROVIDER_PAGE, "toml")[0])
 
     assert project["project"]["entry-points"]["moat"] == {"brave-search": "moat_provider_brave"}
+
+
+SETTINGS_PAGE = ROOT / "docs" / "moat-yaml.md"
+
+
+@pytest.mark.parametrize("text", blocks(SETTINGS_PAGE, "yaml"), ids=lambda text: str(text).partition(":")[0])
+def test_every_shown_moat_yaml_makes_sense(text: str, tmp_path: Path) -> None:
+    work, program = tmp_path / "work", tmp_path / "bin" / "op"
+    for folder in (work, program.parent):
+        folder.mkdir()
+    (work / "moat.yaml").write_text(text)
+    program.touch(0o755)
+
+    asked = ask(Options(work, ("true",)), Settings(), [], {"PATH": str(program.parent)}, ignores_file=False)
+
+    assert asked.question is not None
+
+
+def test_every_key_of_moat_yaml_is_shown() -> None:
+    shown: set[str] = set()
+    for text in blocks(SETTINGS_PAGE, "yaml"):
+        shown |= load_project(Checkout(SETTINGS_PAGE, text.encode())).project.model_fields_set
+
+    assert shown == set(Project.model_fields)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)

@@ -42,6 +42,7 @@ class RealHost:
     """The machine, on behalf of one `moat grant`.
 
     grant: the name used in hints. variables: those that could have held the secret, for hints. say: shows one line.
+    folder: where programs are run; None for where we are.
     """
 
     env: Mapping[str, str]
@@ -51,6 +52,7 @@ class RealHost:
     variables: Sequence[str] = ()
     validate: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     def now(self) -> datetime:
         """Return the time, in UTC."""
@@ -73,6 +75,7 @@ class RealHost:
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
+                cwd=self.folder,
                 env=dict(self.env),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

@@ -1,6 +1,7 @@
 """Where moat keeps things, all under MOAT_HOME (default `~/.moat`), every folder 0700.
 
 config.yaml              settings: upstream, image
+approvals/<hash>.json    what of a moat.yaml the user has said yes to
 store.json, key          where the store's key lives; the key itself when there is no keyring
 credentials/<name>.json  encrypted
 profiles/<name>/         the credentials of another profile
@@ -37,6 +38,11 @@ class Home:
     def config(self) -> Path:
         """The settings file; may be absent."""
         return self.root / "config.yaml"
+
+    @property
+    def approvals(self) -> Path:
+        """What the user has said yes to, one file each."""
+        return self.root / "approvals"
 
     @property
     def credentials(self) -> Path:

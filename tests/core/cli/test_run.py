@@ -8,10 +8,9 @@ from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
 from moat.cli import main as program
 from moat.cli import run as command
-from moat.cli.run import checked_command, parse_variables, policy_of
-from moat.config.settings import NetworkSettings
+from moat.cli.run import checked_command, parse_variables
 from moat.daemon.protocol import SetupRequest, SetupResponse
-from moat.net.rules import parse_rule, rule_text
+from moat.net.rules import parse_rule
 from moat.paths import Home
 from moat.runs.prepare import Prepared
 
@@ -200,16 +199,6 @@ def test_a_command_needs_its_dashes() -> None:
         checked_command(("ls",), None)
 
 
-def test_what_may_leave_comes_from_the_command_line_before_the_settings() -> None:
-    settings = NetworkSettings("strict", ("deny *",))
-    both = policy_of("permissive", (), ("allow a.example",), settings)
-
-    assert policy_of(None, (), (), settings).mode == "strict"
-    assert policy_of(None, (), (), NetworkSettings()).mode == "permissive"
-    assert both.mode == "permissive"
-    assert [rule_text(rule) for rule in both.rules] == ["allow * a.example", "deny * *"]
-
-
 def test_rules_that_a_batch_leads_around_are_warned_about(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
     stage.run("--rule", "deny DELETE www.googleapis.com", "--", "true")
     warned = capfd.readouterr().err
@@ -217,3 +206,55 @@ def test_rules_that_a_batch_leads_around_are_warned_about(stage: Stage, capfd: p
 
     assert "--rule 'deny POST www.googleapis.com/batch/**'" in warned
     assert "batch" not in capfd.readouterr().err
+
+
+def test_the_workspace_says_what_the_options_do_not(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+    (stage.work / "moat.yaml").write_text("name: mine\ncommand: [make]\nenv: {A: file, B: file}\n")
+
+    assert stage.run("-e", "A=flag") == 0
+
+    spec = stage.specs[0]
+    assert (spec.name, spec.command, spec.env) == ("mine", ("make",), {"A": "flag", "B": "file"})
+    assert "· moat.yaml · sealed" in capfd.readouterr().err
+
+
+def test_the_folder_that_is_named_chooses_the_file(stage: Stage) -> None:
+    (stage.work / "data").mkdir()
+    (stage.work / "data" / "moat.yaml").write_text("command: [of-data]\n")
+    (stage.work / "moat.yaml").write_text("command: [of-here]\n")
+
+    stage.run("data")
+    stage.run()
+
+    assert [spec.command for spec in stage.specs] == [("of-data",), ("of-here",)]
+    assert stage.specs[0].workspace == stage.work / "data"
+
+
+def test_a_file_that_wants_more_needs_a_yes_and_a_rehearsal_needs_none(
+    stage: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (stage.work / "moat.yaml").write_text("command: [make]\ngrants: [github]\n")
+
+    assert stage.run("--dry-run") == 0
+    assert "not granted yet" in capfd.readouterr().err
+    assert stage.run() == 2
+    assert "moat run --yes" in capfd.readouterr().err
+    assert stage.told == []
+    assert stage.run("--yes") == 0
+    assert stage.run() == 0
+    assert stage.run("--ignore-file", "--", "true") == 0
+    assert [spec.grants for spec in stage.specs[1:]] == [("github",), ("github",), ()]
+
+
+def test_a_secret_is_warned_about_and_not_shown(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOST_SIDE", "s3cr3t-value")
+    (stage.work / "moat.yaml").write_text("command: [make]\nsecrets: {PLAIN: env://HOST_SIDE}\n")
+
+    assert stage.run("--dry-run") == stage.run("--dry-run", "--json") == stage.run("--yes") == 0
+
+    out, err = capfd.readouterr()
+    assert err.count("is a variable inside, and the run can read it") == 3
+    assert "s3cr3t" not in out + err
+    assert stage.specs[-1].env == {"PLAIN": "s3cr3t-value"}

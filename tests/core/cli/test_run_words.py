@@ -71,7 +71,9 @@ def test_a_denial_that_nothing_would_allow_has_no_line_to_add(tmp_path: Path) ->
 
 
 def test_a_variable_that_looks_like_a_credential_is_warned_about_by_name() -> None:
-    warnings = own_secrets({"GITHUB_TOKEN": "s3cr3t", "api_key": "s3cr3t", "PATH": "/bin", "EMPTY_TOKEN": ""})
+    warnings = own_secrets(
+        a_spec(env={"GITHUB_TOKEN": "s3cr3t", "api_key": "s3cr3t", "PATH": "/bin", "EMPTY_TOKEN": ""})
+    )
 
     assert [warning.split()[1] for warning in warnings] == ["GITHUB_TOKEN", "api_key"]
     assert "s3cr3t" not in "".join(warnings)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from moat.api.errors import UsageError
-from moat.config.checkout import take
-from moat.config.plain_yaml import LIMIT_BYTES
+from moat.config.checkout import LIMIT_BYTES, take
 
 
 def test_a_file_is_what_it_was_when_it_was_opened(tmp_path: Path) -> None:

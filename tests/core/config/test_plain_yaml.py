@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from moat.config.plain_yaml import LIMIT_BYTES, LIMIT_DEPTH, NotPlain, read_plain
+from moat.config.checkout import LIMIT_BYTES
+from moat.config.plain_yaml import LIMIT_DEPTH, NotPlain, read_plain
 
 
 def test_scalars_stay_the_text_that_stands_there() -> None:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from moat.api.container import Mount
+from moat.api.container import Limits, Mount
 from moat.api.errors import PlanConflict, UsageError
 from moat.api.runs import NetworkPolicy
 from moat.daemon.protocol import SetupResponse
@@ -222,3 +223,39 @@ def test_network_rules_are_registered_as_lines() -> None:
     policy = NetworkPolicy(rules=(parse_rule("allow GET x.org/a"),))
 
     assert plan(a_spec("curl", policy=policy), some_facts()).registration.network_rules == ("allow GET x.org/a",)
+
+
+def test_what_a_file_wants_is_told_apart_from_what_an_option_wants() -> None:
+    origins = {"env.FILE": "moat.yaml", "env.SECRET": "moat.yaml, env://X", "mount./data": "moat.yaml"}
+    spec = a_spec(env={"FLAG": "1", "FILE": "2", "SECRET": "3"}, mounts=(Mount(DATA, "/data"),))
+
+    planned = plan(replace(spec, origins=origins), some_facts(paths={DATA: Found(DATA, "folder")}))
+
+    assert [planned.origins[key] for key in ("FLAG", "FILE", "SECRET", "/data")] == [
+        "-e", "moat.yaml", "moat.yaml, env://X", "moat.yaml"
+    ]  # fmt: skip
+
+
+def test_a_variable_of_a_file_cannot_lead_past_the_proxy_either() -> None:
+    spec = replace(a_spec(env={"HTTPS_PROXY": "x"}), origins={"env.HTTPS_PROXY": "moat.yaml"})
+
+    planned = plan(spec, some_facts())
+
+    assert planned.sandbox.env["HTTPS_PROXY"] == DOOR_URL
+    assert planned.warnings[0].startswith("moat.yaml HTTPS_PROXY is dropped")
+
+
+def test_a_mount_of_a_file_that_has_become_a_link_since_it_was_looked_at_is_refused() -> None:
+    spec = replace(a_spec(mounts=(Mount(DATA, "/data"),)), origins={"mount./data": "moat.yaml"})
+    paths = {DATA: Found(Path("/root/.ssh"), "folder")}
+
+    with pytest.raises(UsageError, match="has become a link"):
+        plan(spec, some_facts(paths=paths))
+
+    assert plan(a_spec(mounts=spec.mounts), some_facts(paths=paths)).sandbox.mounts[-1].source == Path("/root/.ssh")
+
+
+def test_limits_reach_the_sandbox() -> None:
+    limits = Limits(memory_bytes=1 << 30)
+
+    assert plan(replace(a_spec(), limits=limits), some_facts()).sandbox.limits == limits

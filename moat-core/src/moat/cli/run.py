@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 
 from moat.api.errors import UsageError
-from moat.api.runs import NetworkPolicy, PolicyMode, RunSpec
-from moat.api.runtimes import Sandbox, Stdio
+from moat.api.runs import PolicyMode, RunSpec
+from moat.api.runtimes import Runtime, Sandbox, Stdio
+from moat.cli.asking import Asked, agreed, ask
 from moat.cli.output import say, show, show_json, warn
 from moat.cli.run_words import as_json, as_text, end_line, own_secrets, start_line
 from moat.config.mounts import parse_mount
-from moat.config.settings import NetworkSettings, load_settings
+from moat.config.settings import load_settings
 from moat.ids import checked_profile
 from moat.net.batch import batch_warnings
-from moat.net.rules import parse_rule
 from moat.paths import Home, find_home
 from moat.plugins.manager import Plugins
 from moat.runs.attach import Attachment, fill_closed, own_terminal
 from moat.runs.exposure import describe, exposed_secrets
 from moat.runs.launch import Launch
+from moat.runs.merge import Options
 from moat.runs.prepare import Prepared, prepare
 from moat.trace.store import RunStore
 
@@ -62,6 +63,8 @@ class RunCommand(click.Command):
 @click.option("--rule", "rules", multiple=True, metavar="R", help="As 'allow GET host/path/**'; the first that fits.")
 @click.option("--allow-socket", is_flag=True, help="Mount sockets of the host too: each is a way out.")
 @click.option("--name", default="", metavar="N", help="Name the run; otherwise it gets one.")
+@click.option("-y", "--yes", is_flag=True, help="Grant what moat.yaml asks for, and remember it.")
+@click.option("--ignore-file", is_flag=True, help="Do not read the workspace's moat.yaml.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
 @click.option("--json", "in_json", is_flag=True, help="With --dry-run: as JSON.")
 @click.pass_context
@@ -79,52 +82,53 @@ def run(
     rules: tuple[str, ...],
     allow_socket: bool,
     name: str,
+    yes: bool,
+    ignore_file: bool,
     dry_run: bool,
     in_json: bool,
 ) -> int:
     """Run a command with no credentials inside and no way out but the proxy.
 
-    PATH is the folder that the command works in (default: this one). The exit code is the command's.
+    PATH is the folder that the command works in (default: this one). Its moat.yaml, if there is one, says what
+    the options do not; without COMMAND its command is run. The exit code is the command's.
     """
     fill_closed()
     command = checked_command(words, ctx.meta.get(_COMMAND))
     if in_json and not dry_run:
         raise UsageError("--json goes with --dry-run only", hint="run: moat run --dry-run --json -- COMMAND")
     home, cwd = find_home(), Path.cwd()
-    settings = load_settings(home)
-    spec = RunSpec(
+    options = Options(
         workspace=cwd / words[0] if words else cwd,
         command=command,
         name=name,
-        grants=tuple(dict.fromkeys(grants)),
+        grants=grants,
         env=parse_variables(variables),
         mounts=tuple(parse_mount(text, cwd, Path.home()) for text in mounts),
-        policy=policy_of(policy, allowed, rules, settings.network),
-        runtime=runtime or settings.runtime,
-        image=image or settings.image,
+        policy=policy,
+        allowed=allowed,
+        rules=rules,
+        runtime=runtime,
+        image=image,
         allow_sockets=allow_socket,
         profile=checked_profile(profile),
     )
-    return _rehearse(spec, home, in_json) if dry_run else _run(spec, home)
-
-
-def policy_of(
-    mode: PolicyMode | None, allowed: tuple[str, ...], rules: tuple[str, ...], settings: NetworkSettings
-) -> NetworkPolicy:
-    """Return what may leave: rules of the command line before those of config.yaml. Raises UsageError."""
-    lines = (*rules, *settings.rules)
-    return NetworkPolicy(mode or settings.policy, allowed, tuple(parse_rule(line) for line in lines))
+    runtimes = Plugins.load().runtimes()
+    asked = ask(options, load_settings(home), runtimes, os.environ, ignores_file=ignore_file)
+    if dry_run:
+        return _rehearse(asked, home, runtimes, in_json)
+    return _run(agreed(asked, home, os.environ, is_given=yes), home, runtimes)
 
 
 def checked_command(words: tuple[str, ...], command: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return the command that was typed after `--`. Raises UsageError, with what to type, when there is none."""
-    if command is None and words:
+    """Return the command that was typed after `--`, () for that of moat.yaml.
+
+    Raises UsageError, with what to type, when words are a command rather than a folder, or several folders.
+    """
+    if command is None and words and (len(words) > 1 or not Path(words[0]).is_dir()):
         raise UsageError("the command must stand after --", hint=f"run: moat run -- {' '.join(words)}")
-    if not command:
-        raise UsageError("there is no command to run", hint="run: moat run [PATH] -- COMMAND")
     if len(words) > 1:
         raise UsageError(f"only one folder can be the workspace, not {' and '.join(words)}", hint="use --mount")
-    return command
+    return command or ()
 
 
 def parse_variables(texts: Iterable[str]) -> dict[str, str]:
@@ -138,9 +142,13 @@ def parse_variables(texts: Iterable[str]) -> dict[str, str]:
     return variables
 
 
-def _rehearse(spec: RunSpec, home: Home, in_json: bool) -> int:
-    prepared = prepare(spec, home, Plugins.load().runtimes(), os.environ)
+def _rehearse(asked: Asked, home: Home, runtimes: Sequence[Runtime], in_json: bool) -> int:
+    """Show the plan. Nobody is asked for anything, and no secret is fetched."""
+    spec = asked.spec
+    prepared = prepare(spec, home, runtimes, os.environ)
     _warn(prepared, spec)
+    for warning in asked.warnings(home):
+        warn(warning)
     if in_json:
         show_json(as_json(prepared, spec))
     else:
@@ -148,9 +156,9 @@ def _rehearse(spec: RunSpec, home: Home, in_json: bool) -> int:
     return 0
 
 
-def _run(spec: RunSpec, home: Home) -> int:
+def _run(spec: RunSpec, home: Home, runtimes: Sequence[Runtime]) -> int:
     stdio = Stdio(0, 1, 2)
-    prepared = prepare(spec, home, Plugins.load().runtimes(), os.environ, own_terminal(stdio))
+    prepared = prepare(spec, home, runtimes, os.environ, own_terminal(stdio))
     _warn(prepared, spec)
     launch = Launch(
         prepared.plan, prepared.runtime, prepared.client, home, lambda sandbox: _announce(prepared, spec, sandbox)
@@ -168,7 +176,7 @@ def _announce(prepared: Prepared, spec: RunSpec, sandbox: Sandbox) -> None:
 
 
 def _warn(prepared: Prepared, spec: RunSpec) -> None:
-    warnings = [*prepared.plan.warnings, *own_secrets(spec.env), *batch_warnings(spec.policy)]
+    warnings = [*prepared.plan.warnings, *own_secrets(spec), *batch_warnings(spec.policy)]
     if seen := describe(exposed_secrets(prepared.facts.paths[spec.workspace].resolved)):
         warnings.append(seen)
     if not prepared.runtime.sealed:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from moat.api.runs import ExchangeRecord, RunInfo, RunSpec
 from moat.net.rules import rule_text
+from moat.runs.merge import FILE, secret_of
 from moat.runs.prepare import Prepared
 from moat.trace.network import read_exchanges
 
@@ -21,6 +22,7 @@ def start_line(prepared: Prepared, spec: RunSpec, *, is_sealed: bool) -> str:
     """Return the one line that is said when the run begins."""
     parts = [prepared.facts.name, prepared.runtime.name, spec.policy.mode]
     parts.append(f"grants: {', '.join(spec.grants)}" if spec.grants else "no grants")
+    parts += [FILE] if FILE in spec.origins.values() else []
     parts.append("sealed ✓" if is_sealed else "NOT sealed")
     return "moat: " + " · ".join(parts)
 
@@ -35,13 +37,19 @@ def end_line(info: RunInfo, network: Path) -> str:
     return "moat: " + " · ".join(parts)
 
 
-def own_secrets(env: Mapping[str, str]) -> list[str]:
-    """Return a warning for each of the user's variables whose name says that it is a secret."""
-    return [
-        f"-e {name} looks like a credential, and the run can read it; moat grant keeps it outside"
-        for name, value in env.items()
-        if value and _TELLING_NAME.search(name)
-    ]
+def own_secrets(spec: RunSpec) -> list[str]:
+    """Return a warning for each variable of the user's that is a secret, or whose name says so."""
+    warnings = []
+    for name, value in spec.env.items():
+        if reference := secret_of(spec, name):
+            what = f"{name} (secrets in {FILE}, {reference}) is a variable inside, and the run can read it"
+            warnings.append(f"{what}; moat grant keeps it outside")
+        elif value and _TELLING_NAME.search(name):
+            owner = spec.origins.get(f"env.{name}", "-e")
+            warnings.append(
+                f"{owner} {name} looks like a credential, and the run can read it; moat grant keeps it outside"
+            )
+    return warnings
 
 
 def as_text(prepared: Prepared, spec: RunSpec) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moat.api.errors import UsageError
-from moat.config.plain_yaml import LIMIT_BYTES
+
+LIMIT_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ def take(folder: Path, name: str) -> Checkout | None:
         raise UsageError(problem, hint=f"run: ls -l {path}") from None
     try:
         return _read(path, folder, descriptor)
+    except OSError as failure:
+        raise UsageError(f"{path} cannot be read: {os.strerror(failure.errno or 0)}") from None
     finally:
         os.close(descriptor)
 

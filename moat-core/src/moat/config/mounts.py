@@ -33,7 +33,7 @@ def parse_mount(text: str, cwd: Path, home: Path) -> Mount:
     read_only = _MODES[parts.pop()] if len(parts) > 1 and parts[-1] in _MODES else False
     if len(parts) > 2 or not all(parts):
         raise UsageError(f"mount {text!r} has too many parts or an empty one", hint=_SHAPE)
-    source = _absolute(parts[0], cwd, home)
+    source = absolute(parts[0], cwd, home)
     return Mount(source, checked_target(parts[1] if len(parts) == 2 else str(source)), read_only)
 
 
@@ -48,11 +48,12 @@ def checked_target(text: str) -> str:
     return target
 
 
-def _is_in_closed_tree(target: str) -> bool:
-    return any(target == tree or target.startswith(f"{tree}/") for tree in _CLOSED_TREES)
-
-
-def _absolute(text: str, cwd: Path, home: Path) -> Path:
+def absolute(text: str, cwd: Path, home: Path) -> Path:
+    """Return the path that text names. cwd: what a relative one starts from. home: what a leading `~` stands for."""
     if text == "~" or text.startswith("~/"):
         return home / text[2:]
     return cwd / text
+
+
+def _is_in_closed_tree(target: str) -> bool:
+    return any(target == tree or target.startswith(f"{tree}/") for tree in _CLOSED_TREES)

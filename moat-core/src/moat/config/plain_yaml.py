@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 import yaml
 
-LIMIT_BYTES = 65_536
+from moat.config.checkout import LIMIT_BYTES
+
 LIMIT_DEPTH = 12
 _NOTHING = ("", "~", "null", "Null", "NULL")
 

@@ -23,6 +23,7 @@ from moat.config.mounts import checked_target
 from moat.daemon.protocol import RegisterRequest, SetupResponse
 from moat.net.rules import rule_text
 from moat.paths import Home
+from moat.runs.merge import FILE
 from moat.runs.trust import (
     BUNDLE,
     JAVA,
@@ -91,7 +92,7 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
     if not spec.command or not spec.command[0]:
         raise UsageError("there is no command to run", hint="run: moat run -- COMMAND")
     _check_paths(spec, facts)
-    own_env, dropped = _own_variables(spec.env)
+    own_env, dropped = _own_variables(spec)
     contributions = _contributions(spec, facts, own_env)
     merged = merge(contributions)
     _check_cover(merged)
@@ -121,13 +122,14 @@ def _contributions(spec: RunSpec, facts: Facts, own_env: Mapping[str, str]) -> l
     trust = trust_files(facts.roots, setup.ca_certificate)
     for path in setup.files:
         checked_target(path)
-    java = _java_options(("-e", own_env), (_granting(spec.grants), setup.env))
+    own = _by_owner(spec, own_env)
+    java = _java_options(*own, (_granting(spec.grants), setup.env))
     return [
         java,
         (_OURS, ContainerSetup({**trust_variables(), **proxy_variables()}, trust)),
         (_granting(spec.grants), ContainerSetup(_without_java(setup.env), setup.files, granted)),
-        ("-e", ContainerSetup(_without_java(own_env))),
-        *((f"--mount {mount.source}", _mounted(mount, facts)) for mount in spec.mounts),
+        *((owner, ContainerSetup(_without_java(env))) for owner, env in own),
+        *(_mounted(mount, spec, facts) for mount in spec.mounts),
     ]
 
 
@@ -148,20 +150,34 @@ def _granting(grants: tuple[str, ...]) -> str:
     return f"{'grant' if len(grants) == 1 else 'grants'} {', '.join(grants)}"
 
 
-def _mounted(mount: Mount, facts: Facts) -> ContainerSetup:
+def _mounted(mount: Mount, spec: RunSpec, facts: Facts) -> tuple[str, ContainerSetup]:
+    """Return who wants a mount, and what it is. One of moat.yaml's was looked at when the user was asked about it."""
     resolved = facts.paths[mount.source].resolved
-    return ContainerSetup(mounts=(Mount(resolved, mount.target, mount.read_only),))
+    owner = spec.origins.get(f"mount.{mount.target}", f"--mount {mount.source}")
+    if owner == FILE and resolved != mount.source:
+        raise UsageError(f"{mount.source} has become a link to {resolved} meanwhile", hint="run it again")
+    return owner, ContainerSetup(mounts=(Mount(resolved, mount.target, mount.read_only),))
 
 
-def _own_variables(env: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+def _by_owner(spec: RunSpec, env: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """Return the user's variables by who set them: -e, a file, or a secret of its own."""
+    owners = {name: spec.origins.get(f"env.{name}", "-e") for name in env}
+    return [
+        (owner, {name: env[name] for name in env if owners[name] == owner}) for owner in dict.fromkeys(owners.values())
+    ]
+
+
+def _own_variables(spec: RunSpec) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the user's variables without those that would lead past the proxy, and a warning for each of these."""
-    for name, value in env.items():
+    for name, value in spec.env.items():
         if _VARIABLE.fullmatch(name) is None or "\0" in value:
             raise UsageError(f"{name!r} cannot be a variable", hint="write -e NAME=value")
     dropped = tuple(
-        f"-e {name} is dropped: moat sets it, so that the run finds its proxy" for name in env if name in RESERVED
+        f"{spec.origins.get(f'env.{name}', '-e')} {name} is dropped: moat sets it, so that the run finds its proxy"
+        for name in spec.env
+        if name in RESERVED
     )
-    return {name: value for name, value in env.items() if name not in RESERVED}, dropped
+    return {name: value for name, value in spec.env.items() if name not in RESERVED}, dropped
 
 
 def _defaults(facts: Facts) -> dict[str, str]:

@@ -1,0 +1,167 @@
+"""Joins what was asked for where: the command line before moat.yaml, that before config.yaml, that before the defaults.
+
+Pure. Single values: the first that says something. Lists are joined: grants and allowed hosts each once, rules in the
+order of those who asked, mounts by target and variables by name. Says of each thing who asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from moat.api.container import Limits, Mount
+from moat.api.errors import UsageError
+from moat.api.runs import NetworkPolicy, NetworkRule, PolicyMode, RunSpec
+from moat.config.mounts import absolute
+from moat.config.settings import Settings
+from moat.net.rules import parse_rule, rule_text
+
+if TYPE_CHECKING:
+    from moat.config.project import Container, Project
+
+T = TypeVar("T")
+
+FILE, SETTINGS, DEFAULT = "moat.yaml", "config.yaml", "default"
+_USUAL = Settings()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says, its variables included; "", () and None say nothing. workspace: absolute."""
+
+    workspace: Path
+    command: tuple[str, ...] = ()
+    name: str = ""
+    grants: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    mounts: tuple[Mount, ...] = ()
+    policy: PolicyMode | None = None
+    allowed: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    runtime: str = ""
+    image: str = ""
+    allow_sockets: bool = False
+    profile: str = ""
+
+
+def merged(options: Options, project: Project | None, settings: Settings, home: Path) -> RunSpec:
+    """Return what the run is asked to be. home: what a leading `~` of a mount stands for.
+
+    Variables that moat.yaml takes from secrets are there, empty, with the reference in their origin: see `secret_of`.
+    Raises UsageError for a rule that is none.
+    """
+    origins: dict[str, str] = {"profile": "--profile" if options.profile else DEFAULT}
+    spec = RunSpec(
+        workspace=options.workspace,
+        command=options.command,
+        name=options.name,
+        grants=_once(options.grants),
+        env=dict(options.env),
+        mounts=options.mounts,
+        policy=_own_policy(options, settings, origins),
+        runtime=_first(origins, "runtime", ("--runtime", options.runtime), (SETTINGS, settings.runtime)),
+        image=_first(origins, "image", ("--image", options.image), *_image_of(settings)),
+        allow_sockets=options.allow_sockets,
+        profile=options.profile,
+        origins=origins,
+    )
+    origins |= {f"grant.{name}": "--grant" for name in spec.grants}
+    origins |= {"command": "command line"} if spec.command else {}
+    origins |= {"name": "--name"} if spec.name else {}
+    return spec if project is None else _with_project(spec, options, project, settings, home)
+
+
+def _with_project(spec: RunSpec, options: Options, project: Project, settings: Settings, home: Path) -> RunSpec:
+    origins = dict(spec.origins)
+    taken = {mount.target for mount in spec.mounts}
+    mounts = [
+        Mount(absolute(each.source, options.workspace, home), each.target, each.read_only)
+        for each in project.mounts
+        if each.target not in taken
+    ]
+    origins |= {f"mount.{mount.target}": FILE for mount in mounts}
+    origins |= {f"env.{name}": FILE for name in project.env if name not in options.env}
+    secrets = {name: reference for name, reference in project.secrets.items() if name not in options.env}
+    origins |= {f"env.{name}": f"{FILE}, {reference}" for name, reference in secrets.items()}
+    origins |= {f"grant.{name}": FILE for name in project.grants if name not in spec.grants}
+    limits = _limits(project.container)
+    origins |= {f"limit.{name}": FILE for name in limits.names()}
+    return replace(
+        spec,
+        command=spec.command or _took(origins, "command", project.command),
+        name=spec.name or _took(origins, "name", project.name or ""),
+        grants=_once((*spec.grants, *project.grants)),
+        env={**project.env, **dict.fromkeys(secrets, ""), **options.env},
+        mounts=(*spec.mounts, *mounts),
+        policy=_joined_policy(spec.policy, options, project, settings, origins),
+        runtime=spec.runtime if options.runtime else _took(origins, "runtime", project.runtime or "") or spec.runtime,
+        image=spec.image if options.image else _took(origins, "image", project.base_image or "") or spec.image,
+        limits=limits,
+        origins=origins,
+    )
+
+
+def secret_of(spec: RunSpec, name: str) -> str:
+    """Return the reference that a variable's value is still to be fetched from; "" where it has its value."""
+    return spec.origins.get(f"env.{name}", "").partition(f"{FILE}, ")[2]
+
+
+def _own_policy(options: Options, settings: Settings, origins: dict[str, str]) -> NetworkPolicy:
+    mode = options.policy or settings.network.policy
+    origins["policy"] = "--policy" if options.policy else DEFAULT if mode == _USUAL.network.policy else SETTINGS
+    origins |= {f"allow.{host}": "--allow-host" for host in options.allowed}
+    rules = [*_rules(options.rules, "--rule", origins), *_rules(settings.network.rules, SETTINGS, origins)]
+    return NetworkPolicy(mode, _once(options.allowed), tuple(rules))
+
+
+def _joined_policy(
+    own: NetworkPolicy, options: Options, project: Project, settings: Settings, origins: dict[str, str]
+) -> NetworkPolicy:
+    asked = project.network
+    mode = own.mode if options.policy or asked.policy is None else asked.policy
+    if not options.policy and asked.policy is not None:
+        origins["policy"] = FILE
+    origins |= {f"allow.{host}": FILE for host in asked.allow if host not in own.allow}
+    first, last = own.rules[: len(options.rules)], own.rules[len(options.rules) :]
+    return NetworkPolicy(mode, _once((*own.allow, *asked.allow)), (*first, *_rules(asked.rules, FILE, origins), *last))
+
+
+def _rules(lines: tuple[str, ...], owner: str, origins: dict[str, str]) -> list[NetworkRule]:
+    """Return the rules of lines. Raises UsageError, which names the file where it is no option."""
+    rules = []
+    for line in lines:
+        try:
+            rules.append(parse_rule(line))
+        except UsageError as failure:
+            if owner != FILE:
+                raise
+            raise UsageError(f"{FILE}: network.rules: {failure.problem}", hint=failure.hint) from None
+        origins.setdefault(f"rule.{rule_text(rules[-1])}", owner)
+    return rules
+
+
+def _limits(container: Container) -> Limits:
+    ulimits = {str(name): (each.soft, each.hard) for name, each in container.ulimits.items()}
+    return Limits(container.memory or 0, container.cpus or 0.0, container.pids or 0, ulimits)
+
+
+def _image_of(settings: Settings) -> tuple[tuple[str, str], ...]:
+    return ((DEFAULT if settings.image == _USUAL.image else SETTINGS, settings.image),)
+
+
+def _first(origins: dict[str, str], key: str, *asked: tuple[str, str]) -> str:
+    owner, value = next((each for each in asked if each[1]), (DEFAULT, ""))
+    origins[key] = owner
+    return value
+
+
+def _took(origins: dict[str, str], key: str, value: T) -> T:
+    if value:
+        origins[key] = FILE
+    return value
+
+
+def _once(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from moat.api.container import Limits, Mount
+from moat.api.errors import UsageError
+from moat.api.runs import RunSpec
+from moat.config.settings import DEFAULT_IMAGE, Settings
+from moat.net.rules import rule_text
+from moat.runs.merge import Options, merged, secret_of
+
+from core.runs.projects import USER_HOME, WORK, joined, options, settings
+
+WHOLE = (
+    "name: of-file\ncommand: [make]\nenv: {A: file, B: file}\ngrants: [github, aws]\n"
+    "secrets: {S: env://X}\n"
+    "mounts: [{source: ./data, target: /data}, {source: ~/more, target: /more, read_only: true}]\n"
+    "network: {policy: strict, allow: [b.example], rules: [deny b.example]}\nbase_image: of-file\nruntime: docker\n"
+    "container: {memory: 1g, cpus: 2, pids: 9, ulimits: {core: {soft: 0, hard: 0}}}\n"
+)
+FLAGS = options(
+    command=("true",), name="of-flag", grants=("aws", "aws"), env={"A": "flag"}, mounts=(Mount(Path("/x"), "/data"),),
+    policy="permissive", allowed=("a.example",), rules=("deny a.example",), runtime="bubblewrap", image="of-flag",
+    profile="work",
+)  # fmt: skip
+OWN = settings("strict", "deny c.example", runtime="process", image="of-settings")
+
+
+def told(spec: RunSpec) -> dict[str, object]:
+    return {
+        "command": spec.command, "name": spec.name, "policy": spec.policy.mode, "runtime": spec.runtime,
+        "image": spec.image, "profile": spec.profile,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "own", "values", "origins"),
+    [
+        pytest.param(
+            options(), "", Settings(),
+            {"command": (), "name": "", "policy": "permissive", "runtime": "", "image": DEFAULT_IMAGE, "profile": ""},
+            {"policy": "default", "runtime": "default", "image": "default", "profile": "default"},
+            id="nobody says anything",
+        ),
+        pytest.param(
+            options(), "", OWN,
+            {"policy": "strict", "runtime": "process", "image": "of-settings"},
+            {"policy": "config.yaml", "runtime": "config.yaml", "image": "config.yaml"},
+            id="only the settings",
+        ),
+        pytest.param(
+            options(), WHOLE, OWN,
+            {"command": ("make",), "name": "of-file", "policy": "strict", "runtime": "docker", "image": "of-file"},
+            dict.fromkeys(("command", "name", "policy", "runtime", "image"), "moat.yaml"),
+            id="the file before the settings",
+        ),
+        pytest.param(
+            FLAGS, WHOLE, OWN,
+            {"command": ("true",), "name": "of-flag", "policy": "permissive", "runtime": "bubblewrap",
+             "image": "of-flag", "profile": "work"},
+            {"command": "command line", "name": "--name", "policy": "--policy", "runtime": "--runtime",
+             "image": "--image", "profile": "--profile"},
+            id="the command line before all",
+        ),
+        pytest.param(
+            options(), "network: {policy: permissive}", OWN, {"policy": "permissive"}, {"policy": "moat.yaml"},
+            id="the file may ask for more than the settings, which is for others to judge",
+        ),
+    ],
+)  # fmt: skip
+def test_single_values_are_those_of_the_first_who_says_something(
+    said: Options, text: str, own: Settings, values: dict[str, object], origins: dict[str, str]
+) -> None:
+    spec = joined(text, said, own)
+
+    assert told(spec) | values == told(spec)
+    assert dict(spec.origins) | origins == spec.origins
+
+
+def test_lists_are_joined_and_each_entry_knows_its_owner() -> None:
+    spec = joined(WHOLE, FLAGS, OWN)
+
+    assert spec.grants == ("aws", "github")
+    assert (spec.origins["grant.aws"], spec.origins["grant.github"]) == ("--grant", "moat.yaml")
+    assert spec.policy.allow == ("a.example", "b.example")
+    assert (spec.origins["allow.a.example"], spec.origins["allow.b.example"]) == ("--allow-host", "moat.yaml")
+
+
+def test_rules_keep_the_order_of_those_who_asked() -> None:
+    spec = joined(WHOLE, FLAGS, OWN)
+
+    lines = [rule_text(rule) for rule in spec.policy.rules]
+    assert lines == ["deny * a.example", "deny * b.example", "deny * c.example"]
+    assert [spec.origins[f"rule.{line}"] for line in lines] == ["--rule", "moat.yaml", "config.yaml"]
+
+
+def test_variables_are_joined_by_name_and_mounts_by_target() -> None:
+    spec = joined(WHOLE, FLAGS, OWN)
+
+    assert spec.env == {"A": "flag", "B": "file", "S": ""}
+    assert [spec.origins.get(f"env.{name}") for name in spec.env] == [None, "moat.yaml", "moat.yaml, env://X"]
+    assert spec.mounts == (Mount(Path("/x"), "/data"), Mount(USER_HOME / "more", "/more", read_only=True))
+    assert joined(WHOLE).mounts[0] == Mount(WORK / "data", "/data")
+
+
+def test_limits_are_the_files() -> None:
+    spec = joined(WHOLE)
+
+    assert spec.limits == Limits(1 << 30, 2.0, 9, {"core": (0, 0)})
+    assert spec.origins["limit.ulimits.core"] == "moat.yaml"
+    assert joined("").limits == Limits()
+
+
+def test_a_secret_is_a_reference_until_it_is_fetched_and_an_option_makes_it_needless() -> None:
+    assert secret_of(joined(WHOLE), "S") == "env://X"
+    assert secret_of(joined(WHOLE), "A") == ""
+    assert secret_of(joined(WHOLE, options(env={"S": "mine"})), "S") == ""
+
+
+def test_without_a_file_nothing_is_the_files() -> None:
+    spec = merged(FLAGS, None, OWN, USER_HOME)
+
+    assert "moat.yaml" not in spec.origins.values()
+    assert spec.mounts == FLAGS.mounts
+
+
+def test_a_rule_that_is_none_is_told_with_its_file() -> None:
+    with pytest.raises(UsageError, match=r"moat\.yaml: network\.rules: "):
+        joined("network: {rules: [allow GET /path]}")
+    with pytest.raises(UsageError, match="names no host"):
+        joined("", options(rules=("allow GET /path",)))
+
+
+def test_what_options_set_is_not_shown_by_accident() -> None:
+    assert "s3cr3t" not in repr(options(env={"A": "s3cr3t"}))

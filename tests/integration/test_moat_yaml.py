@@ -1,0 +1,106 @@
+"""A real `moat run` does what the workspace's moat.yaml says, in both runtimes, and is held to its limits."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from support.installation import Installation, installation
+from support.places import docker_answers
+
+pytestmark = pytest.mark.timeout(120)
+DOCKER = (
+    pytest.mark.docker,
+    pytest.mark.skipif(not docker_answers(), reason="no container engine with the image"),
+)
+RUNTIMES = [pytest.param("docker", marks=DOCKER), pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)]
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Installation]:
+    with installation() as made:
+        made.file("fixtures/one", "of the host\n")
+        yield made
+
+
+def workspace(made: Installation, settings: Mapping[str, object]) -> Path:
+    """Make a workspace whose moat.yaml says so; JSON is YAML."""
+    return made.file(f"work{next(_NUMBERS)}/moat.yaml", json.dumps(settings)).parent
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_everything_that_a_file_says_is_so_inside(made: Installation, runtime: str) -> None:
+    script = "echo $CI $SECRET; cat /fixtures/one; touch /fixtures/two; ulimit -n; ulimit -Hn; hostname"
+    work = workspace(
+        made,
+        {
+            "name": "of-the-file",
+            "command": ["sh", "-c", script],
+            "env": {"CI": "yes"},
+            "secrets": {"SECRET": "cmd://printf %s word"},
+            "mounts": [{"source": "../fixtures", "target": "/fixtures", "read_only": True}],
+            "network": {"policy": "strict"},
+            "container": {"ulimits": {"nofile": {"soft": 64, "hard": 128}}},
+        },
+    )
+
+    done = made.run("run", work, "--yes", env={"MOAT_RUNTIME": runtime})
+
+    assert done.stdout.decode().splitlines()[:4] == ["yes word", "of the host", "64", "128"], done.stderr
+    assert b"cannot touch '/fixtures/two'" in done.stderr
+    assert f"moat: of-the-file · {runtime} · strict · no grants · moat.yaml · sealed".encode() in done.stderr
+    assert not (made.home / "fixtures" / "two").exists()
+
+
+@pytest.mark.parametrize("runtime", [RUNTIMES[0]])
+def test_a_container_is_held_to_its_limits(made: Installation, runtime: str) -> None:
+    limits = {"memory": "64m", "cpus": 0.5, "pids": 24}
+    work = workspace(made, {"container": limits})
+
+    def run(script: str) -> tuple[int, str]:
+        done = made.run("run", work, "--", "sh", "-c", script, env={"MOAT_RUNTIME": runtime})
+        return done.returncode, done.stdout.decode() + done.stderr.decode()
+
+    code, _ = run("head -c 300m /dev/zero | tail")
+    told = run("cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null; true")[1]
+    forks = run("for i in $(seq 40); do sleep 5 & done; jobs | wc -l")[1]
+
+    assert code == 137
+    assert told.startswith("50000")
+    assert "Cannot fork" in forks
+
+
+@pytest.mark.bubblewrap
+def test_a_limit_that_cannot_be_held_is_refused_before_anything_is_there(made: Installation) -> None:
+    work = workspace(made, {"command": ["true"], "container": {"memory": "1g", "cpus": 1}})
+    before = json.loads(made.ok("list", "--json"))
+
+    done = made.run("run", work, env={"MOAT_RUNTIME": "bubblewrap"})
+
+    assert done.returncode == 1
+    assert b"bubblewrap cannot hold a run to a limit of memory, cpus here" in done.stderr
+    assert b"--runtime docker" in done.stderr
+    assert json.loads(made.ok("list", "--json")) == before
+
+
+@pytest.mark.bubblewrap
+def test_what_was_granted_once_is_not_asked_for_again(made: Installation) -> None:
+    work = workspace(made, {"command": ["cat", "/o/one"], "mounts": [{"source": "../fixtures", "target": "/o"}]})
+    env = {"MOAT_RUNTIME": "bubblewrap"}
+
+    codes = [made.run("run", work, *words, env=env).returncode for words in ((), ("--yes",), ())]
+
+    assert codes == [2, 0, 0]
+
+
+@pytest.mark.bubblewrap
+def test_the_first_example_of_the_documentation_does_what_it_says(made: Installation) -> None:
+    page = Path(__file__).parents[2] / "docs" / "moat-yaml.md"
+    text = page.read_text().split("```yaml\n")[1].split("```")[0]
+    work = made.file("of-the-page/moat.yaml", text).parent
+
+    assert made.ok("run", work, env={"MOAT_RUNTIME": "bubblewrap"}) == "hello from /workspace\n"
