@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from moat.api.runs import ExchangeRecord, NetworkPolicy, RunInfo
-from moat.cli.run_words import as_json, as_text, end_line, own_secrets, start_line
-from moat.daemon.protocol import SetupResponse
+from moat.cli.run_words import end_line, own_secrets, start_line
 from moat.proxy.record import line_of
 from moat.trace.network import NetworkLog
 
 from core.cli.facts import a_prepared
-from core.runs.plans import a_setup, a_spec
+from core.runs.plans import a_spec
 
 INFO = RunInfo("run_0123456789ab", "calm-otter", "fake", "strict", (), "/srv/work", ("true",), "2026-01-01", requests=3)
 DENIED = ExchangeRecord(
@@ -77,33 +75,6 @@ def test_a_variable_that_looks_like_a_credential_is_warned_about_by_name() -> No
 
     assert [warning.split()[1] for warning in warnings] == ["GITHUB_TOKEN", "api_key"]
     assert "s3cr3t" not in "".join(warnings)
-
-
-def test_a_rehearsal_tells_where_each_thing_comes_from() -> None:
-    setup = SetupResponse({"GH_TOKEN": "placeholder"}, hosts=("api.github.com",), ca_certificate="")
-    spec = a_spec("git", "push", grants=("github",), env={"MINE": "s3cr3t"})
-
-    text = as_text(a_prepared(spec, setup), spec)
-
-    assert "command    git push" in text
-    assert "/workspace = /srv/work  [workspace]" in text
-    assert "GH_TOKEN=placeholder  [grant github]" in text
-    assert "spent on   api.github.com" in text
-    assert "MINE=(as given)  [-e]" in text
-    assert "s3cr3t" not in text
-
-
-def test_a_rehearsal_in_json_says_the_same() -> None:
-    spec = a_spec("git", "push", grants=("github",), env={"MINE": "s3cr3t"})
-
-    told = as_json(a_prepared(spec, a_setup({"GH_TOKEN": "placeholder"})), spec)
-
-    assert told["command"] == ["git", "push"]
-    assert told["workspace"] == "/srv/work"
-    variables = told["variables"]
-    assert isinstance(variables, dict)
-    assert variables["GH_TOKEN"] == {"value": "placeholder", "from": "grant github"}
-    assert "s3cr3t" not in json.dumps(told)
 
 
 def _log(folder: Path, *records: ExchangeRecord) -> Path:

@@ -67,6 +67,7 @@ def test_a_setup_holds_placeholders_mounts_and_hosts() -> None:
 
     assert (answer.env, answer.files, answer.mounts) == ({"A": "1"}, {"/f": "x"}, (("/s", "/t", True),))
     assert (answer.hosts, answer.ca_certificate) == (("a.org", "b.org"), "CERT")
+    assert answer.rules == ("b.org: removes X", "a.org: removes X")
 
 
 def test_network_rules_come_as_lines_and_a_mistake_is_the_users() -> None:

@@ -17,7 +17,8 @@ from moat.api.runs import PolicyMode, RunSpec
 from moat.api.runtimes import Runtime, Sandbox, Stdio
 from moat.cli.asking import Asked, agreed, ask
 from moat.cli.output import say, show, show_json, warn
-from moat.cli.run_words import as_json, as_text, end_line, own_secrets, start_line
+from moat.cli.plan_words import as_json, as_text
+from moat.cli.run_words import end_line, own_secrets, start_line
 from moat.config.mounts import parse_mount
 from moat.config.settings import load_settings
 from moat.ids import checked_profile
@@ -65,7 +66,7 @@ class RunCommand(click.Command):
 @click.option("--name", default="", metavar="N", help="Name the run; otherwise it gets one.")
 @click.option("-y", "--yes", is_flag=True, help="Grant what moat.yaml asks for, and remember it.")
 @click.option("--ignore-file", is_flag=True, help="Do not read the workspace's moat.yaml.")
-@click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the whole plan, and run nothing.")
 @click.option("--json", "in_json", is_flag=True, help="With --dry-run: as JSON.")
 @click.pass_context
 def run(
@@ -147,10 +148,11 @@ def _rehearse(asked: Asked, home: Home, runtimes: Sequence[Runtime], in_json: bo
     spec = asked.spec
     prepared = prepare(spec, home, runtimes, os.environ)
     _warn(prepared, spec)
-    for warning in asked.warnings(home):
+    not_granted = asked.warnings(home)
+    for warning in not_granted:
         warn(warning)
     if in_json:
-        show_json(as_json(prepared, spec))
+        show_json(as_json(prepared, spec, not_granted))
     else:
         show(as_text(prepared, spec))
     return 0

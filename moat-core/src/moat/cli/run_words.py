@@ -1,20 +1,17 @@
-"""What `moat run` says about a run, in words and in JSON. Text only: nothing is looked up but a run's denials."""
+"""What `moat run` says about a run, before and after. Text only: nothing is looked up but a run's denials."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from moat.api.runs import ExchangeRecord, RunInfo, RunSpec
-from moat.net.rules import rule_text
 from moat.runs.merge import FILE, secret_of
 from moat.runs.prepare import Prepared
 from moat.trace.network import read_exchanges
 
 SHOWN_LINES = 4  # more than that nobody adds by hand
-_GIVEN = "-e"  # the origin of a user's own variable: its value may be a secret, and is not repeated
 _TELLING_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE)
 
 
@@ -50,67 +47,6 @@ def own_secrets(spec: RunSpec) -> list[str]:
                 f"{owner} {name} looks like a credential, and the run can read it; moat grant keeps it outside"
             )
     return warnings
-
-
-def as_text(prepared: Prepared, spec: RunSpec) -> str:
-    """Return what would be run, for a person."""
-    plan, sandbox = prepared.plan, prepared.plan.sandbox
-    sealed = "sealed" if prepared.runtime.sealed else "NOT sealed"
-    lines = [
-        f"command    {shlex.join(sandbox.argv)}",
-        f"runtime    {prepared.runtime.name} ({sealed}){f', image {sandbox.image}' if sandbox.image else ''}",
-        f"policy     {spec.policy.mode}{''.join(f' + {host}' for host in spec.policy.allow)}",
-        *(f"  {rule_text(rule)}" for rule in spec.policy.rules),
-        f"grants     {', '.join(spec.grants) or 'none'}",
-    ]
-    if prepared.facts.setup.hosts:
-        lines.append(f"spent on   {', '.join(prepared.facts.setup.hosts)}")
-    lines.append("inside")
-    for mount in sandbox.mounts:
-        origin = plan.origins[mount.target]
-        source = "" if mount.source in plan.files else f" = {mount.source}"
-        lines.append(f"  {mount.target}{source}{' (read-only)' if mount.read_only else ''}  [{origin}]")
-    lines.append("variables")
-    lines += [f"  {name}={value}  [{plan.origins[name]}]" for name, value in _shown_env(prepared).items()]
-    return "\n".join(lines)
-
-
-def as_json(prepared: Prepared, spec: RunSpec) -> dict[str, object]:
-    """Return what would be run, for a program."""
-    plan, sandbox = prepared.plan, prepared.plan.sandbox
-    return {
-        "command": list(sandbox.argv),
-        "workspace": str(sandbox.mounts[0].source),
-        "runtime": prepared.runtime.name,
-        "sealed": prepared.runtime.sealed,
-        "image": sandbox.image,
-        "policy": {
-            "mode": spec.policy.mode,
-            "allow": list(spec.policy.allow),
-            "rules": [rule_text(rule) for rule in spec.policy.rules],
-        },
-        "grants": list(spec.grants),
-        "spent_on": list(prepared.facts.setup.hosts),
-        "mounts": [
-            {
-                "source": None if mount.source in plan.files else str(mount.source),
-                "target": mount.target,
-                "read_only": mount.read_only,
-                "from": plan.origins[mount.target],
-            }
-            for mount in sandbox.mounts
-        ],
-        "variables": {
-            name: {"value": value, "from": plan.origins[name]} for name, value in _shown_env(prepared).items()
-        },
-        "warnings": list(plan.warnings),
-    }
-
-
-def _shown_env(prepared: Prepared) -> dict[str, str]:
-    origins = prepared.plan.origins
-    env = prepared.plan.sandbox.env
-    return {name: "(as given)" if origins[name] == _GIVEN else env[name] for name in sorted(env)}
 
 
 def _ways_out(exchanges: Iterable[ExchangeRecord]) -> list[str]:

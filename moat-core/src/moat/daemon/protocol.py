@@ -56,7 +56,8 @@ class SetupRequest:
 class SetupResponse:
     """Placeholders and files for inside, and the hosts that the grants are spent on (`host` or `host:port`).
 
-    ca_certificate: the public certificate of the installation's CA, PEM.
+    ca_certificate: the public certificate of the installation's CA, PEM. rules: what is done to requests, in words and
+    without any value.
     """
 
     env: dict[str, str] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class SetupResponse:
     mounts: tuple[tuple[str, str, bool], ...] = ()
     hosts: tuple[str, ...] = ()
     ca_certificate: str = ""
+    rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from moat.config.mounts import checked_target
 from moat.daemon.grants import Resolved
 from moat.daemon.protocol import RegisterRequest, SetupRequest, SetupResponse
 from moat.daemon.registry import hash_token
+from moat.daemon.rule_words import rule_words
 from moat.ids import checked_name, checked_profile, checked_run_id, new_name, new_token
 from moat.net.hosts import HostPattern
 from moat.net.rules import parse_rule
@@ -54,6 +55,7 @@ def setup_of(resolved: Resolved, ca_certificate: str) -> SetupResponse:
         mounts=tuple((str(mount.source), mount.target, mount.read_only) for mount in setup.mounts),
         hosts=resolved.hosts,
         ca_certificate=ca_certificate,
+        rules=tuple(rule_words(rule) for rule in resolved.rules),
     )
 
 

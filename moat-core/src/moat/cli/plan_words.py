@@ -1,0 +1,123 @@
+"""What `moat run --dry-run` shows: the whole plan, and of each thing who asked for it. Text only; no value of a secret.
+
+What the user set, by option or in moat.yaml, may be one and is not repeated; neither is what a grant's rules spend.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from moat.api.container import Limits, Mount
+from moat.api.runs import RunSpec
+from moat.net.rules import rule_text
+from moat.runs.merge import FILE, secret_of
+from moat.runs.prepare import Prepared
+
+_COMMAND_LINE = "command line"
+_GIVEN = ("-e", FILE)  # the origins of a user's own variable
+
+
+def as_text(prepared: Prepared, spec: RunSpec) -> str:
+    """Return what would be run, for a person."""
+    sandbox = prepared.plan.sandbox
+    sealed = "sealed" if prepared.runtime.sealed else "NOT sealed"
+    image = f", image {sandbox.image}  [{_origin(spec, 'image')}]" if sandbox.image else ""
+    lines = [
+        f"name       {spec.name or '(a new one)'}  [{_origin(spec, 'name', 'default')}]",
+        f"command    {shlex.join(sandbox.argv)}  [{_origin(spec, 'command')}]",
+        f"runtime    {prepared.runtime.name} ({sealed})  [{_origin(spec, 'runtime')}]{image}",
+        f"policy     {spec.policy.mode}  [{_origin(spec, 'policy')}]",
+        *(f"  + {host}  [{_origin(spec, f'allow.{host}')}]" for host in spec.policy.allow),
+        *(f"  {line}  [{_origin(spec, f'rule.{line}')}]" for line in map(rule_text, spec.policy.rules)),
+        "grants" if spec.grants else "grants     none",
+        *(f"  {grant}  [{_origin(spec, f'grant.{grant}')}]" for grant in spec.grants),
+    ]
+    if spec.profile:
+        lines.append(f"profile    {spec.profile}  [{_origin(spec, 'profile')}]")
+    if hosts := prepared.facts.setup.hosts:
+        lines.append(f"spent on   {', '.join(hosts)}")
+    lines += [f"  {line}" for line in prepared.facts.setup.rules]
+    lines += ["limits" if spec.limits.names() else "limits     none of its own", *_limits(spec)]
+    lines += ["inside", *(_mount(prepared, mount) for mount in sandbox.mounts), "variables"]
+    lines += [f"  {name}={value}  [{prepared.plan.origins[name]}]" for name, value in _env(prepared, spec).items()]
+    return "\n".join(line.replace("\n", "\\n").replace("\t", "\\t") for line in lines)
+
+
+def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str, object]:
+    """Return what would be run, for a program. warnings: what is said about it besides the plan's own."""
+    plan, sandbox = prepared.plan, prepared.plan.sandbox
+    return {
+        "name": spec.name or None,
+        "command": list(sandbox.argv),
+        "workspace": str(sandbox.mounts[0].source),
+        "workdir": sandbox.workdir,
+        "home": sandbox.home,
+        "runtime": prepared.runtime.name,
+        "sealed": prepared.runtime.sealed,
+        "image": sandbox.image,
+        "policy": {
+            "mode": spec.policy.mode,
+            "allow": list(spec.policy.allow),
+            "rules": [rule_text(rule) for rule in spec.policy.rules],
+        },
+        "profile": spec.profile,
+        "grants": list(spec.grants),
+        "spent_on": list(prepared.facts.setup.hosts),
+        "credential_rules": list(prepared.facts.setup.rules),
+        "limits": _limits_as_json(spec.limits),
+        "mounts": [
+            {
+                "source": None if mount.source in plan.files else str(mount.source),
+                "target": mount.target,
+                "read_only": mount.read_only,
+                "from": plan.origins[mount.target],
+            }
+            for mount in sandbox.mounts
+        ],
+        "files": {
+            mount.target: {"bytes": len(_bytes(plan.files[mount.source])), "from": plan.origins[mount.target]}
+            for mount in sandbox.mounts
+            if mount.source in plan.files
+        },
+        "variables": {
+            name: {"value": value, "from": plan.origins[name]} for name, value in _env(prepared, spec).items()
+        },
+        "from": {key: owner for key, owner in sorted(spec.origins.items()) if not key.startswith(("env.", "mount."))},
+        "warnings": [*plan.warnings, *warnings],
+    }
+
+
+def _origin(spec: RunSpec, key: str, otherwise: str = _COMMAND_LINE) -> str:
+    return spec.origins.get(key, otherwise)
+
+
+def _mount(prepared: Prepared, mount: Mount) -> str:
+    plan = prepared.plan
+    held = plan.files.get(mount.source)
+    source = f" = {mount.source}" if held is None else f" ({len(_bytes(held))} bytes of ours)"
+    return f"  {mount.target}{source}{' (read-only)' if mount.read_only else ''}  [{plan.origins[mount.target]}]"
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
+def _env(prepared: Prepared, spec: RunSpec) -> dict[str, str]:
+    origins, env = prepared.plan.origins, prepared.plan.sandbox.env
+    shown = {}
+    for name in sorted(env):
+        is_own = origins[name] in _GIVEN or secret_of(spec, name)
+        shown[name] = "(fetched at start)" if secret_of(spec, name) else "(as given)" if is_own else env[name]
+    return shown
+
+
+def _limits(spec: RunSpec) -> Iterator[str]:
+    for name, value in _limits_as_json(spec.limits).items():
+        yield f"  {name} {value}  [{_origin(spec, f'limit.{name}')}]"
+
+
+def _limits_as_json(limits: Limits) -> dict[str, object]:
+    values: dict[str, object] = {"memory": limits.memory_bytes, "cpus": limits.cpus, "pids": limits.pids}
+    values |= {f"ulimits.{name}": {"soft": soft, "hard": hard} for name, (soft, hard) in limits.ulimits.items()}
+    return {name: values[name] for name in limits.names()}
