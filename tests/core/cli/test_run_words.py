@@ -84,3 +84,12 @@ def _log(folder: Path, *records: ExchangeRecord) -> Path:
         log.append(file, f"{line_of(record)}\n".encode())
     log.flush()
     return file
+
+
+def test_the_start_line_says_where_ports_are_reached() -> None:
+    spec = replace(a_spec(), ports={"web": 3000, "api": 4000})
+
+    line = start_line(a_prepared(spec), spec, is_sealed=True, routing_port=8080)
+
+    assert line.endswith("· http://web.calm-otter.localhost:8080/ · http://api.calm-otter.localhost:8080/")
+    assert "localhost" not in start_line(a_prepared(spec), spec, is_sealed=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
-from moat.api.runs import RunSpec
+from moat.api.runs import McpServer, RunSpec
 from moat.config.settings import DEFAULT_IMAGE, Settings
 from moat.net.rules import rule_text
 from moat.runs.merge import Options, merged, secret_of
@@ -134,3 +134,11 @@ def test_a_rule_that_is_none_is_told_with_its_file() -> None:
 
 def test_what_options_set_is_not_shown_by_accident() -> None:
     assert "s3cr3t" not in repr(options(env={"A": "s3cr3t"}))
+
+
+def test_servers_and_ports_are_the_files() -> None:
+    spec = joined("ports: {web: 3000}\nmcp: [{name: m, url: 'https://a.example/x', grant: g, tools: [t]}]")
+
+    assert spec.ports == {"web": 3000}
+    assert spec.mcp == (McpServer("m", "https://a.example/x", "g", "Authorization", ("t",)),)
+    assert (spec.origins["port.web"], spec.origins["mcp.m"]) == ("moat.yaml", "moat.yaml")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from moat.api.container import Limits, Mount
 from moat.api.errors import PlanConflict, UsageError
-from moat.api.runs import NetworkPolicy
+from moat.api.runs import McpServer, NetworkPolicy
+from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import SetupResponse
 from moat.net.rules import parse_rule
 from moat.runs.plan import Found, plan
@@ -259,3 +260,17 @@ def test_limits_reach_the_sandbox() -> None:
     limits = Limits(memory_bytes=1 << 30)
 
     assert plan(replace(a_spec(), limits=limits), some_facts()).sandbox.limits == limits
+
+
+def test_servers_and_ports_are_registered() -> None:
+    server = McpServer("m", "https://a.example/x")
+
+    registration = plan(replace(a_spec(), mcp=(server,), ports={"web": 3000}), some_facts()).registration
+
+    assert registration.mcp_servers == (server,)
+    assert registration.endpoints == (RoutedPort("web", 3000),)
+
+
+def test_a_port_without_a_door_is_refused_rather_than_forgotten() -> None:
+    with pytest.raises(UsageError, match="bubblewrap can be reached by name"):
+        plan(replace(a_spec(), ports={"web": 3000}), some_facts(is_sealed=False))

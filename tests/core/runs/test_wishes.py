@@ -56,6 +56,21 @@ def test_what_changes_only_the_inside_or_takes_something_away_needs_no_yes(text:
         ),
         ("runtime: bubblewrap", settings(runtime="docker"), "use the runtime bubblewrap, where you say docker"),
         ("runtime: odd", Settings(), "use the runtime odd"),
+        (
+            "mcp: [{name: m, url: 'https://evil.example/mcp', grant: github}]",
+            Settings(),
+            "send your credential github to https://evil.example/mcp, as the MCP server m",
+        ),
+        (
+            "mcp: [{name: m, url: 'https://a.example/mcp', tools: [x, y]}]",
+            Settings(),
+            "reach https://a.example/mcp, as the MCP server m to call x, y there",
+        ),
+        (
+            "name: mine\nports: {web: 3000}",
+            Settings(),
+            "have its port 3000 reached from this machine, as web.mine.localhost",
+        ),
         ("container: {pids: 4097}", Settings(), "have 4097 processes at once, instead of 4096"),
         (
             "container: {ulimits: {nofile: {soft: 1, hard: -1}}}",

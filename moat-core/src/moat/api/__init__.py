@@ -44,7 +44,7 @@ from moat.api.rules import (
     Rule,
     SetHeader,
 )
-from moat.api.runs import Contribution, ExchangeRecord, NetworkPolicy, NetworkRule, RunInfo, RunSpec
+from moat.api.runs import Contribution, ExchangeRecord, McpServer, NetworkPolicy, NetworkRule, RunInfo, RunSpec
 from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
 from moat.api.tokens import TokenProvider, clean_token, rejection
 
@@ -73,6 +73,7 @@ __all__ = [
     "Instead",
     "Limits",
     "Match",
+    "McpServer",
     "MoatError",
     "Mount",
     "NetworkPolicy",

@@ -43,11 +43,26 @@ class NetworkPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class McpServer:
+    """An MCP server, relayed at /mcp/NAME. url: https. grant: whose credential is sent in header; "" for none.
+
+    tools: the only ones that may be called; empty for all.
+    """
+
+    name: str
+    url: str
+    grant: str = ""
+    header: str = "Authorization"
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RunSpec:
     """What the user asked for: flags, moat.yaml and settings merged. Paths are absolute. profile: "" for the default.
 
-    env: may hold secrets of the user's. origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME",
-    "mount./inside") → who asked for it; what is not in it comes from the command line.
+    env: may hold secrets of the user's. ports: name → port inside that this machine may reach. origins: what it is, as
+    `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not in it comes from the
+    command line.
     """
 
     workspace: Path
@@ -62,6 +77,8 @@ class RunSpec:
     allow_sockets: bool = False
     profile: str = ""
     limits: Limits = field(default_factory=Limits)
+    mcp: tuple[McpServer, ...] = ()
+    ports: Mapping[str, int] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from moat.api.container import Limits, Mount
 from moat.api.runs import RunSpec
@@ -33,6 +34,10 @@ def as_text(prepared: Prepared, spec: RunSpec) -> str:
         "grants" if spec.grants else "grants     none",
         *(f"  {grant}  [{_origin(spec, f'grant.{grant}')}]" for grant in spec.grants),
     ]
+    for server in spec.mcp:
+        sent = f", sent the credential {server.grant}" if server.grant else ""
+        lines.append(f"mcp        {server.name} = {server.url}{sent}  [{_origin(spec, f'mcp.{server.name}')}]")
+    lines += [f"port       {name} = {port}  [{_origin(spec, f'port.{name}')}]" for name, port in spec.ports.items()]
     if spec.profile:
         lines.append(f"profile    {spec.profile}  [{_origin(spec, 'profile')}]")
     if hosts := prepared.facts.setup.hosts:
@@ -65,6 +70,8 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
         "grants": list(spec.grants),
         "spent_on": list(prepared.facts.setup.hosts),
         "credential_rules": list(prepared.facts.setup.rules),
+        "mcp": [asdict(server) for server in spec.mcp],
+        "ports": dict(spec.ports),
         "limits": _limits_as_json(spec.limits),
         "mounts": [
             {

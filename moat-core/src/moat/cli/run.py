@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from moat.api.errors import UsageError
+from moat.api.errors import MoatError, UsageError
 from moat.api.runs import PolicyMode, RunSpec
 from moat.api.runtimes import Runtime, Sandbox, Stdio
 from moat.cli.asking import Asked, agreed, ask
@@ -174,7 +174,19 @@ def _run(spec: RunSpec, home: Home, runtimes: Sequence[Runtime]) -> int:
 def _announce(prepared: Prepared, spec: RunSpec, sandbox: Sandbox) -> None:
     if sandbox.caveat:
         warn(sandbox.caveat)
-    say(start_line(prepared, spec, is_sealed=prepared.runtime.sealed and not sandbox.caveat))
+    port = _routing_port(prepared, spec)
+    if spec.ports and sandbox.caveat:
+        warn("no port of this run can be reached by name, since it has no door")
+        port = 0
+    say(start_line(prepared, spec, is_sealed=prepared.runtime.sealed and not sandbox.caveat, routing_port=port))
+
+
+def _routing_port(prepared: Prepared, spec: RunSpec) -> int:
+    """Return where ports are reached, 0 for nowhere; a daemon that cannot say so costs the run nothing."""
+    try:
+        return prepared.client.health().routing_port if spec.ports else 0
+    except MoatError:
+        return 0
 
 
 def _warn(prepared: Prepared, spec: RunSpec) -> None:

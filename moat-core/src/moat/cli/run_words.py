@@ -15,12 +15,13 @@ SHOWN_LINES = 4  # more than that nobody adds by hand
 _TELLING_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE)
 
 
-def start_line(prepared: Prepared, spec: RunSpec, *, is_sealed: bool) -> str:
-    """Return the one line that is said when the run begins."""
+def start_line(prepared: Prepared, spec: RunSpec, *, is_sealed: bool, routing_port: int = 0) -> str:
+    """Return the one line that is said when the run begins. routing_port: where its ports are reached."""
     parts = [prepared.facts.name, prepared.runtime.name, spec.policy.mode]
     parts.append(f"grants: {', '.join(spec.grants)}" if spec.grants else "no grants")
     parts += [FILE] if FILE in spec.origins.values() else []
     parts.append("sealed ✓" if is_sealed else "NOT sealed")
+    parts += [f"http://{port}.{prepared.facts.name}.localhost:{routing_port}/" for port in spec.ports if routing_port]
     return "moat: " + " · ".join(parts)
 
 

@@ -135,6 +135,20 @@ class Container(Section):
     )
 
 
+class McpEntry(Section):
+    """An MCP server, relayed at /mcp/NAME of the proxy's own address."""
+
+    name: Name = Field(description="The last part of its path inside.", examples=["linear"])
+    url: Text = Field(description="https://host/path; no user, no query.", examples=["https://mcp.linear.app/mcp"])
+    grant: Name | None = Field(default=None, description="Whose credential it is sent.", examples=["linear"])
+    header: Text = Field(
+        default="Authorization", description="Where: Authorization has Bearer before it.", examples=["X-Api-Key"]
+    )
+    tools: tuple[Text, ...] = Field(
+        default=(), max_length=_MOST, description="The only tools that may be called.", examples=[["list_issues"]]
+    )
+
+
 class Project(Section):
     """Everything that moat.yaml may say."""
 
@@ -162,6 +176,14 @@ class Project(Section):
         examples=[[{"source": "./fixtures", "target": "/fixtures", "read_only": True}]],
     )  # fmt: skip
     network: Network = Field(default_factory=Network, description="What may leave.", examples=[{"policy": "strict"}])
+    ports: dict[Name, Annotated[int, Field(ge=1, le=65_535)]] = Field(
+        default_factory=dict, max_length=_MOST, description="Ports inside that this machine reaches by name.",
+        examples=[{"web": 3000}],
+    )  # fmt: skip
+    mcp: tuple[McpEntry, ...] = Field(
+        default=(), max_length=_MOST, description="MCP servers that are relayed into the run.",
+        examples=[[{"name": "linear", "url": "https://mcp.linear.app/mcp", "grant": "linear"}]],
+    )  # fmt: skip
     base_image: Text | None = Field(
         default=None, description="Container image, for docker.", examples=["debian:bookworm-slim"]
     )
@@ -261,6 +283,7 @@ def _fields_of(place: Place) -> Mapping[str, Any]:
         "network": Network,
         "container": Container,
         "mounts": MountEntry,
+        "mcp": McpEntry,
         "ulimits": Ulimit,
     }
     for part in place[:-1]:

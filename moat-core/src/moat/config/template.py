@@ -33,6 +33,15 @@ TEMPLATE = """\
 #   rules:                         # asks for what lets more out than you yourself do
 #     - allow GET api.github.com/repos/**
 
+# ports:                           # asks: reached at http://web.NAME.localhost:8080/ on this machine
+#   web: 3000
+
+# mcp:                             # asks: MCP servers, inside at http://127.0.0.1:19080/mcp/linear
+#   - name: linear
+#     url: https://mcp.linear.app/mcp
+#     grant: linear                # whose credential it is sent
+#     tools: [list_issues]         # the only ones that may be called
+
 # base_image: debian:bookworm-slim # asks, unless it is your own; for docker
 
 # runtime: docker                  # asks for process, which isolates nothing, and for another one than yours

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from moat.api.runs import McpServer as McpServer  # what a workspace may ask for as well
+
 
 @dataclass(frozen=True, slots=True)
 class GivenCredential:
@@ -51,20 +53,6 @@ class ResponseTransformer:
 
     host: str
     kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class McpServer:
-    """An MCP server, relayed at /mcp/NAME. url: https. grant: whose credential is sent in header; "" for none.
-
-    tools: the only ones that may be called; empty for all.
-    """
-
-    name: str
-    url: str
-    grant: str = ""
-    header: str = "Authorization"
-    tools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
-from moat.api.runs import NetworkPolicy, NetworkRule, PolicyMode, RunSpec
+from moat.api.runs import McpServer, NetworkPolicy, NetworkRule, PolicyMode, RunSpec
 from moat.config.mounts import absolute
 from moat.config.settings import Settings
 from moat.net.rules import parse_rule, rule_text
@@ -88,6 +88,8 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
     origins |= {f"grant.{name}": FILE for name in project.grants if name not in spec.grants}
     limits = _limits(project.container)
     origins |= {f"limit.{name}": FILE for name in limits.names()}
+    origins |= {f"mcp.{each.name}": FILE for each in project.mcp}
+    origins |= {f"port.{name}": FILE for name in project.ports}
     return replace(
         spec,
         command=spec.command or _took(origins, "command", project.command),
@@ -99,6 +101,8 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
         runtime=spec.runtime if options.runtime else _took(origins, "runtime", project.runtime or "") or spec.runtime,
         image=spec.image if options.image else _took(origins, "image", project.base_image or "") or spec.image,
         limits=limits,
+        mcp=tuple(McpServer(each.name, each.url, each.grant or "", each.header, each.tools) for each in project.mcp),
+        ports=dict(project.ports),
         origins=origins,
     )
 

@@ -20,6 +20,7 @@ from moat.api.errors import PlanConflict, UsageError
 from moat.api.runs import RunSpec
 from moat.api.runtimes import SandboxSpec
 from moat.config.mounts import checked_target
+from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import RegisterRequest, SetupResponse
 from moat.net.rules import rule_text
 from moat.paths import Home
@@ -92,6 +93,9 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
     if not spec.command or not spec.command[0]:
         raise UsageError("there is no command to run", hint="run: moat run -- COMMAND")
     _check_paths(spec, facts)
+    if spec.ports and not facts.is_sealed:
+        problem = f"no port of a run in the runtime {facts.runtime} can be reached by name"
+        raise UsageError(problem, hint="use --runtime docker, or take out ports in moat.yaml")
     own_env, dropped = _own_variables(spec)
     contributions = _contributions(spec, facts, own_env)
     merged = merge(contributions)
@@ -211,6 +215,8 @@ def _registration(spec: RunSpec, facts: Facts) -> RegisterRequest:
         command=spec.command,
         needs_door=facts.is_sealed,
         profile=spec.profile,
+        mcp_servers=spec.mcp,
+        endpoints=tuple(RoutedPort(name, port) for name, port in spec.ports.items()),
     )
 
 

@@ -42,6 +42,7 @@ def wishes(project: Project, spec: RunSpec, references: Sequence[Reference], aro
         *(str(reference) for reference in references),
         *_mounts(spec, around.workspace),
         *_network(project, around),
+        *_doors(spec),
         *_place(project, spec, around),
         *_limits(spec),
     )
@@ -82,6 +83,15 @@ def _network(project: Project, around: Circumstances) -> Iterator[str]:
         for rule in rules:
             if rule.verdict == "allow":
                 yield f"let out what your own policy may keep in: {rule_text(rule)}"
+
+
+def _doors(spec: RunSpec) -> Iterator[str]:
+    for server in spec.mcp:
+        what = f"send your credential {server.grant} to" if server.grant else "reach"
+        tools = f" to call {', '.join(server.tools)} there" if server.tools else ""
+        yield f"{what} {server.url}, as the MCP server {server.name}{tools}"
+    for name, port in spec.ports.items():
+        yield f"have its port {port} reached from this machine, as {name}.{spec.name or 'NAME'}.localhost"
 
 
 def _place(project: Project, spec: RunSpec, around: Circumstances) -> Iterator[str]:
