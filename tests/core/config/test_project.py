@@ -103,6 +103,19 @@ def test_a_wrong_value_is_told_where_it_is_and_how_it_is_written(text: str, prob
     assert hint in error.hint
 
 
+def test_a_key_that_draws_is_shown_as_what_it_is() -> None:
+    error = refusal('"\\e[2mdim\\n": x')
+
+    assert error.problem.isprintable()
+    assert "\\x1b[2mdim\\n: this key is not known" in error.problem
+
+
+def test_two_mounts_at_one_place_are_told_with_the_second_ones_line() -> None:
+    error = refusal("mounts:\n  - {source: a, target: /a}\n  - {source: b, target: /a/}\n")
+
+    assert "line 3: mounts.1.target: /a is the target of two mounts" in error.problem
+
+
 @pytest.mark.parametrize(
     "text", ["secrets: {A: s3cr3t}", "env: {A: [s3cr3t]}", "env: {A: s3cr3t}\nsecrets: {A: env://A}", "name: s3cr3t X"]
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from moat.runs.approvals import Question, approve, is_approved
 from core.runs.projects import a_checkout
 
 QUESTION = Question(a_checkout("grants: [github]"), ("spend your credential github",))
+
+
+OTHERS = json.dumps({"path": "/elsewhere", "sha256": QUESTION.checkout.sha256, "granted": list(QUESTION.wishes)})
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def test_it_is_for_just_that_file_and_just_what_was_shown(home: Home, other: Que
     assert not is_approved(home, other)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"x"', "[" * 100_000, '{"path": "/srv/work/moat.yaml"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"x"', "[" * 100_000, '{"path": "/srv/work/moat.yaml"}', OTHERS])
 def test_what_is_no_answer_is_no_yes(home: Home, text: str) -> None:
     approve(home, QUESTION)
     (file,) = home.approvals.iterdir()
@@ -59,3 +63,13 @@ def test_no_value_of_the_file_is_kept(home: Home) -> None:
 
     (file,) = home.approvals.iterdir()
     assert "s3cr3t" not in file.read_text()
+
+
+def test_each_wish_that_was_granted_stays_granted_whatever_is_asked_with_it(home: Home) -> None:
+    one, other = ("read /a, as /a",), ("read /b, as /b",)
+    approve(home, Question(QUESTION.checkout, one))
+    approve(home, Question(QUESTION.checkout, other))
+
+    assert is_approved(home, Question(QUESTION.checkout, (*one, *other)))
+    assert is_approved(home, Question(QUESTION.checkout, other))
+    assert not is_approved(home, Question(QUESTION.checkout, (*one, "read /c, as /c")))

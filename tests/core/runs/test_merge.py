@@ -102,6 +102,7 @@ def test_variables_are_joined_by_name_and_mounts_by_target() -> None:
     assert [spec.origins.get(f"env.{name}") for name in spec.env] == [None, "moat.yaml", "moat.yaml, env://X"]
     assert spec.mounts == (Mount(Path("/x"), "/data"), Mount(USER_HOME / "more", "/more", read_only=True))
     assert joined(WHOLE).mounts[0] == Mount(WORK / "data", "/data")
+    assert joined("mounts: [{source: /y, target: /data//}]", FLAGS).mounts == FLAGS.mounts
 
 
 def test_limits_are_the_files() -> None:

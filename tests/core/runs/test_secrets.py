@@ -126,7 +126,11 @@ def test_no_path_and_no_link_leads_to_a_program_in_the_workspace(place: Place) -
     (place.bin / "alias").symlink_to(inner)
     (place.work / "sh").symlink_to("/bin/sh")
 
+    (place.user / "other-way").symlink_to(place.work)
     for text in (
+        f"cmd://sh {place.user}/other-way/mine",
+        f"cmd://sh -c 'x=1; . {place.user}/other-way/mine'",
+        f"cmd://sh --file={inner}",
         f"cmd://{inner}",
         "cmd://alias",
         f"cmd://{place.work}/sh",

@@ -150,3 +150,12 @@ def test_a_line_is_visible_ascii(text: str) -> None:
     assert shown.isprintable()
     assert shown != text
     assert one_line("plain words: /a/b") == "plain words: /a/b"
+
+
+def test_a_credential_of_another_profile_is_another_wish() -> None:
+    text = "grants: [github]\nmcp: [{name: m, url: 'https://a.example/x', grant: g}]"
+
+    assert wished(text, options(profile="work")) == (
+        "spend your credential github of the profile work",
+        "send your credential g of the profile work to https://a.example/x, as the MCP server m",
+    )

@@ -227,13 +227,21 @@ def load_project(checkout: Checkout) -> Loaded:
         project = Project.model_validate(_without_nothing(values))
     except ValidationError as failure:
         raise _explained(path, plain, failure) from None
-    for number, mount in enumerate(project.mounts):
-        try:
-            checked_target(mount.target)
-        except UsageError as failure:
-            place = _where(path, plain, ("mounts", number, "target"))
-            raise UsageError(f"{place}: {failure.problem}", hint="write target like /data, without ..") from None
+    _check_targets(path, plain, project)
     return Loaded(project, checkout)
+
+
+def _check_targets(path: Path, plain: Plain, project: Project) -> None:
+    taken: set[str] = set()
+    for number, mount in enumerate(project.mounts):
+        where = _where(path, plain, ("mounts", number, "target"))
+        try:
+            target = checked_target(mount.target)
+        except UsageError as failure:
+            raise UsageError(f"{where}: {failure.problem}", hint="write target like /data, without ..") from None
+        if target in taken:
+            raise UsageError(f"{where}: {target} is the target of two mounts", hint=f"edit {path}")
+        taken.add(target)
 
 
 def schema_text() -> str:
@@ -273,7 +281,9 @@ def _where(path: Path, plain: Plain, place: Place) -> str:
 
 
 def _key(place: Place) -> str:
-    return ".".join(map(str, place))
+    """Return a place as people write it; a key may hold anything, and nothing in it is to reach a terminal as it is."""
+    text = ".".join(map(str, place))[:200]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _fields_of(place: Place) -> Mapping[str, Any]:

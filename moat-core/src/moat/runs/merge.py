@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
 from moat.api.runs import McpServer, NetworkPolicy, NetworkRule, PolicyMode, RunSpec
-from moat.config.mounts import absolute
+from moat.config.mounts import absolute, checked_target
 from moat.config.settings import Settings
 from moat.net.rules import parse_rule, rule_text
 
@@ -77,9 +77,9 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
     origins = dict(spec.origins)
     taken = {mount.target for mount in spec.mounts}
     mounts = [
-        Mount(absolute(each.source, options.workspace, home), each.target, each.read_only)
+        Mount(absolute(each.source, options.workspace, home), target, each.read_only)
         for each in project.mounts
-        if each.target not in taken
+        if (target := checked_target(each.target)) not in taken
     ]
     origins |= {f"mount.{mount.target}": FILE for mount in mounts}
     origins |= {f"env.{name}": FILE for name in project.env if name not in options.env}

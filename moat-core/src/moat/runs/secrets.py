@@ -11,6 +11,7 @@ error, no log and no repr.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -26,6 +27,7 @@ from moat.host import RealHost
 from moat.paths import Home
 
 LIMIT_BYTES = 65_536  # of a value; the kernel takes no longer variable than 128 KiB (execve(2), MAX_ARG_STRLEN)
+_PATHS = re.compile(r"/[^\s'\"=:,;]*")  # in a word, whatever stands before it: --file=/x
 TIMEOUT_S = 60.0  # a program may ask somebody for a finger
 
 
@@ -90,7 +92,7 @@ def _command(name: str, text: str, workspace: Path, env: Mapping[str, str]) -> t
         problem = f"the secret {name}: there is no program {words[0]} outside of the workspace"
         raise UsageError(problem, hint="install it, or name it by its absolute path")
     paths = (found, *words[1:])
-    if _is_in(workspace, Path(found)) or any(str(workspace) in word for word in paths):
+    if any(_is_in(workspace, Path(each)) for word in paths for each in _PATHS.findall(word)):
         problem = f"the secret {name} would run what lies in the workspace, which a run can change"
         raise UsageError(problem, hint="put the program somewhere else")
     return paths

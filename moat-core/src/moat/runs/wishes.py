@@ -60,7 +60,12 @@ def one_line(text: str) -> str:
 def _credentials(spec: RunSpec) -> Iterator[str]:
     for name in spec.grants:
         if spec.origins[f"grant.{name}"] == FILE:
-            yield f"spend your credential {name}"
+            yield f"spend your credential {name}{_of_profile(spec)}"
+
+
+def _of_profile(spec: RunSpec) -> str:
+    """Another profile's credential is another credential."""
+    return f" of the profile {spec.profile}" if spec.profile else ""
 
 
 def _mounts(spec: RunSpec, workspace: Path) -> Iterator[str]:
@@ -87,7 +92,7 @@ def _network(project: Project, around: Circumstances) -> Iterator[str]:
 
 def _doors(spec: RunSpec) -> Iterator[str]:
     for server in spec.mcp:
-        what = f"send your credential {server.grant} to" if server.grant else "reach"
+        what = f"send your credential {server.grant}{_of_profile(spec)} to" if server.grant else "reach"
         tools = f" to call {', '.join(server.tools)} there" if server.tools else ""
         yield f"{what} {server.url}, as the MCP server {server.name}{tools}"
     for name, port in spec.ports.items():
