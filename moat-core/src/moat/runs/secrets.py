@@ -23,7 +23,6 @@ from typing import Literal
 from moat.api.errors import GrantFailed, UsageError
 from moat.config.mounts import absolute
 from moat.config.settings import UpstreamSettings
-from moat.host import RealHost
 from moat.paths import Home
 
 LIMIT_BYTES = 65_536  # of a value; the kernel takes no longer variable than 128 KiB (execve(2), MAX_ARG_STRLEN)
@@ -144,6 +143,8 @@ def _read(path: Path) -> bytes | None:
 
 async def _from_program(reference: Reference, workspace: Path, env: Mapping[str, str]) -> str:
     """Run the program away from the workspace, with a PATH that does not lead into it."""
+    from moat.host import RealHost  # with all of TLS, which most runs need not wait for
+
     around = {**env, "PATH": _path_outside(workspace, env)}
     host = RealHost(around, UpstreamSettings(), lambda _: None, folder=Path("/"))
     try:
