@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.installation import Installation, end, eventually, installation
+from support.supervisors import supervisor_of
 
 pytestmark = [pytest.mark.bubblewrap, pytest.mark.timeout(90)]
 
@@ -46,6 +47,20 @@ def test_the_cli_killed_ends_the_command_and_what_it_wrote(moat: Installation, l
     live.send_signal(signal.SIGKILL)
 
     eventually("gate and command are gone", lambda: not _lives(gate) and not _lives(sleeper))
+    _works(moat)
+
+
+def test_the_supervisor_of_a_detached_run_killed_ends_the_command(moat: Installation) -> None:
+    options = ("-d", "--runtime", "bubblewrap", "--name", "victim")
+    moat.ok("run", *options, "work", "--", "sh", "-c", SLEEP)
+    supervisor = supervisor_of("victim")
+    gate, sleeper = _gate_of(supervisor), _sleeper()
+
+    os.kill(supervisor, signal.SIGKILL)
+
+    eventually("gate and command are gone", lambda: not _lives(gate) and not _lives(sleeper))
+    eventually("the run is over", lambda: _live(moat)[0]["state"] in ("stopped", "lost"))
+    assert moat.run("wait", "victim").returncode != 0
     _works(moat)
 
 

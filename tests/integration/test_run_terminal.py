@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import select
 import signal
-import subprocess
-import sys
 import termios
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.installation import Installation, end, installation
+from support.installation import Installation, installation
+from support.terminal import DEADLINE_S, Terminal
 
 pytestmark = [pytest.mark.bubblewrap, pytest.mark.timeout(90)]
 
-DEADLINE_S = 20.0
 FOR_EVER = "while :; do sleep 0.1; done"  # a shell acts on a signal between two commands
-
-
-class Terminal:
-    """A terminal with `moat run` in front, as a person has it."""
-
-    def __init__(self, moat: Installation, *words: str, redirect: str = "") -> None:
-        self.user, self.shell = os.openpty()
-        termios.tcsetwinsize(self.user, (33, 99))
-        self.before = termios.tcgetattr(self.shell)
-        command = [str(moat.moat), "run", "work", "--runtime", "bubblewrap", "--", *words]
-        # A new session whose controlling terminal this is: what a terminal window does for a shell.
-        starter = (
-            "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-            f"os.execvp('sh', ['sh', '-c', 'exec \"$@\" {redirect}', 'sh', *sys.argv[1:]])"
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", starter, *command],
-            stdin=self.shell, stdout=self.shell, stderr=self.shell, start_new_session=True,
-            cwd=moat.home, env=moat.environment({"TERM": "xterm"}),
-        )  # fmt: skip
-
-    def type(self, text: str) -> None:
-        os.write(self.user, text.encode())
-
-    def read_until(self, text: str) -> str:
-        seen, limit = b"", time.monotonic() + DEADLINE_S
-        while text.encode() not in seen:
-            assert time.monotonic() < limit, f"waited in vain for {text!r}: {seen!r}"
-            if select.select([self.user], [], [], 0.1)[0]:
-                seen += os.read(self.user, 65_536)
-        return seen.decode()
-
-    def close(self) -> None:
-        end(self.process)
-        os.close(self.user)
-        os.close(self.shell)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +32,8 @@ def terminals(moat: Installation) -> Iterator[list[Terminal]]:
 
 
 def in_terminal(terminals: list[Terminal], moat: Installation, *words: str, redirect: str = "") -> Terminal:
-    terminals.append(Terminal(moat, *words, redirect=redirect))
+    command = ("run", "work", "--runtime", "bubblewrap", "--", *words)
+    terminals.append(Terminal(moat, *command, redirect=redirect))
     return terminals[-1]
 
 

@@ -60,6 +60,7 @@ class FrameChannel:
         self._inbox: deque[tuple[Message, list[int]]] = deque()
         self._outbox: deque[tuple[bytes, list[int]]] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._sent: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
         self._ended = False
         self._is_full = False
@@ -90,6 +91,12 @@ class FrameChannel:
             self._waiter = self._loop.create_future()
             await self._waiter
         return self._inbox.popleft()
+
+    async def drained(self) -> None:
+        """Wait until the socket has taken all that was queued, or the peer is gone. For one task at a time."""
+        while self._outbox and not self._ended:
+            self._sent = self._loop.create_future()
+            await self._sent
 
     def close(self) -> None:
         """Close the socket and every descriptor that nobody took."""
@@ -177,6 +184,7 @@ class FrameChannel:
         if self._is_full and self._sock.fileno() >= 0:
             self._loop.remove_writer(self._sock.fileno())
         self._is_full = False
+        _settle(self._sent)
 
     def _fail(self, failure: Exception) -> None:
         self._failure = failure
@@ -190,8 +198,14 @@ class FrameChannel:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        _settle(self._waiter)
+        if self._ended:
+            _settle(self._sent)
+
+
+def _settle(waited: asyncio.Future[None] | None) -> None:
+    if waited is not None and not waited.done():
+        waited.set_result(None)
 
 
 def _descriptors_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

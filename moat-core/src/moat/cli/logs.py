@@ -62,12 +62,12 @@ def rendered(line: str) -> str:
 
 
 class Tail:
-    """What is added to a file from now on, also after it was put aside and begun anew."""
+    """What is added to a file from now on, also after it was put aside and begun anew. from_start: what it has, too."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, from_start: bool = False) -> None:
         self._file = file
         self._stream = self._opened()
-        if self._stream is not None:
+        if self._stream is not None and not from_start:
             self._stream.seek(0, os.SEEK_END)
 
     def close(self) -> None:

@@ -34,6 +34,10 @@ class Lazy(NamedTuple):
 COMMANDS = {
     "run": Lazy("moat.cli.run:run", "Run a command in a sealed sandbox."),
     "init": Lazy("moat.cli.init:init", "Write a moat.yaml to begin with."),
+    "attach": Lazy("moat.cli.reach:attach", "Look at a run that goes on by itself, and type into it."),
+    "logs": Lazy("moat.cli.console:logs", "Show what a run printed."),
+    "wait": Lazy("moat.cli.reach:wait", "Wait until runs have ended."),
+    "stop": Lazy("moat.cli.reach:stop", "Stop runs."),
     "status": Lazy("moat.cli.status:status", "Show what runs, on which grants, and how long those last."),
     "list": Lazy("moat.cli.runs:list_runs", "List runs."),
     "route": Lazy("moat.cli.route:route", "Reach ports of a run by name, from this machine."),

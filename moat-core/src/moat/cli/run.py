@@ -5,32 +5,30 @@ moat run [PATH] [options] -- COMMAND…        everything after the first `--` i
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 
-from moat.api.errors import MoatError, UsageError
+from moat.api.errors import UsageError
 from moat.api.runs import PolicyMode, RunSpec
-from moat.api.runtimes import Runtime, Sandbox, Stdio
+from moat.api.runtimes import Runtime, Stdio
 from moat.cli.asking import Asked, agreed, ask
-from moat.cli.output import say, show, show_json, warn
+from moat.cli.output import show, show_json, warn
+from moat.cli.perform import DETACHED_SIZE, Performance
 from moat.cli.plan_words import as_json, as_text
-from moat.cli.run_words import end_line, own_secrets, start_line
+from moat.cli.run_words import own_secrets
 from moat.config.mounts import parse_mount
 from moat.config.settings import load_settings
 from moat.ids import checked_profile
 from moat.net.batch import batch_warnings
 from moat.paths import Home, find_home
 from moat.plugins.manager import Plugins
-from moat.runs.attach import Attachment, fill_closed, own_terminal
+from moat.runs.attach import fill_closed, own_terminal
 from moat.runs.exposure import describe, exposed_secrets
-from moat.runs.launch import Launch
 from moat.runs.merge import Options
 from moat.runs.prepare import Prepared, prepare
-from moat.trace.store import RunStore
 
 _COMMAND = "moat.run.command"
 
@@ -64,6 +62,8 @@ class RunCommand(click.Command):
 @click.option("--rule", "rules", multiple=True, metavar="R", help="As 'allow GET host/path/**'; the first that fits.")
 @click.option("--allow-socket", is_flag=True, help="Mount sockets of the host too: each is a way out.")
 @click.option("--name", default="", metavar="N", help="Name the run; otherwise it gets one.")
+@click.option("-d", "--detach", "detached", is_flag=True, help="Leave it running; print its name.")
+@click.option("-t", "--tty", is_flag=True, help="Give it a terminal of its own, also with -d, to attach to later.")
 @click.option("-y", "--yes", is_flag=True, help="Grant what moat.yaml asks for, and remember it.")
 @click.option("--ignore-file", is_flag=True, help="Do not read the workspace's moat.yaml.")
 @click.option("--dry-run", is_flag=True, help="Show the whole plan, and run nothing.")
@@ -83,6 +83,8 @@ def run(
     rules: tuple[str, ...],
     allow_socket: bool,
     name: str,
+    detached: bool,
+    tty: bool,
     yes: bool,
     ignore_file: bool,
     dry_run: bool,
@@ -117,7 +119,11 @@ def run(
     asked = ask(options, load_settings(home), runtimes, os.environ, ignores_file=ignore_file)
     if dry_run:
         return _rehearse(asked, home, runtimes, in_json)
-    return _run(agreed(asked, home, os.environ, is_given=yes), home, runtimes)
+    spec, stdio = agreed(asked, home, os.environ, is_given=yes), Stdio(0, 1, 2)
+    terminal = own_terminal(stdio) or (DETACHED_SIZE if tty else None)
+    prepared = prepare(spec, home, runtimes, os.environ, terminal)
+    _warn(prepared, spec)
+    return Performance(prepared, spec, home).held(stdio, detached=detached)
 
 
 def checked_command(words: tuple[str, ...], command: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -156,37 +162,6 @@ def _rehearse(asked: Asked, home: Home, runtimes: Sequence[Runtime], in_json: bo
     else:
         show(as_text(prepared, spec))
     return 0
-
-
-def _run(spec: RunSpec, home: Home, runtimes: Sequence[Runtime]) -> int:
-    stdio = Stdio(0, 1, 2)
-    prepared = prepare(spec, home, runtimes, os.environ, own_terminal(stdio))
-    _warn(prepared, spec)
-    launch = Launch(
-        prepared.plan, prepared.runtime, prepared.client, home, lambda sandbox: _announce(prepared, spec, sandbox)
-    )
-    outcome = asyncio.run(launch.perform(Attachment(stdio)))
-    if outcome.info is not None:
-        say(end_line(outcome.info, RunStore(home).network(outcome.info.run_id)))
-    return outcome.exit_code
-
-
-def _announce(prepared: Prepared, spec: RunSpec, sandbox: Sandbox) -> None:
-    if sandbox.caveat:
-        warn(sandbox.caveat)
-    port = _routing_port(prepared, spec)
-    if spec.ports and sandbox.caveat:
-        warn("no port of this run can be reached by name, since it has no door")
-        port = 0
-    say(start_line(prepared, spec, is_sealed=prepared.runtime.sealed and not sandbox.caveat, routing_port=port))
-
-
-def _routing_port(prepared: Prepared, spec: RunSpec) -> int:
-    """Return where ports are reached, 0 for nowhere; a daemon that cannot say so costs the run nothing."""
-    try:
-        return prepared.client.health().routing_port if spec.ports else 0
-    except MoatError:
-        return 0
 
 
 def _warn(prepared: Prepared, spec: RunSpec) -> None:

@@ -50,7 +50,7 @@ def own_terminal(stdio: Stdio) -> tuple[int, int] | None:
 
 def terminal_size(stdio: Stdio) -> tuple[int, int] | None:
     """Return rows and columns of the first descriptor that is a terminal, or None where none is."""
-    host = _first_terminal(stdio.stdout, stdio.stderr, stdio.stdin)
+    host = first_terminal(stdio.stdout, stdio.stderr, stdio.stdin)
     if host is None:
         return None
     size = os.get_terminal_size(host)
@@ -62,7 +62,7 @@ class Attachment:
 
     def __init__(self, stdio: Stdio) -> None:
         self._host = stdio
-        self._screen_fd = _first_terminal(stdio.stdout, stdio.stderr, stdio.stdin)
+        self._screen_fd = first_terminal(stdio.stdout, stdio.stderr, stdio.stdin)
         self._master = -1
         self._slave = -1
         self._stop: tuple[int, int] | None = None
@@ -150,7 +150,7 @@ class Attachment:
         assert self._screen_fd is not None  # noqa: S101 # the thread is started only then
         with contextlib.suppress(OSError):
             while data := os.read(self._master, _CHUNK):
-                _write_all(self._screen_fd, data)
+                write_all(self._screen_fd, data)
 
     def _carry_keys(self) -> None:
         assert self._stop is not None  # noqa: S101 # the thread is started only then
@@ -159,14 +159,16 @@ class Attachment:
             while self._stop[0] not in (ready := select.select(watched, [], [])[0]):
                 if not ready or not (data := os.read(self._host.stdin, _CHUNK)):
                     return
-                _write_all(self._master, data)
+                write_all(self._master, data)
 
 
-def _first_terminal(*descriptors: int) -> int | None:
+def first_terminal(*descriptors: int) -> int | None:
+    """Return the first descriptor that is a terminal, or None."""
     return next((fd for fd in descriptors if os.isatty(fd)), None)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of data, however long that takes. Raises OSError."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

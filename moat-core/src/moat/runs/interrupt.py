@@ -46,8 +46,10 @@ class Interrupts:
             for number in taken:
                 loop.remove_signal_handler(number)
 
-    def take(self, number: int) -> None:
-        """Take one signal."""
+    def take(self, number: int, grace_s: float | None = None) -> None:
+        """Take one signal. grace_s: how long the command has to end before it is killed, instead of the usual."""
+        if grace_s is not None:
+            self._grace_s = grace_s
         if self._starter is None or number == signal.SIGWINCH:
             self._waiting.put_nowait(number)
         elif self.number is None:
@@ -55,7 +57,7 @@ class Interrupts:
         if number != signal.SIGWINCH and self.number is None:
             self.number = number
 
-    async def supervise(self, sandbox: Sandbox, beside: Coroutine[object, object, None] | None = None) -> int:
+    async def supervise(self, sandbox: Sandbox, *beside: Coroutine[object, object, None]) -> int:
         """Wait for the command while signals are obeyed; return its exit code. Raises like Sandbox.wait.
 
         beside: what else goes on as long as the command runs.
@@ -63,7 +65,7 @@ class Interrupts:
         self._starter = None
         code, failure = 0, None
         async with asyncio.TaskGroup() as group:
-            others = [group.create_task(each) for each in (self._obey(sandbox), beside) if each is not None]
+            others = [group.create_task(each) for each in (self._obey(sandbox), *beside)]
             try:
                 code = await sandbox.wait()
             except MoatError as lost:

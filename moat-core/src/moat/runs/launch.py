@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -22,8 +24,11 @@ from moat.api.runtimes import DoorTicket, Runtime, Sandbox
 from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import patiently
 from moat.daemon.protocol import RegisterResponse
+from moat.frames import Message
 from moat.paths import Home, private_folder
 from moat.runs.attach import Attachment
+from moat.runs.console import Console
+from moat.runs.control import Control
 from moat.runs.interrupt import Interrupts
 from moat.runs.keep import is_live, keep_daemon
 from moat.runs.plan import RunPlan
@@ -45,23 +50,46 @@ class Launch:
     """One run, from registration to its end. announce is called once it is sealed, before its output is carried."""
 
     def __init__(
-        self, plan: RunPlan, runtime: Runtime, client: DaemonClient, home: Home, announce: Callable[[Sandbox], None]
+        self,
+        plan: RunPlan,
+        runtime: Runtime,
+        client: DaemonClient,
+        home: Home,
+        announce: Callable[[Sandbox], None],
+        control: Control | None = None,
     ) -> None:
         self._plan = plan
         self._runtime = runtime
         self._client = client
         self._home = Home(home.root.resolve())  # as in the plan, whose paths are real ones
         self._announce = announce
+        self._control = control or Control()
         self._exit_code: int | None = None
         self._info: RunInfo | None = None
 
-    async def perform(self, attachment: Attachment) -> Outcome:
-        """Run the plan to its end and leave nothing behind.
+    async def perform(self, attachment: Attachment | Console) -> Outcome:
+        """Run the plan to its end, tell whoever listens how it ended, and leave nothing behind.
 
         Raises what the daemon refuses, and SandboxFailed when the run is not sealed or loses its gate. A signal before
         the command has started gives 128 + its number.
         """
         interrupts = Interrupts(attachment.resize)
+        failure: Exception | None = None
+        async with self._control.talking(interrupts.take):
+            try:
+                outcome = await self._performed(attachment, interrupts)
+                last: Message = {"event": "ended", "code": outcome.exit_code}
+            except MoatError as refused:
+                failure = refused  # raised below: the clients' group would wrap it
+                last = {"event": "failed", "problem": refused.problem, "hint": refused.hint, "code": refused.exit_code}
+            except Exception as bug:  # noqa: BLE001 # raised below
+                failure, last = bug, {"event": "crashed", "traceback": traceback.format_exc()}
+            await self._control.part(last)
+        if failure is not None:
+            raise failure
+        return outcome
+
+    async def _performed(self, attachment: Attachment | Console, interrupts: Interrupts) -> Outcome:
         try:
             with interrupts.watching():
                 async with AsyncExitStack() as undo:
@@ -72,12 +100,13 @@ class Launch:
             return Outcome(_SIGNALLED + interrupts.number, self._info)
         return Outcome(self._exit_code or 0, self._info)
 
-    async def _steps(self, attachment: Attachment, interrupts: Interrupts, undo: AsyncExitStack) -> None:
+    async def _steps(self, attachment: Attachment | Console, interrupts: Interrupts, undo: AsyncExitStack) -> None:
         # Not in a thread: a registration that is cancelled half-way would leave a run that nobody ends.
         asked = replace(self._plan.registration, launcher_pid=os.getpid())
         registered = self._patiently(lambda client: client.register(asked))
         token = registered.auth_token
         undo.push_async_callback(self._end, registered.run_id, token)
+        await undo.enter_async_context(self._control.serving(private_folder(self._home.run(registered.run_id))))
 
         folder = self._home.inside(registered.run_id)
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -93,8 +122,16 @@ class Launch:
         undo.push_async_callback(sandbox.close)
 
         self._announce(sandbox)
+        self._control.sealed(sandbox.caveat)
         attachment.begin()
-        self._exit_code = await interrupts.supervise(sandbox, keep_daemon(self._home, registered.run_id))
+        carrying = [attachment.carry()] if isinstance(attachment, Console) else []
+        self._exit_code = await interrupts.supervise(sandbox, self._kept(interrupts), *carrying)
+
+    async def _kept(self, interrupts: Interrupts) -> None:
+        """Keep a daemon there. When the run was ended on purpose its gate ends the command; where none is, we do."""
+        await keep_daemon(self._home, self._plan.registration.run_id)
+        if not self._plan.registration.needs_door:
+            interrupts.take(signal.SIGTERM)
 
     async def _listen(self, token: str, address: str) -> str:
         """Have the daemon serve the run at an address, by token; return the proxy's URL."""

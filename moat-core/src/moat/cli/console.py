@@ -1,0 +1,108 @@
+"""`moat logs`: what a run's command printed. Reads what was kept; needs no daemon.
+
+Output goes where the command sent it, byte for byte: standard output or standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
+
+import click
+
+from moat.api.errors import UsageError
+from moat.api.runs import RunInfo
+from moat.cli.logs import POLL_S, Tail
+from moat.cli.output import say
+from moat.paths import Home, find_home
+from moat.runs.journal import FILE_NAME, Printed, put_aside, read_entries
+from moat.trace.store import LIVE_STATES, RunStore
+
+_LINES = re.compile(r"[^\n]*\n|[^\n]+")
+
+
+@click.command("logs")
+@click.argument("name", metavar="RUN")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="The last N lines only.")
+@click.option("-t", "--timestamps", is_flag=True, help="Begin each line with its time.")
+@click.option("--json", "in_json", is_flag=True, help="As kept: one JSON object for each piece of output.")
+def logs(name: str, follow: bool, lines: int | None, timestamps: bool, in_json: bool) -> None:
+    """Show what a run printed that has a terminal or was started with -d."""
+    home = find_home()
+    info = RunStore(home).find(name)
+    file = home.run(info.run_id) / FILE_NAME
+    writer = Writer(with_times=timestamps, in_json=in_json)
+    with contextlib.closing(Tail(file, from_start=True)) as tail:
+        kept = chain(put_aside(file.parent), read_entries(tail.added()))
+        for entry in kept if lines is None else last(kept, lines):
+            writer.write(entry)
+        for entry in followed(home, info, tail) if follow else ():
+            writer.write(entry)
+    if not file.exists():
+        raise UsageError(f"nothing is kept of what {info.name} printed", hint="runs with -d or a terminal are kept")
+
+
+def followed(home: Home, info: RunInfo, tail: Tail) -> Iterator[Printed]:
+    """Yield what is printed from now on, until the run is over."""
+    while True:
+        is_over = RunStore(home).read(info.run_id).state not in LIVE_STATES
+        yield from read_entries(tail.added())
+        if is_over:
+            return
+        time.sleep(POLL_S)
+
+
+def last(entries: Iterable[Printed], lines: int) -> list[Printed]:
+    """Return the last lines of what was printed."""
+    kept: deque[Printed] = deque()
+    ends = 0
+    for piece in chain.from_iterable(_by_line(entry) for entry in entries):
+        kept.append(piece)
+        ends += _is_whole(piece)
+        while kept and ends + (not _is_whole(piece)) > lines:
+            ends -= _is_whole(kept.popleft())
+    return list(kept)
+
+
+class Writer:
+    """Writes entries to where the run wrote them. with_times: at the beginning of each line, of each stream."""
+
+    def __init__(self, *, with_times: bool, in_json: bool) -> None:
+        self._with_times = with_times
+        self._in_json = in_json
+        self._in_line: set[str] = set()
+
+    def write(self, entry: Printed) -> None:
+        """Write one entry at once."""
+        if self._in_json:
+            return _write("stdout", entry.as_json().encode() + b"\n")
+        if entry.lost:
+            return say(f"moat: {entry.lost} bytes are missing here: the disk did not take them")
+        if self._with_times:
+            for piece in _by_line(entry):
+                head = b"" if entry.stream in self._in_line else f"{entry.at} ".encode()
+                _write(entry.stream, head + piece.data)
+                (self._in_line.discard if _is_whole(piece) else self._in_line.add)(entry.stream)
+            return None
+        return _write(entry.stream, entry.data)
+
+
+def _by_line(entry: Printed) -> list[Printed]:
+    return [replace(entry, text=text) for text in _LINES.findall(entry.text)] or [entry]
+
+
+def _is_whole(piece: Printed) -> bool:
+    return piece.text.endswith("\n")
+
+
+def _write(stream: str, data: bytes) -> None:
+    out = sys.stderr.buffer if stream == "stderr" else sys.stdout.buffer
+    out.write(data)
+    out.flush()

@@ -1,0 +1,113 @@
+"""Carries a prepared run out, here or in a process of its own, and says what a person wants to know of it.
+
+A run with a terminal, and one with -d, gets a supervisor, so that this process may go. Any other holds our own standard
+descriptors, which are the command's; it ends with us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import termios
+from dataclasses import replace
+
+from moat.api.errors import MoatError, RunNotFound
+from moat.api.runs import RunInfo, RunSpec
+from moat.api.runtimes import Sandbox, Stdio
+from moat.cli.output import say, show, warn
+from moat.cli.run_words import end_line, start_line
+from moat.paths import Home
+from moat.runs.attach import Attachment, first_terminal
+from moat.runs.console import Shape
+from moat.runs.launch import Launch
+from moat.runs.prepare import Prepared
+from moat.runs.supervise import start_supervisor
+from moat.runs.viewer import Viewer
+from moat.trace.store import RunStore
+
+DETACHED_SIZE = (24, 80)  # rows and columns of a terminal that nobody looks at yet
+
+
+class Performance:
+    """One run that was prepared."""
+
+    def __init__(self, prepared: Prepared, spec: RunSpec, home: Home) -> None:
+        self._prepared = prepared
+        self._spec = spec
+        self._home = home
+
+    def held(self, stdio: Stdio, *, detached: bool = False) -> int:
+        """Run it to its end, or until we are detached from it, and return the exit code. Raises MoatError."""
+        if detached:
+            return self._detached(stdio)
+        if os.isatty(stdio.stdin):
+            return self._watched(stdio)
+        return self._here(stdio)
+
+    def _here(self, stdio: Stdio) -> int:
+        prepared = self._prepared
+        launch = Launch(prepared.plan, prepared.runtime, prepared.client, self._home, self._announce)
+        outcome = asyncio.run(launch.perform(Attachment(stdio)))
+        if outcome.info is not None:
+            self._say_end(outcome.info)
+        return outcome.exit_code
+
+    def _watched(self, stdio: Stdio) -> int:
+        shape = own_shape(stdio, self._prepared.plan.sandbox.terminal)
+        sock = start_supervisor(self._prepared, self._home, shape)
+        screen = first_terminal(stdio.stdout, stdio.stderr)  # an output that is none is the command's, untouched
+        viewer = Viewer(sock, replace(stdio, stdout=stdio.stdin if screen is None else screen), self._sealed)
+        sight = asyncio.run(viewer.follow())
+        return said_after(self._home, self._prepared.plan.sandbox.run_id, sight.how == "left", sight.code)
+
+    def _detached(self, stdio: Stdio) -> int:
+        sock = start_supervisor(self._prepared, self._home, Shape(self._prepared.plan.sandbox.terminal))
+        asyncio.run(Viewer(sock, stdio, self._sealed).follow(attach=False, until_sealed=True))
+        name = self._prepared.plan.sandbox.name
+        show(name)
+        say(f"moat: {name} runs on · moat logs -f {name} · moat stop {name}")
+        return 0
+
+    def _announce(self, sandbox: Sandbox) -> None:
+        self._sealed(sandbox.caveat)
+
+    def _sealed(self, caveat: str) -> None:
+        if caveat:
+            warn(caveat)
+        port = self._routing_port()
+        if self._spec.ports and caveat:
+            warn("no port of this run can be reached by name, since it has no door")
+            port = 0
+        is_sealed = self._prepared.runtime.sealed and not caveat
+        say(start_line(self._prepared, self._spec, is_sealed=is_sealed, routing_port=port))
+
+    def _routing_port(self) -> int:
+        """Return where ports are reached, 0 for nowhere; a daemon that cannot say so costs the run nothing."""
+        try:
+            return self._prepared.client.health().routing_port if self._spec.ports else 0
+        except MoatError:
+            return 0
+
+    def _say_end(self, info: RunInfo) -> None:
+        say(end_line(info, RunStore(self._home).network(info.run_id)))
+
+
+def said_after(home: Home, run_id: str, has_left: bool, code: int) -> int:
+    """Say how looking at a run ended, and return the exit code: the run's, or 0 when it goes on without us."""
+    store = RunStore(home)
+    try:
+        info = store.read(run_id)
+    except RunNotFound:
+        return code
+    if has_left:
+        say(f"moat: {info.name} goes on · moat attach {info.name} · moat stop {info.name}")
+        return 0
+    say(end_line(info, store.network(run_id)))
+    return code
+
+
+def own_shape(stdio: Stdio, size: tuple[int, int] | None) -> Shape:
+    """Return a terminal like ours; what of our own descriptors is none is given to the command as it is."""
+    given = {number: os.dup(fd) for number, fd in enumerate((stdio.stdin, stdio.stdout, stdio.stderr))
+             if not os.isatty(fd)}  # fmt: skip
+    return Shape(size, termios.tcgetattr(stdio.stdin), given)

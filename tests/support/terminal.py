@@ -1,0 +1,50 @@
+"""A terminal window with a `moat` command in it."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import termios
+import time
+
+from support.installation import Installation, end
+
+DEADLINE_S = 20.0
+
+
+class Terminal:
+    """A terminal with one `moat` command in front, as a person has it. redirect: as a shell writes it."""
+
+    def __init__(self, moat: Installation, *words: str, redirect: str = "") -> None:
+        self.user, self.shell = os.openpty()
+        termios.tcsetwinsize(self.user, (33, 99))
+        self.before = termios.tcgetattr(self.shell)
+        command = [str(moat.moat), *words]
+        # A new session whose controlling terminal this is: what a terminal window does for a shell.
+        starter = (
+            "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+            f"os.execvp('sh', ['sh', '-c', 'exec \"$@\" {redirect}', 'sh', *sys.argv[1:]])"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", starter, *command],
+            stdin=self.shell, stdout=self.shell, stderr=self.shell, start_new_session=True,
+            cwd=moat.home, env=moat.environment({"TERM": "xterm"}),
+        )  # fmt: skip
+
+    def type(self, text: str) -> None:
+        os.write(self.user, text.encode())
+
+    def read_until(self, text: str) -> str:
+        seen, limit = b"", time.monotonic() + DEADLINE_S
+        while text.encode() not in seen:
+            assert time.monotonic() < limit, f"waited in vain for {text!r}: {seen!r}"
+            if select.select([self.user], [], [], 0.1)[0]:
+                seen += os.read(self.user, 65_536)
+        return seen.decode()
+
+    def close(self) -> None:
+        end(self.process)
+        os.close(self.user)
+        os.close(self.shell)
