@@ -17,7 +17,7 @@ DEADLINE_S = 20.0
 class Terminal:
     """A terminal with one `moat` command in front, as a person has it. redirect: as a shell writes it."""
 
-    def __init__(self, moat: Installation, *words: str, redirect: str = "") -> None:
+    def __init__(self, moat: Installation, *words: str, redirect: str = "", **env: str) -> None:
         self.user, self.shell = os.openpty()
         termios.tcsetwinsize(self.user, (33, 99))
         self.before = termios.tcgetattr(self.shell)
@@ -30,7 +30,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-c", starter, *command],
             stdin=self.shell, stdout=self.shell, stderr=self.shell, start_new_session=True,
-            cwd=moat.home, env=moat.environment({"TERM": "xterm"}),
+            cwd=moat.home, env=moat.environment({"TERM": "xterm", **env}),
         )  # fmt: skip
 
     def type(self, text: str) -> None:

@@ -25,3 +25,8 @@ class FakeKeyring:
             raise self.failure
         self.puts += 1
         self.entries[account] = value
+
+    def remove(self, account: str) -> bool:
+        if self.failure:
+            raise self.failure
+        return self.entries.pop(account, None) is not None

@@ -175,3 +175,26 @@ def test_a_crash_between_key_and_record_leaves_one_key(home: Home) -> None:
     (home.root / "store.json").unlink()
 
     assert holder(home, FakeKeyring()).get_or_make() == key
+
+
+def test_a_key_in_the_keyring_can_be_forgotten_and_one_in_a_file_goes_with_it(tmp_path: Path) -> None:
+    keyring, home, other = FakeKeyring(), Home(private_folder(tmp_path / "a")), Home(private_folder(tmp_path / "b"))
+    holder(home, keyring).get_or_make()
+    holder(other, keyring, file=True).get_or_make()
+
+    assert holder(home, keyring).forget()
+    assert keyring.entries == {}
+    assert not holder(home, keyring).forget()
+    assert not holder(other, keyring).forget()
+    assert not holder(Home(tmp_path / "none"), keyring).forget()
+
+
+def test_a_keyring_that_does_not_let_the_key_go_is_told_with_its_name(home: Home) -> None:
+    keyring = FakeKeyring()
+    holder(home, keyring).get_or_make()
+    keyring.failure = KeyringFailed("locked")
+
+    with pytest.raises(StoreLocked, match="cannot be used: locked") as raised:
+        holder(home, keyring).forget()
+
+    assert "store-" in raised.value.hint

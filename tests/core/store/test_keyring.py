@@ -35,6 +35,9 @@ class Working(KeyringBackend):
     def set_password(self, service: str, username: str, password: str) -> None:
         self.entries[service, username] = password
 
+    def delete_password(self, service: str, username: str) -> None:
+        del self.entries[service, username]
+
 
 class PlaintextKeyring(Working):
     """Named like the one of keyrings.alt."""
@@ -200,6 +203,12 @@ from moat.paths import find_home
 from moat.store.credentials import CredentialStore
 CredentialStore(find_home()).save(Credential("github", "ghp_s3cr3t", "test"))
 """
+FORGET = """
+import os
+from moat.paths import find_home
+from moat.store.key import KeyHolder
+print(*(KeyHolder(find_home(), os.environ, print).forget() for _ in range(2)))
+"""
 UNLOCK = "printf pass | gnome-keyring-daemon --unlock --components=secrets --daemonize >/dev/null && "
 
 
@@ -228,3 +237,6 @@ def test_a_real_secret_service_holds_the_key_and_a_locked_one_is_told(tmp_path: 
     assert "StoreLocked" in refused
     assert not (tmp_path / ".moat" / "key").exists()
     assert in_session(tmp_path, LOAD, unlocked=True) == "loaded test"
+
+    assert in_session(tmp_path, FORGET, unlocked=True) == "True False"  # once, and then there is nothing left
+    assert in_session(tmp_path, LOAD, unlocked=True).startswith("StoreLocked the keyring no longer holds")

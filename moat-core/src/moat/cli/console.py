@@ -18,6 +18,7 @@ import click
 
 from moat.api.errors import UsageError
 from moat.api.runs import RunInfo
+from moat.cli.completion import complete_runs
 from moat.cli.logs import POLL_S, Tail
 from moat.cli.output import say
 from moat.paths import Home, find_home
@@ -28,7 +29,7 @@ _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 @click.command("logs")
-@click.argument("name", metavar="RUN")
+@click.argument("name", metavar="RUN", shell_complete=complete_runs)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="The last N lines only.")
 @click.option("-t", "--timestamps", is_flag=True, help="Begin each line with its time.")

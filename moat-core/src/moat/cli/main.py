@@ -44,9 +44,13 @@ COMMANDS = {
     "trace": Lazy("moat.cli.trace:trace", "Show what a run did on the network."),
     "grant": Lazy("moat.cli.grant:grant", "Store a credential, and list, show or revoke those stored."),
     "proxy": Lazy("moat.cli.proxy:proxy", "Start, stop or look at the daemon."),
+    "destroy": Lazy("moat.cli.clean:destroy", "Forget runs that have ended: what they printed and did."),
+    "clean": Lazy("moat.cli.clean:clean", "Remove old runs, and whatever was left behind."),
     "doctor": Lazy("moat.cli.doctor:doctor", "Check whether this machine can hold sealed runs."),
     "demo": Lazy("moat.cli.demo:demo", "Show in seconds, on this machine alone, what moat does."),
     "plugins": Lazy("moat.cli.plugins:plugins", "List plugins, what they offer, and which are broken."),
+    "completion": Lazy("moat.cli.completion:completion", "Print what makes a shell complete moat's commands."),
+    "uninstall": Lazy("moat.cli.uninstall:uninstall", "Remove all that moat keeps: credentials, keys, runs."),
 }
 _HELP_WANTED: tuple[type[Exception], ...] = (  # click 8.1 prints the help itself
     (click.exceptions.NoArgsIsHelpError,) if hasattr(click.exceptions, "NoArgsIsHelpError") else ()

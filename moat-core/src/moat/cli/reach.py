@@ -10,6 +10,7 @@ import click
 from moat.api.errors import SandboxFailed, UsageError
 from moat.api.runs import RunInfo
 from moat.api.runtimes import Stdio
+from moat.cli.completion import complete_runs
 from moat.cli.output import show, show_json
 from moat.cli.perform import said_after
 from moat.cli.runs import live_ids
@@ -24,7 +25,7 @@ END_S = 30.0  # from the command's end until the run is over; a container may be
 
 
 @click.command("attach")
-@click.argument("name", metavar="RUN")
+@click.argument("name", metavar="RUN", shell_complete=complete_runs)
 def attach(name: str) -> int:
     """Look at a run that has a terminal or was started with -d, and type into it.
 
@@ -38,7 +39,7 @@ def attach(name: str) -> int:
 
 
 @click.command("stop")
-@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.argument("names", metavar="RUN...", shell_complete=complete_runs, nargs=-1, required=True)
 @click.option(
     "-t", "--time", "grace_s", type=click.FloatRange(min=0), default=GRACE_S, show_default=True,
     metavar="S", help="Seconds that the command has to end by itself.",
@@ -56,7 +57,7 @@ def stop(names: tuple[str, ...], grace_s: float) -> None:
 
 
 @click.command("wait")
-@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.argument("names", metavar="RUN...", shell_complete=complete_runs, nargs=-1, required=True)
 @click.option("--json", "in_json", is_flag=True, help="As JSON, with each run's state and exit code.")
 def wait(names: tuple[str, ...], in_json: bool) -> int:
     """Wait until runs have ended, and say how. The exit code is the last one's."""

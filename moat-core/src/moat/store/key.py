@@ -39,6 +39,10 @@ class Keyring(Protocol):
         """Store value for account."""
         ...
 
+    def remove(self, account: str) -> bool:
+        """Remove what is stored for account, and return whether there was something."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -81,6 +85,20 @@ class KeyHolder:
         if any(self._credentials.glob("*.json")) or any(self._profiles.glob("*/*.json")):
             return self.get()  # raises: a new key could never open what is already there
         return self._make()
+
+    def forget(self) -> bool:
+        """Remove the key from the keyring and return whether it was there. A key in a file goes with its folder.
+
+        Raises StoreLocked when the keyring cannot be used, StoreCorrupt when store.json is spoilt.
+        """
+        place = self._place()
+        if place is None or place.lives_in != "keyring":
+            return False
+        try:
+            return self._keyring.remove(place.account)
+        except KeyringFailed as failure:
+            problem = f"the keyring that holds the store's key cannot be used: {failure}"
+            raise StoreLocked(problem, hint=f"unlock it, or remove {place.account!r} of 'moat' there by hand") from None
 
     def _make(self) -> bytes:
         installation = secrets.token_hex(8)

@@ -53,6 +53,18 @@ class SystemKeyring:
         if not self._bounded(store):
             raise KeyringFailed("it did not keep what was stored")
 
+    def remove(self, account: str) -> bool:
+        """Remove what is stored for account, and return whether there was something."""
+
+        def remove() -> bool:
+            backend = _usable_backend()
+            if backend.get_password(SERVICE, account) is None:
+                return False
+            backend.delete_password(SERVICE, account)
+            return True
+
+        return self._bounded(remove)
+
     def _bounded(self, call: Callable[[], T]) -> T:
         """Run call in a thread of its own: a keyring that hangs (a dialog nobody sees, a dead D-Bus) is left behind."""
         task = _Task(call)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.installation import eventually, installation
+
+
+def test_all_of_moats_is_gone_and_its_daemon_and_runs_with_it() -> None:
+    with installation() as moat:
+        (moat.home / "work").mkdir()
+        moat.file("work/mine", "stays")
+        moat.ok("run", "-d", "work", "--runtime", "process", "--name", "alive", "--", "sleep", "600")
+        daemon = moat.daemon_pid()
+
+        refused = moat.run("uninstall")
+        assert refused.returncode == 2
+        assert b"nobody to ask" in refused.stderr
+        assert b"live runs, which are stopped: 1" in refused.stdout
+
+        done = moat.run("uninstall", "--yes")
+
+        assert done.returncode == 0, done.stderr
+        assert b"pip uninstall moat-core" in done.stderr
+        eventually("the daemon is gone", lambda: not Path(f"/proc/{daemon}/fd").exists())
+        eventually("nothing is left", lambda: not (moat.home / ".moat").exists())
+        assert (moat.home / "work" / "mine").read_text() == "stays"
+        assert b"nothing of moat's" in moat.run("uninstall").stdout
+
+
+def test_a_spoilt_store_does_not_keep_the_rest() -> None:
+    with installation() as moat:
+        moat.grant("github", "ghp_s3cr3t0000000000000000000000000000")
+        (moat.home / ".moat" / "store.json").write_text("garbage")
+
+        done = moat.run("uninstall", "--yes")
+
+        assert done.returncode == 0
+        assert b"is not what moat wrote" in done.stderr
+        assert not (moat.home / ".moat").exists()
