@@ -23,8 +23,10 @@ from moat.runs.launch import Launch
 from moat.runs.prepare import Prepared
 from moat.runs.supervise import start_supervisor
 from moat.runs.viewer import Viewer
+from moat.runs.watched import read_changes
 from moat.trace.store import RunStore
 
+SHOWN_CHANGES = 6
 DETACHED_SIZE = (24, 80)  # rows and columns of a terminal that nobody looks at yet
 
 
@@ -50,6 +52,7 @@ class Performance:
         outcome = asyncio.run(launch.perform(Attachment(stdio)))
         if outcome.info is not None:
             self._say_end(outcome.info)
+        warn_of_changes(outcome.changed)
         return outcome.exit_code
 
     def _watched(self, stdio: Stdio) -> int:
@@ -103,7 +106,17 @@ def said_after(home: Home, run_id: str, has_left: bool, code: int) -> int:
         say(f"moat: {info.name} goes on · moat attach {info.name} · moat stop {info.name}")
         return 0
     say(end_line(info, store.network(run_id)))
+    warn_of_changes(read_changes(home, run_id))
     return code
+
+
+def warn_of_changes(changed: tuple[str, ...]) -> None:
+    """Tell which files that run by themselves on the host a run changed."""
+    if changed:
+        rest = f" and {len(changed) - SHOWN_CHANGES} more" if len(changed) > SHOWN_CHANGES else ""
+        shown = ", ".join(changed[:SHOWN_CHANGES])
+        warn(f"the run changed files that run by themselves here: {shown}{rest}; look at them before you use git or an "
+             "editor there")  # fmt: skip
 
 
 def own_shape(stdio: Stdio, size: tuple[int, int] | None) -> Shape:

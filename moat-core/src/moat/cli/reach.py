@@ -12,13 +12,14 @@ from moat.api.runs import RunInfo
 from moat.api.runtimes import Stdio
 from moat.cli.completion import complete_runs
 from moat.cli.output import show, show_json
-from moat.cli.perform import said_after
+from moat.cli.perform import said_after, warn_of_changes
 from moat.cli.runs import live_ids
 from moat.paths import Home, find_home
 from moat.runs.attach import fill_closed
 from moat.runs.interrupt import GRACE_S
 from moat.runs.reach import awaited, connected, send_signal
 from moat.runs.viewer import Viewer
+from moat.runs.watched import read_changes
 from moat.trace.store import LIVE_STATES, RunStore
 
 END_S = 30.0  # from the command's end until the run is over; a container may be slow to go
@@ -70,6 +71,8 @@ def wait(names: tuple[str, ...], in_json: bool) -> int:
     else:
         for info in ended:
             show(f"{info.name} {info.state}{'' if info.exit_code is None else f' {info.exit_code}'}")
+    for info in ended:
+        warn_of_changes(read_changes(home, info.run_id))
     return 1 if (code := ended[-1].exit_code) is None else code
 
 

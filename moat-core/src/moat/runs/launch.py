@@ -7,6 +7,7 @@ register ─▶ files of ours ─▶ sandbox (gate, door, probe) ─▶ told ─
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -25,13 +26,14 @@ from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import patiently
 from moat.daemon.protocol import RegisterResponse
 from moat.frames import Message
-from moat.paths import Home, private_folder
+from moat.paths import UNWRITABLE, Home, private_folder
 from moat.runs.attach import Attachment
 from moat.runs.console import Console
 from moat.runs.control import Control
 from moat.runs.interrupt import Interrupts
 from moat.runs.keep import is_live, keep_daemon
 from moat.runs.plan import RunPlan
+from moat.runs.watched import Marks, changes, marks_of, write_changes
 
 T = TypeVar("T")
 
@@ -40,10 +42,11 @@ _SIGNALLED = 128  # a shell's exit code for a command that a signal ended is 128
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. info: what the daemon wrote down, None when it could not be asked."""
+    """How a run ended. info: what the daemon wrote down, None when it could not be asked. changed: see `watched`."""
 
     exit_code: int
     info: RunInfo | None
+    changed: tuple[str, ...] = ()
 
 
 class Launch:
@@ -66,6 +69,7 @@ class Launch:
         self._control = control or Control()
         self._exit_code: int | None = None
         self._info: RunInfo | None = None
+        self._changed: tuple[str, ...] = ()
 
     async def perform(self, attachment: Attachment | Console) -> Outcome:
         """Run the plan to its end, tell whoever listens how it ended, and leave nothing behind.
@@ -78,7 +82,7 @@ class Launch:
         async with self._control.talking(interrupts.take):
             try:
                 outcome = await self._performed(attachment, interrupts)
-                last: Message = {"event": "ended", "code": outcome.exit_code}
+                last: Message = {"event": "ended", "code": outcome.exit_code, "changed": outcome.changed}
             except MoatError as refused:
                 failure = refused  # raised below: the clients' group would wrap it
                 last = {"event": "failed", "problem": refused.problem, "hint": refused.hint, "code": refused.exit_code}
@@ -98,7 +102,7 @@ class Launch:
             if interrupts.number is None:
                 raise
             return Outcome(_SIGNALLED + interrupts.number, self._info)
-        return Outcome(self._exit_code or 0, self._info)
+        return Outcome(self._exit_code or 0, self._info, self._changed)
 
     async def _steps(self, attachment: Attachment | Console, interrupts: Interrupts, undo: AsyncExitStack) -> None:
         # Not in a thread: a registration that is cancelled half-way would leave a run that nobody ends.
@@ -118,6 +122,7 @@ class Launch:
         async def created(container_id: str) -> None:
             await asyncio.to_thread(self._patiently, lambda client: client.tell_container(token, container_id))
 
+        undo.callback(self._look_again, marks_of(self._workspace))
         sandbox = await self._runtime.launch(self._plan.sandbox, ticket, attachment.stdio, created)
         undo.push_async_callback(sandbox.close)
 
@@ -126,6 +131,17 @@ class Launch:
         attachment.begin()
         carrying = [attachment.carry()] if isinstance(attachment, Console) else []
         self._exit_code = await interrupts.supervise(sandbox, self._kept(interrupts), *carrying)
+
+    @property
+    def _workspace(self) -> Path:
+        return self._plan.sandbox.mounts[0].source
+
+    def _look_again(self, before: Marks) -> None:
+        """See, after everything inside has ended, which files that run by themselves are not as they were."""
+        self._changed = changes(before, marks_of(self._workspace))
+        if self._changed:
+            with contextlib.suppress(*UNWRITABLE):
+                write_changes(self._home, self._plan.registration.run_id, self._changed)
 
     async def _kept(self, interrupts: Interrupts) -> None:
         """Keep a daemon there. When the run was ended on purpose its gate ends the command; where none is, we do."""
