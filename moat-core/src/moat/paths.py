@@ -9,6 +9,7 @@ ca/ca.pem, ca/ca.key     the installation's certificate authority
 daemon/                  daemon.sock daemon.lock daemon.json daemon.log runs.json routes.json
 doors/<run>/door.sock    one folder a run, nothing else in it
 inside/<run>/            files of ours that a run sees, none secret
+snapshots/<workspace>/   git repositories of ours
 runs/<run>/              run.json network.jsonl names.json; its launcher's: console.jsonl control.sock changed.json
 """
 

@@ -15,10 +15,11 @@ from moat.api.errors import UsageError
 from moat.api.runs import PolicyMode, RunSpec
 from moat.api.runtimes import Runtime, Stdio
 from moat.cli.asking import Asked, agreed, ask
-from moat.cli.output import show, show_json, warn
+from moat.cli.output import say, show, show_json, warn
 from moat.cli.perform import DETACHED_SIZE, Performance
 from moat.cli.plan_words import as_json, as_text
 from moat.cli.run_words import own_secrets
+from moat.cli.snapshot import warn_of_nested
 from moat.config.mounts import parse_mount
 from moat.config.settings import load_settings
 from moat.ids import checked_profile
@@ -29,6 +30,7 @@ from moat.runs.attach import fill_closed, own_terminal
 from moat.runs.exposure import describe, exposed_secrets
 from moat.runs.merge import Options
 from moat.runs.prepare import Prepared, prepare
+from moat.runs.snapshots import Snapshots
 
 _COMMAND = "moat.run.command"
 
@@ -62,6 +64,7 @@ class RunCommand(click.Command):
 @click.option("--rule", "rules", multiple=True, metavar="R", help="As 'allow GET host/path/**'; the first that fits.")
 @click.option("--allow-socket", is_flag=True, help="Mount sockets of the host too: each is a way out.")
 @click.option("--name", default="", metavar="N", help="Name the run; otherwise it gets one.")
+@click.option("--snapshot", is_flag=True, help="Keep the workspace's files first: moat snapshot list.")
 @click.option("-d", "--detach", "detached", is_flag=True, help="Leave it running; print its name.")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal of its own, also with -d, to attach to later.")
 @click.option("-y", "--yes", is_flag=True, help="Grant what moat.yaml asks for, and remember it.")
@@ -83,6 +86,7 @@ def run(
     rules: tuple[str, ...],
     allow_socket: bool,
     name: str,
+    snapshot: bool,
     detached: bool,
     tty: bool,
     yes: bool,
@@ -123,6 +127,10 @@ def run(
     terminal = own_terminal(stdio) or (DETACHED_SIZE if tty else None)
     prepared = prepare(spec, home, runtimes, os.environ, terminal)
     _warn(prepared, spec)
+    if snapshot:
+        kept = Snapshots(home, spec.workspace).create(f"before {prepared.facts.name}")
+        warn_of_nested(kept)
+        say(f"moat: snapshot {kept.short} · back to it: moat snapshot restore {kept.short}")
     return Performance(prepared, spec, home).held(stdio, detached=detached)
 
 
