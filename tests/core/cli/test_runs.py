@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from moat.api.runs import RunInfo
 from moat.cli.main import run
-from moat.cli.runs import TITLES, as_rows
+from moat.cli.runs import SHOWN_ENDED, TITLES, as_rows, newest
 from moat.paths import Home
 from moat.trace.store import RunStore
 
@@ -62,3 +63,29 @@ def test_json_has_every_field(home: Home, capfd: pytest.CaptureFixture[str]) -> 
 
     (told,) = json.loads(capfd.readouterr().out)
     assert (told["run_id"], told["command"], told["denied"]) == (DONE.run_id, list(DONE.command), 1)
+
+
+def test_of_runs_that_are_over_only_the_newest_are_shown_unless_asked(
+    home: Home, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(SHOWN_ENDED + 3):
+        RunStore(home).write(
+            replace(DONE, run_id=f"run_{number:012x}", started_at=f"2026-01-01T10:00:{number:02}+00:00")
+        )
+
+    run(["list"])
+    out, err = capfd.readouterr()
+    assert len(out.splitlines()) == 1 + SHOWN_ENDED
+    assert f"run_{SHOWN_ENDED + 2:012x}" in out
+    assert "3 more ended before: moat list -a" in err
+    run(["list", "-a"])
+    assert len(capfd.readouterr().out.splitlines()) == 1 + SHOWN_ENDED + 3
+    run(["list", "--json"])
+    assert len(json.loads(capfd.readouterr().out)) == SHOWN_ENDED + 3
+
+
+def test_every_live_run_is_shown_however_old() -> None:
+    old = replace(DONE, run_id="run_aaaaaaaaaaaa", state="running")
+    ended = [replace(DONE, run_id=f"run_{number:012x}") for number in range(SHOWN_ENDED + 5)]
+
+    assert newest([*ended, old]) == [*ended[:SHOWN_ENDED], old]

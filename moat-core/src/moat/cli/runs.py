@@ -1,4 +1,7 @@
-"""`moat list`: the runs of this installation, newest first. Reads what the daemon wrote; starts nothing."""
+"""`moat list`: the runs of this installation, newest first. Reads what the daemon wrote; starts nothing.
+
+Without -a: every live run, and the newest of those that are over. A program gets all.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,38 @@ import click
 
 from moat.api.errors import DaemonError
 from moat.api.runs import RunInfo
-from moat.cli.output import show, show_json, show_table
+from moat.cli.output import say, show, show_json, show_table
 from moat.daemon.client import DaemonClient
 from moat.paths import Home, find_home
-from moat.trace.store import RunStore
+from moat.trace.store import LIVE_STATES, RunStore
 
 TITLES = ("NAME", "ID", "STATE", "RUNTIME", "REQUESTS", "DENIED", "STARTED", "COMMAND")
+SHOWN_ENDED = 15  # what fits a screen
 _COMMAND_CHARS = 40
 
 
 @click.command("list")
-@click.option("--json", "in_json", is_flag=True, help="As JSON, with every field.")
-def list_runs(in_json: bool) -> None:
+@click.option("-a", "--all", "shows_all", is_flag=True, help="Also those that ended long ago.")
+@click.option("--json", "in_json", is_flag=True, help="All of them as JSON, with every field.")
+def list_runs(shows_all: bool, in_json: bool) -> None:
     """List the runs, newest first."""
     home = find_home()
     found = RunStore(home).list(live_ids(home))
     if in_json:
         show_json([asdict(info) for info in found])
     elif found:
-        show_table(TITLES, as_rows(found))
+        shown = found if shows_all else newest(found)
+        show_table(TITLES, as_rows(shown))
+        if hidden := len(found) - len(shown):
+            say(f"{hidden} more ended before: moat list -a")
     else:
         show("no runs yet; start one: moat run -- COMMAND")
+
+
+def newest(runs: Sequence[RunInfo]) -> list[RunInfo]:
+    """Return the live ones of runs, and the first SHOWN_ENDED of the others, in order."""
+    ended = [info for info in runs if info.state not in LIVE_STATES][:SHOWN_ENDED]
+    return [info for info in runs if info.state in LIVE_STATES or info in ended]
 
 
 def live_ids(home: Home) -> set[str]:
