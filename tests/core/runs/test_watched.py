@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from moat.paths import Home, private_folder
-from moat.runs.watched import changes, marks_of, read_changes, write_changes
+from moat.runs.watched import MAX_FILES, changes, marks_of, read_changes, write_changes
 
 
 def git(folder: Path, *words: str) -> None:
@@ -85,14 +85,20 @@ def test_ordinary_work_with_git_is_not(work: Path) -> None:
 
 
 def test_a_submodules_hooks_count_and_its_objects_do_not(work: Path) -> None:
-    folder = work / ".git/modules/lib"
-    (folder / "hooks").mkdir(parents=True)
+    modules = [work / ".git/modules" / name for name in ("one", "two")]
+    for folder in modules:
+        (folder / "hooks").mkdir(parents=True)
+        (folder / "HEAD").touch()
+        (folder / "objects").mkdir()
+        for number in range(MAX_FILES):
+            (folder / "objects" / str(number)).touch()
 
     def act(_: Path) -> None:
-        (folder / "hooks/post-checkout").write_text("x")
-        (folder / "index").write_text("x")
+        for folder in modules:
+            (folder / "hooks/post-checkout").write_text("x")
+            (folder / "index").write_text("x")
 
-    assert changed_by(work, act) == (".git/modules/lib/hooks/post-checkout (new)",)
+    assert changed_by(work, act) == tuple(f".git/modules/{name}/hooks/post-checkout (new)" for name in ("one", "two"))
 
 
 def test_a_workspace_that_is_no_repository_is_fine(tmp_path: Path) -> None:

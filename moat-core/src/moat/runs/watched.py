@@ -106,7 +106,14 @@ def _inside(workspace: Path, folder: str) -> Iterator[str]:
     """Yield the files below a folder of the workspace that may run by themselves, MAX_FILES at most."""
     if (workspace / folder.split("/")[0]).is_symlink() or (workspace / folder).is_symlink():
         return
-    files = (Path(top) / file for top, _, names in os.walk(workspace / folder) for file in names)
-    for path in itertools.islice(files, MAX_FILES):
+    for path in itertools.islice(_files(workspace / folder), MAX_FILES):
         if folder != ".git/modules" or path.parent.name == "hooks" or path.name == "config":
             yield path.relative_to(workspace).as_posix()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, but for the objects of git repositories, of which there may be very many."""
+    for top, folders, names in os.walk(folder):
+        if "HEAD" in names:
+            folders[:] = [name for name in folders if name != "objects"]
+        yield from (Path(top) / name for name in names)
