@@ -9,6 +9,7 @@ ca/ca.pem, ca/ca.key     the installation's certificate authority
 daemon/                  daemon.sock daemon.lock daemon.json daemon.log runs.json routes.json
 doors/<run>/door.sock    one folder a run, nothing else in it
 inside/<run>/            files of ours that a run sees, none secret
+../<MOAT_HOME>-copies/   copies of workspaces, for as long as their runs last
 snapshots/<workspace>/   git repositories of ours
 runs/<run>/              run.json network.jsonl names.json; its launcher's: console.jsonl control.sock changed.json
 """
@@ -68,6 +69,11 @@ class Home:
     def runs(self) -> Path:
         """One folder per run, never shown inside a run."""
         return self.root / "runs"
+
+    @property
+    def copies(self) -> Path:
+        """Copies of workspaces that runs work on, one folder each. Beside the root, which is never shown to a run."""
+        return self.root.with_name(f"{self.root.name}-copies")
 
     def door(self, run_id: str) -> Path:
         """Return the folder that holds only this run's door socket."""

@@ -60,9 +60,9 @@ class McpServer:
 class RunSpec:
     """What the user asked for: flags, moat.yaml and settings merged. Paths are absolute. profile: "" for the default.
 
-    env: may hold secrets of the user's. ports: name → port inside that this machine may reach. origins: what it is, as
-    `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not in it comes from the
-    command line.
+    env: may hold secrets of the user's. ports: name → port inside that this machine may reach. on_a_copy: the run gets
+    a copy of the workspace. origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") →
+    who asked for it; what is not in it comes from the command line.
     """
 
     workspace: Path
@@ -79,6 +79,7 @@ class RunSpec:
     limits: Limits = field(default_factory=Limits)
     mcp: tuple[McpServer, ...] = ()
     ports: Mapping[str, int] = field(default_factory=dict)
+    on_a_copy: bool = False
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

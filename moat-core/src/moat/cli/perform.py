@@ -15,6 +15,7 @@ from moat.api.errors import MoatError, RunNotFound
 from moat.api.runs import RunInfo, RunSpec
 from moat.api.runtimes import Sandbox, Stdio
 from moat.cli.output import say, show, warn
+from moat.cli.result import say_result
 from moat.cli.run_words import end_line, start_line
 from moat.paths import Home
 from moat.runs.attach import Attachment, first_terminal
@@ -52,6 +53,7 @@ class Performance:
         outcome = asyncio.run(launch.perform(Attachment(stdio)))
         if outcome.info is not None:
             self._say_end(outcome.info)
+            say_result(self._home, outcome.info)
         warn_of_changes(outcome.changed)
         return outcome.exit_code
 
@@ -106,6 +108,7 @@ def said_after(home: Home, run_id: str, has_left: bool, code: int) -> int:
         say(f"moat: {info.name} goes on · moat attach {info.name} · moat stop {info.name}")
         return 0
     say(end_line(info, store.network(run_id)))
+    say_result(home, info)
     warn_of_changes(read_changes(home, run_id))
     return code
 

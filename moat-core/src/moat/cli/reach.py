@@ -13,6 +13,7 @@ from moat.api.runtimes import Stdio
 from moat.cli.completion import complete_runs
 from moat.cli.output import show, show_json
 from moat.cli.perform import said_after, warn_of_changes
+from moat.cli.result import say_result
 from moat.cli.runs import live_ids
 from moat.paths import Home, find_home
 from moat.runs.attach import fill_closed
@@ -72,6 +73,7 @@ def wait(names: tuple[str, ...], in_json: bool) -> int:
         for info in ended:
             show(f"{info.name} {info.state}{'' if info.exit_code is None else f' {info.exit_code}'}")
     for info in ended:
+        say_result(home, info)
         warn_of_changes(read_changes(home, info.run_id))
     return 1 if (code := ended[-1].exit_code) is None else code
 

@@ -64,6 +64,7 @@ class RunCommand(click.Command):
 @click.option("--rule", "rules", multiple=True, metavar="R", help="As 'allow GET host/path/**'; the first that fits.")
 @click.option("--allow-socket", is_flag=True, help="Mount sockets of the host too: each is a way out.")
 @click.option("--name", default="", metavar="N", help="Name the run; otherwise it gets one.")
+@click.option("--copy", "on_a_copy", is_flag=True, help="Work on a copy of the workspace: moat diff, moat apply.")
 @click.option("--snapshot", is_flag=True, help="Keep the workspace's files first: moat snapshot list.")
 @click.option("-d", "--detach", "detached", is_flag=True, help="Leave it running; print its name.")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal of its own, also with -d, to attach to later.")
@@ -74,6 +75,7 @@ class RunCommand(click.Command):
 @click.pass_context
 def run(
     ctx: click.Context,
+    /,
     words: tuple[str, ...],
     grants: tuple[str, ...],
     profile: str,
@@ -86,13 +88,12 @@ def run(
     rules: tuple[str, ...],
     allow_socket: bool,
     name: str,
-    snapshot: bool,
-    detached: bool,
-    tty: bool,
+    on_a_copy: bool,
     yes: bool,
     ignore_file: bool,
     dry_run: bool,
     in_json: bool,
+    **way: bool,
 ) -> int:
     """Run a command with no credentials inside and no way out but the proxy.
 
@@ -118,12 +119,19 @@ def run(
         image=image,
         allow_sockets=allow_socket,
         profile=checked_profile(profile),
+        on_a_copy=on_a_copy,
     )
     runtimes = Plugins.load().runtimes()
     asked = ask(options, load_settings(home), runtimes, os.environ, ignores_file=ignore_file)
     if dry_run:
         return _rehearse(asked, home, runtimes, in_json)
-    spec, stdio = agreed(asked, home, os.environ, is_given=yes), Stdio(0, 1, 2)
+    return _carry_out(agreed(asked, home, os.environ, is_given=yes), home, runtimes, **way)
+
+
+def _carry_out(
+    spec: RunSpec, home: Home, runtimes: Sequence[Runtime], *, snapshot: bool, detached: bool, tty: bool
+) -> int:
+    stdio = Stdio(0, 1, 2)
     terminal = own_terminal(stdio) or (DETACHED_SIZE if tty else None)
     prepared = prepare(spec, home, runtimes, os.environ, terminal)
     _warn(prepared, spec)

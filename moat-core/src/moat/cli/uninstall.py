@@ -33,6 +33,7 @@ def uninstall(yes: bool) -> None:
     lifecycle.stop(home)
     _forget_key(home)
     try:
+        shutil.rmtree(home.copies, ignore_errors=True)
         shutil.rmtree(home.root)
     except OSError as failure:
         raise MoatError(f"{home.root} could not be removed: {failure}", hint=f"run: rm -rf {home.root}") from failure

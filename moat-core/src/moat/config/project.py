@@ -120,6 +120,14 @@ class Ulimit(Section):
         return self
 
 
+class Workspace(Section):
+    """How a run works on the folder."""
+
+    mode: Literal["bind", "copy"] = Field(
+        default="bind", description="bind: on the folder itself. copy: on a copy; see `moat apply`.", examples=["copy"]
+    )
+
+
 class Container(Section):
     """The most that a run may use."""
 
@@ -171,6 +179,9 @@ class Project(Section):
         description="Variables whose values are fetched at start: env://NAME, file://PATH, cmd://PROGRAM ARGUMENTS.",
         examples=[{"DATABASE_URL": "env://DATABASE_URL"}],
     )  # fmt: skip
+    workspace: Workspace = Field(
+        default_factory=Workspace, description="How a run works on the folder.", examples=[{"mode": "copy"}]
+    )
     mounts: tuple[MountEntry, ...] = Field(
         default=(), max_length=_MOST, description="More paths of this machine that are shown inside.",
         examples=[[{"source": "./fixtures", "target": "/fixtures", "read_only": True}]],
@@ -291,6 +302,7 @@ def _fields_of(place: Place) -> Mapping[str, Any]:
     fields: Mapping[str, Any] = Project.model_fields
     sections: dict[str | int, type[Section]] = {
         "network": Network,
+        "workspace": Workspace,
         "container": Container,
         "mounts": MountEntry,
         "mcp": McpEntry,

@@ -22,6 +22,9 @@ TEMPLATE = """\
 #   LICENSE: file://~/.config/tool/license
 #   TOKEN: cmd://op read op://vault/item/field
 
+# workspace:
+#   mode: copy                     # a run works on a copy; see moat diff and moat apply
+
 # mounts:                          # asks, unless the source lies in this folder
 #   - source: ./fixtures
 #     target: /fixtures

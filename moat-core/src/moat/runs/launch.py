@@ -30,6 +30,7 @@ from moat.paths import UNWRITABLE, Home, private_folder
 from moat.runs.attach import Attachment
 from moat.runs.console import Console
 from moat.runs.control import Control
+from moat.runs.copies import WorkingCopy
 from moat.runs.interrupt import Interrupts
 from moat.runs.keep import is_live, keep_daemon
 from moat.runs.plan import RunPlan
@@ -105,6 +106,7 @@ class Launch:
         return Outcome(self._exit_code or 0, self._info, self._changed)
 
     async def _steps(self, attachment: Attachment | Console, interrupts: Interrupts, undo: AsyncExitStack) -> None:
+        copy = await self._copied(undo)
         # Not in a thread: a registration that is cancelled half-way would leave a run that nobody ends.
         asked = replace(self._plan.registration, launcher_pid=os.getpid())
         registered = self._patiently(lambda client: client.register(asked))
@@ -116,6 +118,8 @@ class Launch:
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         write_files(folder, self._plan.files)
 
+        if copy is not None:
+            undo.callback(copy.finish)
         undo.enter_context(attachment)
         ticket = replace(door_ticket(self._home, registered), listen=partial(self._listen, token))
 
@@ -131,6 +135,15 @@ class Launch:
         attachment.begin()
         carrying = [attachment.carry()] if isinstance(attachment, Console) else []
         self._exit_code = await interrupts.supervise(sandbox, self._kept(interrupts), *carrying)
+
+    async def _copied(self, undo: AsyncExitStack) -> WorkingCopy | None:
+        """Copy the workspace, if the run is to have a copy: before it is registered, since that may take long."""
+        if self._plan.copied is None:
+            return None
+        copy = WorkingCopy(self._home, self._plan.registration.run_id, self._plan.copied)
+        undo.callback(copy.discard)
+        await copy.make()
+        return copy
 
     @property
     def _workspace(self) -> Path:

@@ -44,6 +44,7 @@ class Options:
     image: str = ""
     allow_sockets: bool = False
     profile: str = ""
+    on_a_copy: bool = False
 
 
 def merged(options: Options, project: Project | None, settings: Settings, home: Path) -> RunSpec:
@@ -65,11 +66,13 @@ def merged(options: Options, project: Project | None, settings: Settings, home: 
         image=_first(origins, "image", ("--image", options.image), *_image_of(settings)),
         allow_sockets=options.allow_sockets,
         profile=options.profile,
+        on_a_copy=options.on_a_copy,
         origins=origins,
     )
     origins |= {f"grant.{name}": "--grant" for name in spec.grants}
     origins |= {"command": "command line"} if spec.command else {}
     origins |= {"name": "--name"} if spec.name else {}
+    origins |= {"workspace": "--copy"} if spec.on_a_copy else {}
     return spec if project is None else _with_project(spec, options, project, settings, home)
 
 
@@ -103,6 +106,7 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
         limits=limits,
         mcp=tuple(McpServer(each.name, each.url, each.grant or "", each.header, each.tools) for each in project.mcp),
         ports=dict(project.ports),
+        on_a_copy=spec.on_a_copy or _took(origins, "workspace", project.workspace.mode == "copy"),
         origins=origins,
     )
 

@@ -76,13 +76,17 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """A run decided. files: host path → contents, to be written. origins: variable or path inside → who wants it."""
+    """A run decided. files: host path → contents, to be written. origins: variable or path inside → who wants it.
+
+    copied: the workspace, where the run works on a copy of it, which is the sandbox's first mount.
+    """
 
     sandbox: SandboxSpec
     registration: RegisterRequest
     files: Mapping[Path, str | bytes] = field(repr=False)
     origins: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    copied: Path | None = None
 
 
 def plan(spec: RunSpec, facts: Facts) -> RunPlan:
@@ -107,7 +111,7 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
         name=facts.name,
         argv=spec.command,
         env={**defaults, **merged.env},
-        mounts=(Mount(facts.paths[spec.workspace].resolved, WORKSPACE), *mounts, *merged.mounts),
+        mounts=(Mount(_shown(spec, facts), WORKSPACE), *mounts, *merged.mounts),
         workdir=WORKSPACE,
         home=INSIDE_HOME,
         image=spec.image if facts.needs_image else "",
@@ -117,7 +121,13 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
     )
     origins = {WORKSPACE: "workspace", TRUST_STORE: _OURS} | dict.fromkeys(defaults, "default")
     origins |= _origins(contributions)
-    return RunPlan(sandbox, _registration(spec, facts), files, origins, dropped)
+    copied = facts.paths[spec.workspace].resolved if spec.on_a_copy else None
+    return RunPlan(sandbox, _registration(spec, facts), files, origins, dropped, copied)
+
+
+def _shown(spec: RunSpec, facts: Facts) -> Path:
+    """Return the folder that the run works on."""
+    return facts.home.copies / facts.run_id if spec.on_a_copy else facts.paths[spec.workspace].resolved
 
 
 def _contributions(spec: RunSpec, facts: Facts, own_env: Mapping[str, str]) -> list[tuple[str, ContainerSetup]]:

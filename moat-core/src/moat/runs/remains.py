@@ -39,12 +39,16 @@ def old_runs(home: Home, older_than: timedelta, live: Collection[str], now: date
 def strays(home: Home, live: Collection[str]) -> list[Remains]:
     """Return the folders that a crash left, of runs that are over or unknown."""
     over = {info.run_id: _is_over(info, live) for info in RunStore(home).list()}
-    kinds = {"doors": "a door that leads nowhere", "inside": "files of a run that is over"}
+    kinds = {
+        home.root / "doors": "a door that leads nowhere",
+        home.root / "inside": "files of a run that is over",
+        home.copies: "a copy of the workspace, with work that moat diff would keep",
+    }
     return [
         Remains(f"{what}, of {path.name}", path, size_of(path))
         for folder, what in kinds.items()
-        for path in _folders(home.root / folder)
-        if path.name not in live and over.get(path.name, True)
+        for path in _folders(folder)
+        if (run_id := path.name.removesuffix(".git")) not in live and over.get(run_id, True)
     ]
 
 
@@ -91,4 +95,4 @@ def _ended_at(info: RunInfo) -> datetime:
 
 def _folders(parent: Path) -> Iterator[Path]:
     if parent.is_dir():
-        yield from sorted(each for each in parent.iterdir() if RUN_ID.fullmatch(each.name))
+        yield from sorted(each for each in parent.iterdir() if RUN_ID.fullmatch(each.name.removesuffix(".git")))

@@ -54,9 +54,12 @@ class SnapshotFailed(MoatError):
 
 
 class Snapshots:
-    """The snapshots of one workspace. Raises UsageError where git is missing or the workspace is no folder."""
+    """The snapshots of one workspace. repository: where they are kept, instead of the usual place.
 
-    def __init__(self, home: Home, workspace: Path) -> None:
+    Raises UsageError where git is missing or the workspace is no folder.
+    """
+
+    def __init__(self, home: Home, workspace: Path, repository: Path | None = None) -> None:
         if shutil.which("git") is None:
             raise UsageError("snapshots need git, which is not installed", hint="install git, e.g. apt-get install git")
         self._workspace = workspace.resolve()
@@ -64,7 +67,8 @@ class Snapshots:
             raise UsageError(f"{workspace} is no folder", hint="name the workspace: moat snapshot … FOLDER")
         if home.root.resolve().is_relative_to(self._workspace):
             raise UsageError(f"{workspace} holds moat's own folder", hint="choose a folder that does not")
-        self._repository = home.root / "snapshots" / hashlib.sha256(os.fsencode(self._workspace)).hexdigest()[:20]
+        name = hashlib.sha256(os.fsencode(self._workspace)).hexdigest()[:20]
+        self._repository = repository or home.root / "snapshots" / name
 
     def create(self, message: str) -> Snapshot:
         """Keep the files as they are now. Raises SnapshotFailed."""

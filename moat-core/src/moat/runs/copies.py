@@ -1,0 +1,156 @@
+"""A copy of a workspace for one run, and what the run changed in it: a patch, to be taken over or not.
+
+    workspace ──cp──▶ <MOAT_HOME>-copies/<run>/ ──the run──▶ compared ──▶ runs/<run>/result.patch; the copy is removed
+
+All files are copied, ignored ones too; the patch leaves out what .gitignore names, as `git diff` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from moat.api.errors import MoatError, UsageError
+from moat.api.runs import RunInfo
+from moat.paths import UNWRITABLE, Home, private_folder, write_private
+from moat.runs.snapshots import Snapshots
+
+FILE_NAME = "result.patch"
+_FILE = re.compile(rb"^diff --git ", re.MULTILINE)
+
+
+class CopyFailed(MoatError):
+    """The workspace could not be copied, or a result not be taken over."""
+
+
+class WorkingCopy:
+    """One run's copy. source: the workspace."""
+
+    def __init__(self, home: Home, run_id: str, source: Path) -> None:
+        self._home = home
+        self._run_id = run_id
+        self._source = source
+        self._target = home.copies / run_id
+        self._repository = home.copies / f"{run_id}.git"
+        self._has_work = False
+
+    async def make(self) -> None:
+        """Copy the workspace. Raises CopyFailed, and UsageError where git, which compares, is missing."""
+        private_folder(self._target.parent)
+        self._target.mkdir(mode=0o700)
+        command = ("cp", "-a", "--reflink=auto", "--", f"{self._source}/.", str(self._target))
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        try:
+            _, said = await process.communicate()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            raise
+        if process.returncode:
+            problem = f"the workspace could not be copied: {_last(said)}"
+            raise CopyFailed(problem, hint="free some space, or run it without a copy")
+        await asyncio.to_thread(self._snapshots().create, "as it was copied")
+
+    def finish(self) -> None:
+        """Keep what was changed, and remove the copy. Raises CopyFailed where that cannot be: the copy then stays."""
+        self._has_work = True
+        try:
+            options = ("--patch", "--binary", "--full-index", "--no-renames")
+            snapshots = self._snapshots()
+            patch = snapshots.diff(snapshots.all()[-1], *options)
+            write_private(self._home.run(self._run_id) / FILE_NAME, patch)
+        except (*UNWRITABLE, MoatError) as failure:
+            problem = f"what the run changed could not be kept ({failure}); it is still in {self._target}"
+            raise CopyFailed(problem, hint="copy it by hand, then run: moat clean") from None
+        self._has_work = False
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the copy and what it is compared with, unless there is work in it that is not kept."""
+        if not self._has_work:
+            for folder in (self._target, self._repository):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _snapshots(self) -> Snapshots:
+        return Snapshots(self._home, self._target, self._repository)
+
+
+def recover(home: Home, info: RunInfo) -> None:
+    """Keep what a run changed whose launcher was killed before it could do so. Raises CopyFailed."""
+    if (home.copies / f"{info.run_id}.git").is_dir():
+        WorkingCopy(home, info.run_id, Path(info.workspace)).finish()
+
+
+def result_of(home: Home, run_id: str) -> bytes | None:
+    """Return what a run changed in its copy, as a patch; None where it had none, or is not over."""
+    try:
+        return (home.run(run_id) / FILE_NAME).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def files_in(patch: bytes) -> int:
+    """Return how many files a patch changes."""
+    return len(_FILE.findall(patch))
+
+
+def overview(patch: bytes) -> str:
+    """Return which files a patch changes, and how much."""
+    return _apply(Path("/"), patch, "--stat", "--summary").decode(errors="replace")
+
+
+def take_over(patch: bytes, workspace: Path) -> None:
+    """Change the files of a workspace as the run changed its copy: all, or, raising CopyFailed, none."""
+    _apply(workspace, patch, "--binary", "--whitespace=nowarn")
+
+
+def as_branch(patch: bytes, workspace: Path, branch: str, message: str) -> str:
+    """Make a branch of the workspace's repository: its HEAD and the patch. Files and index stay. Returns the commit.
+
+    Raises UsageError where there is no repository or the branch exists, CopyFailed where HEAD is not what was copied.
+    """
+    if _git(workspace, "rev-parse", "--show-prefix").strip():
+        raise UsageError(f"{workspace} is not the top of its repository", hint="run it without --branch")
+    ref = f"refs/heads/{branch}"
+    _git(workspace, "check-ref-format", ref)
+    index = Path(_git(workspace, "rev-parse", "--absolute-git-dir").strip()) / f"moat-{os.getpid()}.index"
+    try:
+        _git(workspace, "read-tree", "HEAD", index=index)
+        _git(workspace, "apply", "--cached", "--binary", "--whitespace=nowarn", "-", index=index, data=patch)
+        tree = _git(workspace, "write-tree", index=index).strip()
+    finally:
+        index.unlink(missing_ok=True)
+    commit = _git(workspace, "commit-tree", tree, "-p", "HEAD", "-m", message).strip()
+    _git(workspace, "update-ref", ref, commit, "0" * len(commit))  # only if there is none
+    return commit
+
+
+def _apply(workspace: Path, patch: bytes, *options: str) -> bytes:
+    """Run `git apply` as outside of any repository: paths are the workspace's own, and no configuration has a say."""
+    env = {
+        "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/",
+        "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CEILING_DIRECTORIES": str(workspace.parent), "GIT_DIR": os.devnull,
+    }  # fmt: skip
+    command = ["git", "apply", *options, "-"]
+    done = subprocess.run(command, cwd=workspace, env=env, input=patch, capture_output=True, check=False)
+    if done.returncode:
+        raise CopyFailed(f"the changes do not fit the workspace as it is now: {_last(done.stderr)}")
+    return done.stdout
+
+
+def _git(workspace: Path, *words: str, index: Path | None = None, data: bytes = b"") -> str:
+    env = {**os.environ, **({"GIT_INDEX_FILE": str(index)} if index else {})}
+    done = subprocess.run(["git", *words], cwd=workspace, env=env, input=data, capture_output=True, check=False)
+    if done.returncode:
+        raise CopyFailed(f"git {words[0]} failed: {_last(done.stderr)}")
+    return done.stdout.decode(errors="replace")
+
+
+def _last(said: bytes) -> str:
+    return (said.decode(errors="replace").strip().splitlines() or ["it did not say why"])[0]
