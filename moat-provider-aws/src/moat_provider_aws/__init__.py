@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from typing import TYPE_CHECKING
 
-from moat.api import CredentialProvider, EndpointProvider, hookimpl
+from moat.api import hookimpl
 
-from moat_provider_aws.provider import Aws
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-_AWS = Aws()  # one: it keeps the sessions of runs
+    from moat.api import CredentialProvider, EndpointProvider
+
+    from moat_provider_aws.provider import Aws
 
 
 @hookimpl
 def moat_credential_providers() -> Iterable[CredentialProvider]:
     """Register AWS."""
-    return [_AWS]
+    return [_aws()]
 
 
 @hookimpl
 def moat_endpoint_providers() -> Iterable[EndpointProvider]:
     """Register where runs ask for keys."""
-    return [_AWS]
+    return [_aws()]
+
+
+@functools.cache  # one: it keeps the sessions of runs
+def _aws() -> Aws:
+    from moat_provider_aws.provider import Aws
+
+    return Aws()

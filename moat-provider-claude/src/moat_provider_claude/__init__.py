@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from moat.api import CredentialProvider, hookimpl
+from moat.api import hookimpl
 
-from moat_provider_claude.anthropic import Anthropic
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from moat.api import CredentialProvider
 
 
 @hookimpl
 def moat_credential_providers() -> Iterable[CredentialProvider]:
     """Register the API key."""
+    from moat_provider_claude.anthropic import Anthropic
+
     return [Anthropic()]

@@ -1,52 +1,58 @@
 """The public plugin API. A provider imports from here and from nowhere else in moat.
 
-Start with `hookspecs` (what a plugin can be), then `tokens` (the usual provider in a few lines).
+Start with `hookspecs` (what a plugin can be), then `tokens` (the usual provider in a few lines). A name's module is
+imported when the name is first used (PEP 562): who wants an error class does not pay for sixty dataclasses.
 """
 
-from moat.api.container import ContainerSetup, Limits, Mount
-from moat.api.credentials import (
-    CapturedTokens,
-    CommandResult,
-    Credential,
-    CredentialProvider,
-    GrantOption,
-    Host,
-    HttpRequest,
-    HttpResponse,
-)
-from moat.api.endpoints import (
-    Endpoint,
-    EndpointProvider,
-    Forward,
-    ProxyPath,
-    Question,
-    Reply,
-    Respond,
-    Stream,
-    Tcp,
-    UnixPath,
-    Upstream,
-)
-from moat.api.errors import GrantFailed, GrantRevoked, MoatError
-from moat.api.hookspecs import hookimpl
-from moat.api.http import Authority, Headers, RequestHead, ResponseHead
-from moat.api.rules import (
-    AddHeader,
-    CaptureToken,
-    Instead,
-    Match,
-    OnlyPlaceholder,
-    OnlyTools,
-    RemoveHeader,
-    ReplaceToken,
-    Rewriter,
-    RewriteResponse,
-    Rule,
-    SetHeader,
-)
-from moat.api.runs import Contribution, ExchangeRecord, McpServer, NetworkPolicy, NetworkRule, RunInfo, RunSpec
-from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
-from moat.api.tokens import TokenProvider, clean_token, rejection
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moat.api.container import ContainerSetup, Limits, Mount
+    from moat.api.credentials import (
+        CapturedTokens,
+        CommandResult,
+        Credential,
+        CredentialProvider,
+        GrantOption,
+        Host,
+        HttpRequest,
+        HttpResponse,
+    )
+    from moat.api.endpoints import (
+        Endpoint,
+        EndpointProvider,
+        Forward,
+        ProxyPath,
+        Question,
+        Reply,
+        Respond,
+        Stream,
+        Tcp,
+        UnixPath,
+        Upstream,
+    )
+    from moat.api.errors import GrantFailed, GrantRevoked, MoatError
+    from moat.api.hookspecs import hookimpl
+    from moat.api.http import Authority, Headers, RequestHead, ResponseHead
+    from moat.api.rules import (
+        AddHeader,
+        CaptureToken,
+        Instead,
+        Match,
+        OnlyPlaceholder,
+        OnlyTools,
+        RemoveHeader,
+        ReplaceToken,
+        Rewriter,
+        RewriteResponse,
+        Rule,
+        SetHeader,
+    )
+    from moat.api.runs import Contribution, ExchangeRecord, McpServer, NetworkPolicy, NetworkRule, RunInfo, RunSpec
+    from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
+    from moat.api.tokens import TokenProvider, clean_token, rejection
 
 __all__ = [
     "AddHeader",
@@ -108,3 +114,97 @@ __all__ = [
     "hookimpl",
     "rejection",
 ]
+_HOMES = {
+    "container": (
+        "ContainerSetup",
+        "Limits",
+        "Mount",
+    ),
+    "credentials": (
+        "CapturedTokens",
+        "CommandResult",
+        "Credential",
+        "CredentialProvider",
+        "GrantOption",
+        "Host",
+        "HttpRequest",
+        "HttpResponse",
+    ),
+    "endpoints": (
+        "Endpoint",
+        "EndpointProvider",
+        "Forward",
+        "ProxyPath",
+        "Question",
+        "Reply",
+        "Respond",
+        "Stream",
+        "Tcp",
+        "UnixPath",
+        "Upstream",
+    ),
+    "errors": (
+        "GrantFailed",
+        "GrantRevoked",
+        "MoatError",
+    ),
+    "hookspecs": ("hookimpl",),
+    "http": (
+        "Authority",
+        "Headers",
+        "RequestHead",
+        "ResponseHead",
+    ),
+    "rules": (
+        "AddHeader",
+        "CaptureToken",
+        "Instead",
+        "Match",
+        "OnlyPlaceholder",
+        "OnlyTools",
+        "RemoveHeader",
+        "ReplaceToken",
+        "Rewriter",
+        "RewriteResponse",
+        "Rule",
+        "SetHeader",
+    ),
+    "runs": (
+        "Contribution",
+        "ExchangeRecord",
+        "McpServer",
+        "NetworkPolicy",
+        "NetworkRule",
+        "RunInfo",
+        "RunSpec",
+    ),
+    "runtimes": (
+        "DoorTicket",
+        "Readiness",
+        "Runtime",
+        "Sandbox",
+        "SandboxSpec",
+        "Stdio",
+    ),
+    "tokens": (
+        "TokenProvider",
+        "clean_token",
+        "rejection",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of ours
+
+    def __getattr__(name: str) -> object:
+        """Import the module that name is from, or is; keep the name here. Raises AttributeError for any other."""
+        import importlib
+
+        if name not in _HOME_OF and name not in (*_HOMES, "hookspecs"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = importlib.import_module(f"{__name__}.{_HOME_OF.get(name, name)}")
+        return globals().setdefault(name, getattr(module, name) if name in _HOME_OF else module)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -6,18 +6,19 @@ async method of a provider. Results combine by rules that no order can change (d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pluggy
 
-from moat.api.credentials import CredentialProvider
-from moat.api.endpoints import EndpointProvider
-from moat.api.runs import Contribution, ExchangeRecord, RunInfo, RunSpec
-from moat.api.runtimes import Runtime
-
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     import click
+
+    from moat.api.credentials import CredentialProvider
+    from moat.api.endpoints import EndpointProvider
+    from moat.api.runs import Contribution, ExchangeRecord, RunInfo, RunSpec
+    from moat.api.runtimes import Runtime
 
 hookspec = pluggy.HookspecMarker("moat")
 hookimpl = pluggy.HookimplMarker("moat")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from moat.api.container import ContainerSetup, Limits, Mount
-from moat.api.endpoints import Endpoint
-from moat.api.rules import Rule
+
+if TYPE_CHECKING:
+    from moat.api.endpoints import Endpoint
+    from moat.api.rules import Rule
 
 PolicyMode = Literal["permissive", "strict"]
 Verdict = Literal["allow", "deny"]

@@ -23,8 +23,9 @@ from pathlib import Path
 
 from moat.api.errors import SandboxFailed
 from moat.daemon import lifecycle
+from moat.demo.acme import API_HOST
 from moat.demo.claims import Observed
-from moat.demo.provider import API_HOST, VARIABLE
+from moat.demo.provider import VARIABLE
 from moat.demo.upstream import Api, running_api
 from moat.paths import Home
 from moat.runtimes.canary import Canary

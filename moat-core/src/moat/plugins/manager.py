@@ -20,18 +20,19 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import pluggy
 
 from moat.api import hookspecs
-from moat.api.credentials import Credential, CredentialProvider
-from moat.api.endpoints import EndpointProvider, Question, Reply
 from moat.api.errors import MoatError, PluginError, UsageError
-from moat.api.runs import Contribution, ExchangeRecord, RunInfo, RunSpec
-from moat.api.runtimes import Runtime
 from moat.ids import NAME
 from moat.plugins.discovery import Candidate, installed
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what a plugin can be is imported when it is asked for: most commands ask for little
     import click
 
-T = TypeVar("T", CredentialProvider, EndpointProvider, Runtime)
+    from moat.api.credentials import Credential, CredentialProvider
+    from moat.api.endpoints import EndpointProvider, Question, Reply
+    from moat.api.runs import Contribution, ExchangeRecord, RunInfo, RunSpec
+    from moat.api.runtimes import Runtime
+
+T = TypeVar("T", "CredentialProvider", "EndpointProvider", "Runtime")
 
 RESERVED = frozenset({"list", "show", "revoke"})  # words of `moat grant` that no provider may be called
 
@@ -85,6 +86,8 @@ class Plugins:
 
     def credential_offers(self) -> list[Offer[CredentialProvider]]:
         """Return every credential provider with its plugin, by name. Raises PluginError when two claim one name."""
+        from moat.api.credentials import CredentialProvider
+
         kind = CredentialProvider
         return self._union("moat_credential_providers", kind, RESERVED)  # type: ignore[type-abstract] # for isinstance
 
@@ -110,12 +113,16 @@ class Plugins:
 
     def endpoint_provider(self, name: str) -> EndpointProvider | None:
         """Return what serves the endpoints of the grant called name, None where it has none. Raises PluginError."""
+        from moat.api.endpoints import EndpointProvider
+
         kind = EndpointProvider
         offers = self._union("moat_endpoint_providers", kind, frozenset())  # type: ignore[type-abstract] # for isinstance
         return next((offer.value for offer in offers if offer.value.name == name), None)
 
     async def respond(self, question: Question, credential: Credential) -> Reply:
         """Return the answer of credential's provider to a question of a run's. Raises PluginError."""
+        from moat.api.endpoints import Reply
+
         provider = self.endpoint_provider(credential.provider)
         if provider is None:
             raise PluginError(f"no plugin serves the endpoints of {credential.provider}", hint="run: moat plugins")
@@ -133,6 +140,8 @@ class Plugins:
 
     def runtime_offers(self) -> list[Offer[Runtime]]:
         """Return every runtime with its plugin, by name. Raises PluginError when two claim one name."""
+        from moat.api.runtimes import Runtime
+
         return self._union("moat_runtimes", Runtime, frozenset())  # type: ignore[type-abstract] # for isinstance
 
     def register_commands(self, cli: click.Group) -> None:
@@ -153,6 +162,8 @@ class Plugins:
 
     def configure_run(self, spec: RunSpec) -> list[tuple[str, Contribution]]:
         """Return what each plugin adds to a run, with its distribution. Raises PluginError when one fails."""
+        from moat.api.runs import Contribution
+
         contributions = []
         for plugin, call in self._calls("moat_configure_run"):
             try:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from moat.api.hookspecs import hookimpl
-from moat.api.runtimes import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from moat.api.runtimes import Runtime
 
 
 @hookimpl

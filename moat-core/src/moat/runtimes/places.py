@@ -8,15 +8,16 @@ They are known when the run begins, and stay: the run as it is now says what is 
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from moat.api.container import Mount
-from moat.api.endpoints import Tcp, UnixPath, Where
 from moat.api.errors import MoatError, SandboxFailed
+
+if TYPE_CHECKING:  # the daemon asks what endpoints need; a run's command line only shows the result
+    from moat.api.endpoints import Where
 
 Row: TypeAlias = tuple[str, str, str, int]  # as in the gate: name, kind, host or file, port
 
@@ -27,6 +28,8 @@ _DOOR_PORTS = frozenset((53, 80, 443, 19080))  # of the door's own sockets, whic
 
 def places_of(wheres: Iterable[Where]) -> tuple[Row, ...]:
     """Return the sockets that endpoints need. Raises MoatError when they are too many."""
+    from moat.api.endpoints import Tcp, UnixPath
+
     found: dict[str, Row] = {}
     for where in wheres:
         if isinstance(where, Tcp) and where.port not in _DOOR_PORTS:
@@ -40,6 +43,8 @@ def places_of(wheres: Iterable[Where]) -> tuple[Row, ...]:
 
 def file_of(path: str) -> str:
     """Return the name of a socket in the door's folder: short, whatever its path inside is."""
+    import hashlib
+
     return f"{hashlib.sha256(path.encode()).hexdigest()[:16]}.sock"
 
 
@@ -69,5 +74,7 @@ def check_unix(sock: socket.socket, name: str) -> None:
 
 
 def _where(name: str) -> Where:
+    from moat.api.endpoints import Tcp, UnixPath
+
     kind, _, rest = name.partition(":")
     return UnixPath(rest) if kind == "unix" else Tcp("any.name", int(rest))
