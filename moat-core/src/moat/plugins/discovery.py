@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moat.api.errors import PluginError
+from moat.plugins.scan import Entry, scan
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 GROUP = "moat"
 REWRITERS = "moat.rewriters"
@@ -33,10 +36,14 @@ class Candidate:
 
 def installed() -> list[Candidate]:
     """Return every installed plugin, by distribution and name."""
+    if (found := scan(GROUP)) is not None:
+        return candidates(found)
+    from importlib import metadata
+
     return candidates(metadata.entry_points(group=GROUP))
 
 
-def candidates(entry_points: Iterable[metadata.EntryPoint]) -> list[Candidate]:
+def candidates(entry_points: Iterable[metadata.EntryPoint | Entry]) -> list[Candidate]:
     """Return what these entry points offer. One listed twice (an editable install over a wheel) counts once."""
     found: dict[tuple[str, str, str], Candidate] = {}
     for entry in entry_points:
@@ -58,6 +65,8 @@ def rewriter(name: str) -> Callable[..., Any]:
 
 def rewriter_candidate(name: str) -> Candidate:
     """Return the entry point of a rewriter, not imported. Raises PluginError for none, or for one of two owners."""
+    from importlib import metadata
+
     found = candidates(metadata.entry_points(group=REWRITERS, name=name))
     if len({each.distribution for each in found}) != 1:
         owners = " and ".join(each.distribution for each in found) or "nobody"
@@ -65,7 +74,9 @@ def rewriter_candidate(name: str) -> Candidate:
     return found[0]
 
 
-def _origin(entry: metadata.EntryPoint) -> tuple[str, str]:
+def _origin(entry: metadata.EntryPoint | Entry) -> tuple[str, str]:
+    if isinstance(entry, Entry):
+        return entry.distribution, entry.version
     if entry.dist is None:
         return "an unknown distribution", ""
     return entry.dist.name, entry.dist.version
