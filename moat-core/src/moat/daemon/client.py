@@ -6,17 +6,11 @@ refuses is raised as the same MoatError subclass that it was there, with its hin
 
 from __future__ import annotations
 
-import errno
-import http.client
 import json
-import os
-import socket
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from moat.api import errors
@@ -35,8 +29,12 @@ from moat.daemon.protocol import (
     needed_capabilities,
 )
 from moat.daemon.told import Told, told
-from moat.paths import Home, socket_address
+from moat.daemon.wire import NotHttp, connected, exchange
+from moat.paths import Home
 from moat.trace.values import decode
+
+if TYPE_CHECKING:
+    import http.client
 
 T = TypeVar("T")
 
@@ -44,7 +42,6 @@ HEALTH_TIMEOUT_S = 3.0  # a daemon that needs longer to say that it is there is 
 TIMEOUT_S = 60.0  # a keyring may ask the user for a password meanwhile
 EVENTS_TIMEOUT_S = 40.0  # a daemon with nothing to tell says so every 15 s
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-_CREDENTIALS = struct.Struct("iII")  # process, user, group
 _RESTART = "run: moat proxy stop"
 
 
@@ -52,7 +49,7 @@ class DaemonClient:
     """The daemon of one installation; it need not run. Holds no connection."""
 
     def __init__(self, home: Home) -> None:
-        self._home = home
+        self._socket = home.daemon / "daemon.sock"
 
     def health(self, timeout_s: float = HEALTH_TIMEOUT_S) -> Health:
         """Return the daemon's state. Raises DaemonError when it cannot be reached or does not answer in time."""
@@ -105,9 +102,12 @@ class DaemonClient:
         Raises DaemonError when the daemon does not answer or has no events; so do the events, when they break off.
         """
         path = f"/v1/events?run={quote(run_id, safe='')}" if run_id else "/v1/events"
-        connection = _UnixConnection(self._home.daemon / "daemon.sock", EVENTS_TIMEOUT_S)
+        import http.client
+
+        connection = http.client.HTTPConnection("moat")  # the name is for the Host header only
         with closing(connection):
-            with _translated(EVENTS_TIMEOUT_S):
+            with _translated(EVENTS_TIMEOUT_S, http.client.HTTPException):
+                connection.sock = connected(self._socket, EVENTS_TIMEOUT_S)
                 connection.request("GET", path)
                 response = connection.getresponse()
                 if response.status != 200:
@@ -135,59 +135,28 @@ class DaemonClient:
     def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S
     ) -> object:
-        connection = _UnixConnection(self._home.daemon / "daemon.sock", timeout_s)
-        with closing(connection), _translated(timeout_s):
-            payload = None if body is None else json.dumps(body).encode()
-            headers = {} if body is None else {"Content-Type": "application/json"}
-            connection.request(method, path, payload, headers)
-            response = connection.getresponse()
-            data = response.read(MAX_ANSWER_BYTES)
-            if response.length:  # what is still to come
-                raise ConnectionResetError("the answer broke off")
-            return _answer(response.status, data)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket; the host name is only for the Host header."""
-
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("moat", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket's path."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(self.timeout)
-        try:
-            sock.connect(socket_address(self._path))
-            _check_owner(sock)
-        except BaseException:
-            sock.close()
-            raise
-        self.sock = sock
-
-
-def _check_owner(sock: socket.socket) -> None:
-    """Refuse to tell anything to a daemon of another user's, should one listen here (unix(7): struct ucred)."""
-    _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    if uid != os.geteuid():
-        raise ConnectionRefusedError(errno.EACCES, "it belongs to another user")
+        payload = None if body is None else json.dumps(body).encode()
+        with _translated(timeout_s), connected(self._socket, timeout_s) as sock:
+            status, data = exchange(sock, method, path, payload, MAX_ANSWER_BYTES)
+        return _answer(status, data)
 
 
 @contextmanager
-def _translated(timeout_s: float) -> Iterator[None]:
+def _translated(timeout_s: float, strange: type[Exception] = NotHttp) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
         raise DaemonError(f"the daemon did not answer within {timeout_s:g} s", hint=_RESTART) from None
     except OSError as failure:
         raise DaemonUnreached(f"the daemon cannot be reached: {failure}", hint="run: moat proxy start") from failure
-    except http.client.HTTPException as failure:
+    except strange as failure:
         raise DaemonError(f"the daemon does not speak HTTP: {failure}", hint=_RESTART) from failure
 
 
 def _told(response: http.client.HTTPResponse) -> Iterator[Told]:
-    with _translated(EVENTS_TIMEOUT_S):
+    import http.client
+
+    with _translated(EVENTS_TIMEOUT_S, http.client.HTTPException):
         try:
             yield from told(response)
         except http.client.IncompleteRead:
