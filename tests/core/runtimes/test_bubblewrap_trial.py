@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from moat.api.errors import UsageError
-from moat.runtimes import bubblewrap_trial as trial
+from moat.runtimes import gate, gatelink
 from moat.runtimes.bubblewrap_trial import find_place, install_hint
 
 TRUE, FALSE = "exit 0", "echo bwrap: no; exit 1"
@@ -26,10 +29,12 @@ esac
     path = folder / "bwrap"
     path.write_text(script)
     path.chmod(0o755)
-    gate = folder / "gate.py"
-    gate.write_text("import os, sys; os.execvp(sys.argv[2], sys.argv[2:])\n")
-    monkeypatch.setattr(trial, "GATE_SOURCE", gate)
+    monkeypatch.setattr(gate, "enter_namespace", lambda: None)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def no_namespace() -> None:
+    raise OSError(1, "no new network namespace can be made")
 
 
 def switches(folder: Path, **values: str) -> Path:
@@ -63,7 +68,7 @@ def test_hint_is_the_line_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_old_bubblewrap_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    a_bwrap(tmp_path, monkeypatch, version="0.6.1")
+    a_bwrap(tmp_path, monkeypatch, version="0.6.1", plain=FALSE, net=FALSE)  # it does not know --disable-userns
 
     found = await find_place({})
 
@@ -154,3 +159,33 @@ async def test_machine_without_a_filter_is_told(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("wanted", ["outside", "inside"])
 async def test_real_bubblewrap_can_do_both(wanted: str) -> None:
     assert (await find_place({"MOAT_BUBBLEWRAP_GATE": wanted})).place == wanted
+
+
+@pytest.mark.bubblewrap
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+async def test_real_bubblewrap_is_tried_by_a_process_of_its_own_beside_threads() -> None:
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(stop.wait)
+        try:
+            found = await find_place({"MOAT_BUBBLEWRAP_GATE": "outside"})
+        finally:
+            stop.set()
+
+    assert found.place == "outside"
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_a_namespace_that_cannot_be_made_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_alone: bool
+) -> None:
+    a_bwrap(tmp_path, monkeypatch, net=FALSE)
+    monkeypatch.setattr(gate, "enter_namespace", no_namespace)
+    (tmp_path / "gate.py").write_text(inspect.getsource(no_namespace).replace("no_namespace", "enter_namespace"))
+    monkeypatch.setattr(gatelink, "GATE_SOURCE", tmp_path / "gate.py")
+    monkeypatch.setattr(threading, "active_count", lambda: 1 if is_alone else 2)
+
+    found = await find_place({}, tmp_path)
+
+    assert found.place is None
+    assert "no new network namespace can be made" in found.readiness.detail

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import pytest
 from moat.api.errors import SandboxFailed
+from moat.runtimes import gatelink
 from moat.runtimes.gatelink import DoorUnreached, GateConfig, GateLink
 
 
@@ -86,3 +89,18 @@ async def test_controls_to_a_gate_that_is_gone_are_dropped() -> None:
 
 def test_nonce_is_in_no_repr() -> None:
     assert "s3cr3t" not in repr(CONFIG)
+
+
+def test_a_gate_here_is_compiled_once_and_loads_the_standard_library_before_its_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "gate.py"
+    source.write_bytes(gatelink.GATE_SOURCE.read_bytes())
+    (tmp_path / "json.py").write_text("raise ImportError('not this one')")
+    monkeypatch.setattr(gatelink, "GATE_SOURCE", source)
+
+    then = "print(gate.__file__, sys.argv[1:], sys.flags.isolated, sys.flags.no_site)"
+    done = subprocess.run([*gatelink.gate_program(then), "7"], capture_output=True, text=True, check=True)
+
+    assert done.stdout == f"{source} ['7'] 1 1\n"
+    assert [each.name.partition(".")[0] for each in (tmp_path / "__pycache__").iterdir()] == ["gate"]

@@ -29,7 +29,7 @@ from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSp
 from moat.paths import Home
 from moat.runtimes import bubblewrap_trial as trial
 from moat.runtimes import rlimits
-from moat.runtimes.gatelink import GATE_FLAGS, GATE_SOURCE, GateConfig, GateLink
+from moat.runtimes.gatelink import GATE_FLAGS, GATE_SOURCE, GateConfig, GateLink, gate_program
 from moat.runtimes.layout import host_layout
 from moat.runtimes.mounts import check_mounts
 from moat.runtimes.places import mounts_of
@@ -214,9 +214,8 @@ class _Parts:
             command = (SETSID, "--ctty", "--", *command)
         bwrap = self._bwrap(self._spec, own_network=False)
         config = self._config("outside", str(self._ticket.folder), (*bwrap, *command))
-        gate = [sys.executable, *GATE_FLAGS, str(GATE_SOURCE)]
         environment = {"PATH": os.defpath}
-        return gate, replace(config, env=environment, pass_fds=tuple(self.given[before:]))
+        return list(gate_program()), replace(config, env=environment, pass_fds=tuple(self.given[before:]))
 
     def inside(self) -> tuple[list[str], GateConfig]:
         """Return bwrap's command line, with the gate as its command, and a configuration for that gate."""

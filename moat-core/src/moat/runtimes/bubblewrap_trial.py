@@ -11,8 +11,8 @@ import platform
 import re
 import shutil
 import socket
-import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from typing import Literal
 from moat.api.errors import UsageError
 from moat.api.runtimes import Readiness
 from moat.runtimes import gate
-from moat.runtimes.gatelink import GATE_FLAGS, GATE_SOURCE
+from moat.runtimes.gatelink import gate_program
 from moat.runtimes.seccomp import ARCHITECTURES
 from moat.runtimes.view import ISOLATION
 
@@ -31,6 +31,8 @@ TRIAL_S = 10.0  # milliseconds, unless the machine is thrashing
 APPARMOR = "kernel.apparmor_restrict_unprivileged_userns"
 SWITCHES = (("kernel.unprivileged_userns_clone", "0", "1"), ("user.max_user_namespaces", "0", "15000"))
 _VIEW = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", "/bin/true")
+
+_TRY = "gate.enter_namespace(); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,15 @@ async def find_place(env: Mapping[str, str] | None = None, proc_sys: Path = Path
         return _no("bubblewrap is not installed", install_hint())
     if problem := _kernel_problem():
         return _no(problem, "use --runtime docker")
-    if problem := await _version_problem(bwrap):
-        return _no(problem, "install a newer bubblewrap, or use --runtime docker")
     failure = ""
     if wanted != "inside":
-        failure = await _trial(sys.executable, *GATE_FLAGS, str(GATE_SOURCE), "try", bwrap, *ISOLATION, *_VIEW)
+        failure = await _outside(bwrap, *ISOLATION, *_VIEW)
         if not failure:
             return Found("outside", Readiness(True, "sealed by namespaces; the gate stands outside"))
     if wanted != "outside" and not await _trial(bwrap, "--unshare-net", *ISOLATION, *_VIEW):
         return Found("inside", Readiness(True, _inside_detail(proc_sys, asked=wanted == "inside")))
+    if problem := await _version_problem(bwrap):  # such a one does not know an option above, and fails
+        return _no(problem, "install a newer bubblewrap, or use --runtime docker")
     return _no(*_refusal(failure or "bwrap cannot make its namespaces", proc_sys))
 
 
@@ -131,14 +133,35 @@ def _switch(proc_sys: Path, name: str) -> str:
         return ""
 
 
-async def _trial(*argv: str) -> str:
-    """Run a command; return "" if it succeeds, else the last line that it said."""
+async def _outside(*argv: str) -> str:
+    """Run a command in a network namespace, as a gate would; return like _trial.
+
+    A child of ours makes it, since another interpreter would take longer than all the rest. Not beside other threads: a
+    lock that one of them holds just now would never be free in the child.
+    """
+    if threading.active_count() > 1:
+        return await _trial(*gate_program(_TRY), *argv)
+    return await _trial(*argv, first=_enter)
+
+
+def _enter() -> None:
+    """Enter a namespace, in a child that has not become its program yet."""
+    try:
+        gate.enter_namespace()
+    except OSError as failure:
+        os.write(2, str(failure).encode())
+        os._exit(1)
+
+
+async def _trial(*argv: str, first: Callable[[], None] | None = None) -> str:
+    """Run a command; return "" if it succeeds, else the last line that it said. first: done by the child before."""
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=first,
     )
     try:
         async with asyncio.timeout(TRIAL_S):

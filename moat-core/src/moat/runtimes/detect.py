@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from moat.api.errors import RuntimeUnavailable, UsageError
@@ -30,6 +29,8 @@ async def choose(runtimes: Iterable[Runtime], name: str, image: str) -> Runtime:
 
 async def _named(known: dict[str, Runtime], name: str, image: str) -> Runtime:
     if name not in known:
+        import difflib
+
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean --runtime {close[0]}?" if close else f"installed: {', '.join(sorted(known))}"
         raise UsageError(f"there is no runtime called {name!r}", hint=hint)

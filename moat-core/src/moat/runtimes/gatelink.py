@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +25,18 @@ from moat.api.errors import SandboxFailed
 
 GATE_SOURCE = Path(__file__).with_name("gate.py")
 GATE_FLAGS = ("-I", "-S")  # isolated and without site: nothing of the user's Python is loaded into the gate
+_LOADED = "import os, sys; sys.path.append(os.path.dirname(sys.argv.pop(1))); import gate; "
 OPEN_TIMEOUT_S = 45.0  # the gate gives up by itself after 15 s without an answer of the daemon's; this is the net below
 
 Place = Literal["outside", "inside", "container"]
+
+
+def gate_program(then: str = "sys.exit(gate.main())") -> tuple[str, ...]:
+    """Return the command line of a gate on this machine: gate.py as a module, so that Python compiles it once only.
+
+    then: what is done with the module `gate`; sys.argv[1:] are the arguments.
+    """
+    return (sys.executable, *GATE_FLAGS, "-c", _LOADED + then, str(GATE_SOURCE))
 
 
 class DoorUnreached(SandboxFailed):

@@ -14,7 +14,6 @@ import re
 import shutil
 import signal
 import struct
-import tempfile
 import termios
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -44,6 +43,8 @@ class Process(Runtime):
     ) -> Sandbox:
         """Start the command in the workspace's own folder, with a home that is thrown away."""
         await created(str(os.getpid()))
+        import tempfile
+
         home = Path(tempfile.mkdtemp(prefix="moat-home-"))
         try:
             _fill(home, spec)
