@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 
 from moat.api.errors import UsageError
 
@@ -18,17 +18,21 @@ _SECOND = ("badger", "beacon", "birch", "comet", "crane", "ferry", "finch", "har
 
 def new_run_id() -> str:
     """Return a fresh run id: `run_` and 12 lower-case hex digits."""
-    return f"run_{secrets.token_hex(6)}"
+    return f"run_{os.urandom(6).hex()}"
 
 
 def new_name() -> str:
     """Return a readable run name, for example `calm-otter`; not unique by itself."""
-    return f"{secrets.choice(_FIRST)}-{secrets.choice(_SECOND)}"
+    return f"{_any_of(_FIRST)}-{_any_of(_SECOND)}"
 
 
 def new_token() -> str:
     """Return a secret of 256 bits as 64 hex digits."""
-    return secrets.token_hex(32)
+    return os.urandom(32).hex()  # as secrets.token_hex, whose module brings all of random to every command
+
+
+def _any_of(words: tuple[str, ...]) -> str:
+    return words[int.from_bytes(os.urandom(8)) % len(words)]
 
 
 def checked_run_id(text: str) -> str:

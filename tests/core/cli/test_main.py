@@ -165,6 +165,25 @@ def test_a_terminal_that_cannot_show_a_character_is_no_error(tmp_path: Path) -> 
     assert "there is no command" in done.stderr
 
 
+@pytest.mark.parametrize("flag", ["-u", "-Xdev"])  # the second exits as Python does
+def test_its_end_loses_nothing_that_was_to_be_done(flag: str) -> None:
+    script = """
+import atexit, sys, threading, time
+from moat.cli import main
+atexit.register(print, "at exit")
+main.run = lambda arguments: print(arguments) or 7
+sys.argv[1:] = ["hello"]
+if sys.stdin.read() == "with a thread":
+    threading.Thread(target=lambda: (time.sleep(0.1), print("thread"))).start()
+main.main()
+"""
+    for said, expected in (("", "['hello']\nat exit\n"), ("with a thread", "['hello']\nthread\nat exit\n")):
+        done = subprocess.run(
+            [sys.executable, flag, "-c", script], input=said, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (7, expected, "")
+
+
 def test_help_does_not_import_asyncio_which_is_slow() -> None:
     script = "import sys; from moat.cli import main; main.run(['--help']); sys.exit('asyncio' in sys.modules)"
 

@@ -17,18 +17,16 @@ from moat.api.container import Mount
 from moat.api.errors import UsageError
 from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
-from moat.cli.consent import settle
 from moat.config.checkout import Checkout, take
 from moat.config.settings import Settings
 from moat.paths import Home
-from moat.runs.approvals import Question, is_approved
 from moat.runs.collect import found_at
 from moat.runs.merge import FILE, Options, merged, secret_of
-from moat.runs.secrets import Reference, fetch, referred
-from moat.runs.wishes import Circumstances, wishes
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # and below, where there is a moat.yaml: most runs have none
     from moat.config.project import Project
+    from moat.runs.approvals import Question
+    from moat.runs.secrets import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,11 @@ class Asked:
 
     def warnings(self, home: Home) -> list[str]:
         """Return what would be asked first, for those who only want to see the plan."""
-        if self.question is None or not self.question.wishes or is_approved(home, self.question):
+        if self.question is None or not self.question.wishes:
+            return []
+        from moat.runs.approvals import is_approved
+
+        if is_approved(home, self.question):
             return []
         return [f"not granted yet: {self.question.checkout.path} wants to {wish}" for wish in self.question.wishes]
 
@@ -61,6 +63,10 @@ def ask(
         raise UsageError("there is no command to run", hint=hint)
     if checkout is None or project is None:
         return Asked(spec)
+    from moat.runs.approvals import Question
+    from moat.runs.secrets import referred
+    from moat.runs.wishes import Circumstances, wishes
+
     workspace = found_at(options.workspace).resolved
     spec = replace(spec, mounts=tuple(_real(spec, mount) for mount in spec.mounts))
     references = tuple(
@@ -80,6 +86,8 @@ def agreed(asked: Asked, home: Home, env: Mapping[str, str], *, is_given: bool) 
     """
     if asked.question is None:
         return asked.spec
+    from moat.cli.consent import settle
+
     settle(asked.question, home, is_given=is_given, env=env)
     if not asked.references:
         return asked.spec
@@ -88,6 +96,8 @@ def agreed(asked: Asked, home: Home, env: Mapping[str, str], *, is_given: bool) 
 
 
 async def _with_secrets(asked: Asked, workspace: Path, home: Home, env: Mapping[str, str]) -> RunSpec:
+    from moat.runs.secrets import fetch
+
     values = {each.name: await fetch(each, workspace=workspace, home=home, env=env) for each in asked.references}
     return replace(asked.spec, env={**asked.spec.env, **values})
 

@@ -22,8 +22,6 @@ from moat.runs.attach import Attachment, first_terminal
 from moat.runs.console import Shape
 from moat.runs.launch import Launch
 from moat.runs.prepare import Prepared
-from moat.runs.supervise import start_supervisor
-from moat.runs.viewer import Viewer
 from moat.runs.watched import read_changes
 from moat.trace.store import RunStore
 
@@ -58,6 +56,9 @@ class Performance:
         return outcome.exit_code
 
     def _watched(self, stdio: Stdio) -> int:
+        from moat.runs.supervise import start_supervisor
+        from moat.runs.viewer import Viewer
+
         shape = own_shape(stdio, self._prepared.plan.sandbox.terminal)
         sock = start_supervisor(self._prepared, self._home, shape)
         screen = first_terminal(stdio.stdout, stdio.stderr)  # an output that is none is the command's, untouched
@@ -66,6 +67,9 @@ class Performance:
         return said_after(self._home, self._prepared.plan.sandbox.run_id, sight.how == "left", sight.code)
 
     def _detached(self, stdio: Stdio) -> int:
+        from moat.runs.supervise import start_supervisor
+        from moat.runs.viewer import Viewer
+
         sock = start_supervisor(self._prepared, self._home, Shape(self._prepared.plan.sandbox.terminal))
         asyncio.run(Viewer(sock, stdio, self._sealed).follow(attach=False, until_sealed=True))
         name = self._prepared.plan.sandbox.name

@@ -17,20 +17,16 @@ from moat.api.runtimes import Runtime, Stdio
 from moat.cli.asking import Asked, agreed, ask
 from moat.cli.output import say, show, show_json, warn
 from moat.cli.perform import DETACHED_SIZE, Performance
-from moat.cli.plan_words import as_json, as_text
 from moat.cli.run_words import own_secrets
-from moat.cli.snapshot import warn_of_nested
 from moat.config.mounts import parse_mount
 from moat.config.settings import load_settings
 from moat.ids import checked_profile
-from moat.net.batch import batch_warnings
 from moat.paths import Home, find_home
 from moat.plugins.manager import Plugins
 from moat.runs.attach import fill_closed, own_terminal
 from moat.runs.exposure import describe, exposed_secrets
 from moat.runs.merge import Options
 from moat.runs.prepare import Prepared, prepare
-from moat.runs.snapshots import Snapshots
 
 _COMMAND = "moat.run.command"
 
@@ -136,9 +132,7 @@ def _carry_out(
     prepared = prepare(spec, home, runtimes, os.environ, terminal)
     _warn(prepared, spec)
     if snapshot:
-        kept = Snapshots(home, spec.workspace).create(f"before {prepared.facts.name}")
-        warn_of_nested(kept)
-        say(f"moat: snapshot {kept.short} · back to it: moat snapshot restore {kept.short}")
+        _keep_files(home, spec.workspace, prepared.facts.name)
     return Performance(prepared, spec, home).held(stdio, detached=detached)
 
 
@@ -173,6 +167,8 @@ def _rehearse(asked: Asked, home: Home, runtimes: Sequence[Runtime], in_json: bo
     not_granted = asked.warnings(home)
     for warning in not_granted:
         warn(warning)
+    from moat.cli.plan_words import as_json, as_text
+
     if in_json:
         show_json(as_json(prepared, spec, not_granted))
     else:
@@ -180,8 +176,21 @@ def _rehearse(asked: Asked, home: Home, runtimes: Sequence[Runtime], in_json: bo
     return 0
 
 
+def _keep_files(home: Home, workspace: Path, name: str) -> None:
+    from moat.cli.snapshot import warn_of_nested
+    from moat.runs.snapshots import Snapshots
+
+    kept = Snapshots(home, workspace).create(f"before {name}")
+    warn_of_nested(kept)
+    say(f"moat: snapshot {kept.short} · back to it: moat snapshot restore {kept.short}")
+
+
 def _warn(prepared: Prepared, spec: RunSpec) -> None:
-    warnings = [*prepared.plan.warnings, *own_secrets(spec), *batch_warnings(spec.policy)]
+    warnings = [*prepared.plan.warnings, *own_secrets(spec)]
+    if spec.policy.rules:
+        from moat.net.batch import batch_warnings
+
+        warnings += batch_warnings(spec.policy)
     if seen := describe(exposed_secrets(prepared.facts.paths[spec.workspace].resolved)):
         warnings.append(seen)
     if not prepared.runtime.sealed:

@@ -5,7 +5,6 @@ What is checked, hashed, shown and used are the same bytes, whatever happens to 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from dataclasses import dataclass, field
@@ -26,6 +25,8 @@ class Checkout:
     @property
     def sha256(self) -> str:
         """The hash of what was read, in hex."""
+        import hashlib
+
         return hashlib.sha256(self.data).hexdigest()
 
 

@@ -22,8 +22,6 @@ YAML and pydantic are imported only when the file exists: most installations hav
 from __future__ import annotations
 
 import contextlib
-import difflib
-import ipaddress
 import math
 import os
 import re
@@ -125,6 +123,8 @@ def split_address(place: str) -> tuple[str, int | None]:
 
     Raises ValueError for names, which would have to be resolved again, and for ports out of range.
     """
+    import ipaddress
+
     match = _PLACE.fullmatch(place)
     host = (match[1] or match[2]) if match else place  # else it can only be a bare IPv6 address
     port = match[3] if match else None
@@ -171,6 +171,8 @@ def _refuse_unknown(path: Path, prefix: str, values: Mapping[object, object], ki
     known = [entry.name for entry in fields(kind)]
     for key in values:
         if key not in known:
+            import difflib
+
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(known)}"
             raise UsageError(f"{path}: unknown setting {prefix}{key}", hint=hint)
@@ -184,6 +186,8 @@ def _explained(path: Path, failure: ValidationError) -> UsageError:
 
 def _checked_upstream(path: Path, upstream: UpstreamSettings) -> UpstreamSettings:
     """Return upstream with an absolute bundle path and lower-case hosts; relative paths start at the settings file."""
+    import ipaddress
+
     bundle = upstream.ca_bundle
     if bundle is not None:
         with contextlib.suppress(RuntimeError):  # no such user: then there is no such file either

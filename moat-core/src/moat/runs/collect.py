@@ -14,8 +14,8 @@ from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import patiently
 from moat.daemon.protocol import SetupRequest, SetupResponse
 from moat.ids import checked_name, new_name, new_run_id
-from moat.net.rules import rule_text
 from moat.paths import Home
+from moat.runs.merge import rule_lines
 from moat.runs.plan import PASSED_ON, Facts, Found
 from moat.runs.trust import host_roots
 
@@ -76,7 +76,7 @@ def _setup(spec: RunSpec, name: str, home: Home, client: DaemonClient) -> SetupR
         command=spec.command,
         network_policy=spec.policy.mode,
         network_allow=spec.policy.allow,
-        network_rules=tuple(rule_text(rule) for rule in spec.policy.rules),
+        network_rules=rule_lines(spec.policy),
         profile=spec.profile,
     )
     return patiently(home, client, lambda asked: asked.setup(request))

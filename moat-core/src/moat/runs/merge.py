@@ -16,7 +16,6 @@ from moat.api.errors import UsageError
 from moat.api.runs import McpServer, NetworkPolicy, NetworkRule, PolicyMode, RunSpec
 from moat.config.mounts import absolute, checked_target
 from moat.config.settings import Settings
-from moat.net.rules import parse_rule, rule_text
 
 if TYPE_CHECKING:
     from moat.config.project import Container, Project
@@ -116,6 +115,15 @@ def secret_of(spec: RunSpec, name: str) -> str:
     return spec.origins.get(f"env.{name}", "").partition(f"{FILE}, ")[2]
 
 
+def rule_lines(policy: NetworkPolicy) -> tuple[str, ...]:
+    """Return the rules of policy as the daemon is told them, the first that fits first."""
+    if not policy.rules:
+        return ()
+    from moat.net.rules import rule_text
+
+    return tuple(rule_text(rule) for rule in policy.rules)
+
+
 def _own_policy(options: Options, settings: Settings, origins: dict[str, str]) -> NetworkPolicy:
     mode = options.policy or settings.network.policy
     origins["policy"] = "--policy" if options.policy else DEFAULT if mode == _USUAL.network.policy else SETTINGS
@@ -138,6 +146,10 @@ def _joined_policy(
 
 def _rules(lines: tuple[str, ...], owner: str, origins: dict[str, str]) -> list[NetworkRule]:
     """Return the rules of lines. Raises UsageError, which names the file where it is no option."""
+    if not lines:
+        return []
+    from moat.net.rules import parse_rule, rule_text
+
     rules = []
     for line in lines:
         try:

@@ -22,9 +22,8 @@ from moat.api.runtimes import SandboxSpec
 from moat.config.mounts import checked_target
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import RegisterRequest, SetupResponse
-from moat.net.rules import rule_text
 from moat.paths import Home
-from moat.runs.merge import FILE
+from moat.runs.merge import FILE, rule_lines
 from moat.runs.trust import (
     BUNDLE,
     JAVA,
@@ -219,7 +218,7 @@ def _registration(spec: RunSpec, facts: Facts) -> RegisterRequest:
         grants=spec.grants,
         network_policy=spec.policy.mode,
         network_allow=spec.policy.allow,
-        network_rules=tuple(rule_text(rule) for rule in spec.policy.rules),
+        network_rules=rule_lines(spec.policy),
         runtime=facts.runtime,
         workspace=str(facts.paths[spec.workspace].resolved),
         command=spec.command,

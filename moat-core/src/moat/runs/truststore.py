@@ -14,7 +14,7 @@ import binascii
 import re
 from collections.abc import Iterator
 
-_BASE64 = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
+_BASE64 = re.compile(r"-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----")
 
 _INTEGER, _OCTETS, _OID, _TEXT, _SEQUENCE, _SET, _EXPLICIT = 0x02, 0x04, 0x06, 0x1E, 0x30, 0x31, 0xA0
 

@@ -9,7 +9,6 @@ branches come from and go to does not count, since every `git push -u` writes it
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -99,6 +98,8 @@ def _digest(path: Path) -> str:
         return f"error {failure.errno}"
     if path.name == "config" and size <= MAX_BYTES:
         data, size = b"\n".join(line for line in data.split(b"\n") if not _PLAIN_CONFIG.fullmatch(line)), 0
+    import hashlib
+
     return f"{size} {hashlib.sha256(data).hexdigest()}"
 
 
