@@ -79,14 +79,15 @@ async def test_a_missing_image_is_named_and_nothing_is_made(
     assert not any(call.startswith("POST") for call in engine.calls)
 
 
-async def test_a_gate_that_cannot_be_attached_to_is_removed(
+async def test_a_gate_that_cannot_be_attached_to_is_removed_and_so_is_what_was_made_meanwhile(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with fake_engine(tmp_path, monkeypatch, READY) as engine:
         with pytest.raises(SandboxFailed, match="could not attach"):
             await attempt(home)
 
-    assert removed(engine) == [f"containers/{GATE}"]
+    assert engine.calls.count("POST containers/create") == 2
+    assert removed(engine) == [f"containers/{AGENT}", f"containers/{GATE}"]
     assert "POST containers/c1/start" not in engine.calls
 
 
@@ -108,7 +109,8 @@ async def test_a_gate_that_cannot_run_elsewhere_leads_to_the_fallback(
         with pytest.raises(MoatError, match="could not attach"):
             await attempt(home)
 
-    assert removed(engine) == [f"containers/{GATE}", f"containers/{AGENT}", "networks/n1"]
+    beside_the_gate = [f"containers/{AGENT}", f"containers/{GATE}"]
+    assert removed(engine) == [*beside_the_gate, f"containers/{AGENT}", "networks/n1"]
 
 
 async def test_a_cancelled_launch_waits_for_what_is_being_made_and_removes_it(

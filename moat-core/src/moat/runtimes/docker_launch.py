@@ -1,6 +1,9 @@
 """Make a run's containers in order, each step with its undo, and hold them until the command's end.
 
-    gate ─▶ its door is open ─▶ command's container, joined to the gate's network ─▶ attach ─▶ created(id) ─▶ start
+    gate is created ─▶ started ─▶ its door is open ─────────────────────────────────┬─▶ created(id) ─▶ started
+                   └─▶ command's container is created, joined to the gate's network ─▶ attached ┘
+
+The command's container is made while the gate starts, which takes the engine longest, and starts when its door is open.
 
 A failure or a cancellation at any point removes everything made so far. The gate's end stops the command.
 """
@@ -67,9 +70,8 @@ async def launch(spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: C
         if not await has_image(docker, spec.image):
             raise RuntimeUnavailable(f"docker has no image {spec.image}", hint=f"run: docker pull {spec.image}")
         launching = _Launch(docker, spec, ticket, undo, await _user(docker))
-        gate = await launching.gate() if has_door else None
-        network = gate.network if gate is not None else await launching.internal_network()
-        sandbox = await launching.agent(network, stdio, created, gate)
+        sandbox = (await launching.beside_a_gate(stdio) if has_door else None) or await launching.alone(stdio)
+        await launching.start(sandbox, created)
         sandbox.undo = undo.pop_all()
     return sandbox
 
@@ -81,7 +83,7 @@ class DockerSandbox(Sandbox):
         self.container_id = container_id
         self._container = docker.containers.container(container_id)
         self._attachment = attachment
-        self._stdio = stdio
+        self.stdio = stdio
         self.gate: Gate | None = None
         self.takes_keys = False
         self.undo = contextlib.AsyncExitStack()
@@ -93,7 +95,7 @@ class DockerSandbox(Sandbox):
                 beside = [group.create_task(self._feed())]
                 if self.gate is not None:
                     beside.append(group.create_task(self.gate.watch()))
-                await drain(self._attachment, self._stdio, lambda: group.create_task(self.signal(signal.SIGPIPE)))
+                await drain(self._attachment, self.stdio, lambda: group.create_task(self.signal(signal.SIGPIPE)))
                 code = await self._exit_code()
                 if code == KILLED and self.gate is not None:
                     await self.gate.check()  # the daemon stops a run whose gate is gone, and may have been faster
@@ -123,9 +125,9 @@ class DockerSandbox(Sandbox):
 
     async def _feed(self) -> None:
         if self.takes_keys:
-            await feed_keys(self._stdio.stdin, self._attachment, self.signal)
+            await feed_keys(self.stdio.stdin, self._attachment, self.signal)
         else:
-            await feed(self._stdio.stdin, self._attachment)
+            await feed(self.stdio.stdin, self._attachment)
 
     async def _exit_code(self) -> int:
         with told_as("tell the command's end"):
@@ -155,57 +157,80 @@ class _Launch:
         self._user = user
         self._marks = labels(spec.run_id, find_home().root)
 
-    async def gate(self) -> Gate | None:
-        """Return the gate with its door open, or None when the engine is elsewhere. Raises SandboxFailed."""
-        name = gate_name(self._spec.run_id)
+    async def beside_a_gate(self, stdio: Stdio) -> DockerSandbox | None:
+        """Return the command's container with its gate, whose door is open; None when the engine is elsewhere.
+
+        Raises SandboxFailed.
+        """
         async with contextlib.AsyncExitStack() as undo:
-            undo.push_async_callback(self._remove, name)
+            undo.push_async_callback(self._remove, gate_name(self._spec.run_id))
             try:
                 async with elsewhere_is_unreached(self._docker):
                     gate = await create_gate(self._docker, self._ticket, self._user, self._marks)
-                    undo.push_async_callback(gate.close)
-                    await gate.start()
-                await gate.open_door(self._ticket)
+                undo.push_async_callback(gate.close)
+                sandbox = await self._open(gate, stdio, undo)
             except DoorUnreached as failure:
                 log.warning("the door cannot be reached from the engine", extra={"problem": failure.problem})
                 return None
             self._undo.push_async_exit(undo.pop_all())
-        return gate
+        return sandbox
 
-    async def internal_network(self) -> str:
-        """Return the network of the fallback, and give the run its proxy there. Raises SandboxFailed."""
+    async def _open(self, gate: Gate, stdio: Stdio, undo: contextlib.AsyncExitStack) -> DockerSandbox:
+        """Start the gate and open its door, and make the command's container meanwhile."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                making = group.create_task(self._make(undo, gate.network, stdio, gate))
+                async with elsewhere_is_unreached(self._docker):
+                    await gate.start()
+                await gate.open_door(self._ticket)
+        except BaseExceptionGroup as failures:
+            unreached, others = failures.split(DoorUnreached)
+            lost = unreached or (others and others.split(SandboxFailed)[0])
+            if lost is None:
+                raise
+            raise _first(lost) from None
+        return making.result()
+
+    async def alone(self, stdio: Stdio) -> DockerSandbox:
+        """Return the command's container in the network of the fallback, with its proxy there. Raises SandboxFailed."""
         network = internal.network_name(self._spec.run_id)
         self._undo.push_async_callback(internal.remove, self._docker, network)
         self._spec = await internal.prepare(self._docker, self._spec, self._ticket, self._marks)
-        return network
+        return await self._make(self._undo, network, stdio, None)
 
-    async def agent(self, network: str, stdio: Stdio, created: Created, gate: Gate | None) -> DockerSandbox:
-        """Create the command's container, tell who wants to know, and start it. Raises SandboxFailed."""
+    async def start(self, sandbox: DockerSandbox, created: Created) -> None:
+        """Tell who wants to know of the command's container, and start it. Raises SandboxFailed."""
+        await created(sandbox.container_id)
+        if self._spec.terminal is not None:
+            set_up_terminal(sandbox.stdio, has_one_inside=not sandbox.takes_keys)
+        with told_as("start the command"):
+            await self._docker.containers.container(sandbox.container_id).start()
+        if self._spec.terminal is not None and not sandbox.takes_keys:
+            await sandbox.resize(*self._spec.terminal)
+
+    async def _make(
+        self, undo: contextlib.AsyncExitStack, network: str, stdio: Stdio, gate: Gate | None
+    ) -> DockerSandbox:
+        """Create the command's container, and attach to it. Raises SandboxFailed, DoorUnreached beside a gate."""
         spec, name = self._spec, container_name(self._spec.run_id)
         if gate is not None:
             spec = replace(spec, mounts=(*spec.mounts, *mounts_of(self._ticket.folder, self._ticket.places)))
-        stdio = self._undo.enter_context(own_descriptors(stdio))
-        has_keys = spec.terminal is not None
-        if has_keys and not is_terminal_wanted(stdio):
+        stdio = undo.enter_context(own_descriptors(stdio))
+        takes_keys = spec.terminal is not None and not is_terminal_wanted(stdio)
+        if takes_keys:
             spec = replace(spec, terminal=None)
         config = agent_container(spec, network=network, user=self._user, seccomp=engine_profile(), marks=self._marks)
-        self._undo.push_async_callback(self._remove, name)
-        container_id = await create(self._docker, name, config if gate else internal.adapted(config))
+        undo.push_async_callback(self._remove, name)
+        async with elsewhere_is_unreached(self._docker) if gate else contextlib.nullcontext():
+            container_id = await create(self._docker, name, config if gate else internal.adapted(config))
         attachment = Attachment(self._docker, container_id, tty=spec.terminal is not None)
-        self._undo.push_async_callback(attachment.close)
+        undo.push_async_callback(attachment.close)
         await attachment.open()
         await name_user(self._docker, container_id, self._user, spec.home)
-        await created(container_id)
         sandbox = DockerSandbox(self._docker, container_id, attachment, stdio)
-        if has_keys:
-            set_up_terminal(stdio, has_one_inside=spec.terminal is not None)
-            sandbox.takes_keys = spec.terminal is None
+        sandbox.takes_keys = takes_keys
         sandbox.gate = gate
         sandbox.caveat = "" if gate else internal.CAVEAT
-        with told_as("start the command"):
-            await self._docker.containers.container(container_id).start()
-        if spec.terminal is not None:
-            await sandbox.resize(*spec.terminal)
         return sandbox
 
     async def _remove(self, name: str) -> None:
