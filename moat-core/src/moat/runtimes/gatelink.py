@@ -31,10 +31,11 @@ OPEN_TIMEOUT_S = 45.0  # the gate gives up by itself after 15 s without an answe
 Place = Literal["outside", "inside", "container"]
 
 
-def gate_program(then: str = "sys.exit(gate.main())") -> tuple[str, ...]:
+def gate_program(then: str = "os._exit(gate.main())") -> tuple[str, ...]:
     """Return the command line of a gate on this machine: gate.py as a module, so that Python compiles it once only.
 
-    then: what is done with the module `gate`; sys.argv[1:] are the arguments.
+    then: what is done with the module `gate`; sys.argv[1:] are the arguments. It ends at once when all is told: the run
+    waits for its end.
     """
     return (sys.executable, *GATE_FLAGS, "-c", _LOADED + then, str(GATE_SOURCE))
 
