@@ -1,4 +1,4 @@
-"""Run the bench: python -m bench [--quick] [--only moat,nginx] [--write FILE]
+"""Run the bench: python -m bench [--quick] [--only moat,nginx | --startup] [--write FILE]
 
 Peers are measured in turns, in another order each round, so that what else the machine does meets all alike.
 """
@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import far, growth
+from bench import far, growth, startup
 from bench.ground import Ground
 from bench.peers import ALL, Peer
 from bench.scenarios import FULL, QUICK, LoadFailed, Scenario, Size, scenarios
@@ -29,28 +29,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("--quick", action="store_true", help="one short round, under a minute")
     parser.add_argument("--only", default="", help="names of peers, by comma")
+    parser.add_argument("--startup", action="store_true", help="only what a start of `moat run` costs")
     parser.add_argument("--write", type=Path, help="also write the tables here")
     options = parser.parse_args()
     size = QUICK if options.quick else FULL
+    try:
+        text = startup.report(size) if options.startup else _all(size, options.only)
+    except Missing as problem:
+        say(f"error: {problem}")
+        return 1
+    print(text)
+    if options.write:
+        options.write.write_text(text)
+    return 0
+
+
+def _all(size: Size, only: str) -> str:
     folder = Path(tempfile.mkdtemp(prefix="moat-bench-"))
     ground = Ground(folder)
     try:
         prepare()
         ground.start()
-        wanted = [start for start in ALL if not options.only or start.__name__ in options.only.split(",")]
+        wanted = [start for start in ALL if not only or start.__name__ in only.split(",")]
         peers = [peer for start in wanted if (peer := start(ground)) is not None]
         results = {**measure(peers, ground, size), **growth.measure(ground, size), **far.measure(size)}
-    except Missing as problem:
-        say(f"error: {problem}")
-        return 1
     finally:
         ground.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    text = report(results, size)
-    print(text)
-    if options.write:
-        options.write.write_text(text)
-    return 0
+    return f"{report(results, size)}\n{startup.report(size)}"
 
 
 def measure(peers: list[Peer], ground: Ground, size: Size) -> Results:
