@@ -9,8 +9,8 @@ import pytest
 from moat.api.errors import UsageError
 from moat.api.runs import RunInfo
 from moat.paths import Home, private_folder
-from moat.runs import copies
-from moat.runs.copies import CopyFailed, WorkingCopy, as_branch, files_in, overview, recover, result_of, take_over
+from moat.runs.copies import CopyFailed, WorkingCopy, as_branch, overview, recover, take_over
+from moat.runs.results import files_in, result_of
 
 RUN = "run_0123456789ab"
 
@@ -193,8 +193,3 @@ async def test_ctrl_c_while_copying_stops_the_copying(
 
 def _has_text(path: Path) -> bool:
     return path.exists() and path.read_text().endswith("\n")
-
-
-def test_there_is_no_result_without_a_copy(home: Home) -> None:
-    assert result_of(home, RUN) is None
-    assert copies.files_in(b"") == 0

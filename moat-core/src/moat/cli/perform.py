@@ -15,13 +15,13 @@ from moat.api.errors import MoatError, RunNotFound
 from moat.api.runs import RunInfo, RunSpec
 from moat.api.runtimes import Sandbox, Stdio
 from moat.cli.output import say, show, warn
-from moat.cli.result import say_result
 from moat.cli.run_words import end_line, start_line
 from moat.paths import Home
 from moat.runs.attach import Attachment, first_terminal
 from moat.runs.console import Shape
 from moat.runs.launch import Launch
 from moat.runs.prepare import Prepared
+from moat.runs.results import files_in, result_of
 from moat.runs.watched import read_changes
 from moat.trace.store import RunStore
 
@@ -124,6 +124,15 @@ def warn_of_changes(changed: tuple[str, ...]) -> None:
         shown = ", ".join(changed[:SHOWN_CHANGES])
         warn(f"the run changed files that run by themselves here: {shown}{rest}; look at them before you use git or an "
              "editor there")  # fmt: skip
+
+
+def say_result(home: Home, info: RunInfo) -> None:
+    """Tell at the end of a run that worked on a copy what to do with its changes."""
+    patch = result_of(home, info.run_id)
+    if patch is not None:
+        count = files_in(patch)
+        todo = f" · moat diff {info.name} · moat apply {info.name}" if count else ""
+        say(f"moat: {count} file{'' if count == 1 else 's'} changed in the copy{todo}")
 
 
 def own_shape(stdio: Stdio, size: tuple[int, int] | None) -> Shape:

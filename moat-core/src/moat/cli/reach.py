@@ -12,8 +12,7 @@ from moat.api.runs import RunInfo
 from moat.api.runtimes import Stdio
 from moat.cli.completion import complete_runs
 from moat.cli.output import show, show_json
-from moat.cli.perform import said_after, warn_of_changes
-from moat.cli.result import say_result
+from moat.cli.perform import said_after, say_result, warn_of_changes
 from moat.cli.runs import live_ids
 from moat.paths import Home, find_home
 from moat.runs.attach import fill_closed

@@ -13,7 +13,8 @@ from moat.cli.completion import complete_runs
 from moat.cli.output import say, show
 from moat.cli.runs import live_ids
 from moat.paths import Home, find_home
-from moat.runs.copies import as_branch, files_in, overview, recover, result_of, take_over
+from moat.runs.copies import as_branch, overview, recover, take_over
+from moat.runs.results import files_in, result_of
 from moat.trace.store import LIVE_STATES, RunStore
 
 
@@ -45,15 +46,6 @@ def apply(name: str, branch: str | None) -> None:
     else:
         take_over(patch, workspace)
         say(f"moat: changed {files_in(patch)} files in {workspace}")
-
-
-def say_result(home: Home, info: RunInfo) -> None:
-    """Tell at the end of a run that worked on a copy what to do with its changes."""
-    patch = result_of(home, info.run_id)
-    if patch is not None:
-        count = files_in(patch)
-        todo = f" · moat diff {info.name} · moat apply {info.name}" if count else ""
-        say(f"moat: {count} file{'' if count == 1 else 's'} changed in the copy{todo}")
 
 
 def _result(home: Home, name: str) -> tuple[RunInfo, bytes]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,10 +17,8 @@ from pathlib import Path
 from moat.api.errors import MoatError, UsageError
 from moat.api.runs import RunInfo
 from moat.paths import UNWRITABLE, Home, private_folder, write_private
+from moat.runs.results import FILE_NAME
 from moat.runs.snapshots import Snapshots
-
-FILE_NAME = "result.patch"
-_FILE = re.compile(rb"^diff --git ", re.MULTILINE)
 
 
 class CopyFailed(MoatError):
@@ -85,19 +82,6 @@ def recover(home: Home, info: RunInfo) -> None:
     """Keep what a run changed whose launcher was killed before it could do so. Raises CopyFailed."""
     if (home.copies / f"{info.run_id}.git").is_dir():
         WorkingCopy(home, info.run_id, Path(info.workspace)).finish()
-
-
-def result_of(home: Home, run_id: str) -> bytes | None:
-    """Return what a run changed in its copy, as a patch; None where it had none, or is not over."""
-    try:
-        return (home.run(run_id) / FILE_NAME).read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def files_in(patch: bytes) -> int:
-    """Return how many files a patch changes."""
-    return len(_FILE.findall(patch))
 
 
 def overview(patch: bytes) -> str:

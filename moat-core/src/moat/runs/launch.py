@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from moat.api.errors import MoatError
 from moat.api.runs import RunInfo
@@ -30,11 +30,13 @@ from moat.paths import UNWRITABLE, Home, private_folder
 from moat.runs.attach import Attachment
 from moat.runs.console import Console
 from moat.runs.control import Control
-from moat.runs.copies import WorkingCopy
 from moat.runs.interrupt import Interrupts
 from moat.runs.keep import is_live, keep_daemon
 from moat.runs.plan import RunPlan
 from moat.runs.watched import Marks, changes, marks_of, write_changes
+
+if TYPE_CHECKING:
+    from moat.runs.copies import WorkingCopy
 
 T = TypeVar("T")
 
@@ -140,6 +142,8 @@ class Launch:
         """Copy the workspace, if the run is to have a copy: before it is registered, since that may take long."""
         if self._plan.copied is None:
             return None
+        from moat.runs.copies import WorkingCopy
+
         copy = WorkingCopy(self._home, self._plan.registration.run_id, self._plan.copied)
         undo.callback(copy.discard)
         await copy.make()
