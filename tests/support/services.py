@@ -4,6 +4,7 @@
                      /blob?n=…      n bytes that look random                       /npm/              an npm registry
                      /upload        what came, as size and digest                  /cargo/            a crate registry
                      /sse           one event, waits for go_on(), a second one     /v2/                an image registry
+                                                                                   /debian/            an apt repository
     github.com       git's own http-backend over the folder `projects`
 
 The names are real ones because the GitHub provider spends its token there; `upstream.resolve` leads them here.
@@ -87,7 +88,7 @@ class Services:
                 return await _upload(request)
             case "sse":
                 return await self._events(request)
-            case "simple" | "files" | "npm" | "cargo":
+            case "simple" | "files" | "npm" | "cargo" | "debian":
                 return registries.answer(request)
             case "v2":
                 return await self.images.answer(request)

@@ -6,7 +6,7 @@ store.json, key          where the store's key lives; the key itself when there 
 credentials/<name>.json  encrypted
 profiles/<name>/         the credentials of another profile
 ca/ca.pem, ca/ca.key     the installation's certificate authority
-daemon/                  daemon.sock daemon.lock daemon.json daemon.log runs.json routes.json
+daemon/                  daemon.sock daemon.lock images.lock daemon.json daemon.log runs.json routes.json
 doors/<run>/door.sock    one folder a run, nothing else in it
 inside/<run>/            files of ours that a run sees, none secret
 ../<MOAT_HOME>-copies/   copies of workspaces, for as long as their runs last

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from moat.api.runs import RunSpec
 from moat.cli.plan_words import as_json, as_text
+from moat.config.dependencies import checked_dependencies
 from moat.config.settings import Settings
 from moat.daemon.protocol import SetupResponse
 from moat.runs.merge import Options
 from moat.runs.plan import Found, plan
 from moat.runs.prepare import Prepared
+from moat.runs.recipe import make_recipe
 
 from core.runs.fakes import FakeClient, FakeRuntime
 from core.runs.plans import HOME, OURS, WORK, some_facts
@@ -168,3 +170,23 @@ def test_servers_and_ports_are_told() -> None:
     ]
     assert "mcp        m = https://a.example/x, sent the credential g  [moat.yaml]" in lines
     assert "port       web = 3000  [moat.yaml]" in lines
+
+
+@pytest.mark.parametrize(("is_built", "state"), [(False, "is to be built first"), (True, "is there")])
+def test_an_image_of_the_runs_own_is_told_with_its_recipe(is_built: bool, state: str) -> None:
+    prepared, spec = planned("base_image: debian\ndependencies: [rust, apt:jq]")
+    recipe = make_recipe(checked_dependencies(spec.dependencies), spec.image, "sha256:a")
+    prepared = replace(prepared, recipe=recipe, is_built=is_built)
+
+    lines, found = as_text(prepared, spec).splitlines(), as_json(prepared, spec, [])
+
+    assert f"image      {recipe.tag} {state}, from debian  [moat.yaml]" in lines
+    assert "  + apt:jq  [moat.yaml]" in lines
+    assert "  | apt_install jq" in lines
+    assert found["build"] == {
+        "base_image": "debian",
+        "dependencies": ["apt:jq", "rust"],
+        "is_built": is_built,
+        "recipe": recipe.text,
+    }
+    assert told("")["build"] is None

@@ -105,6 +105,14 @@ def test_variables_are_joined_by_name_and_mounts_by_target() -> None:
     assert joined("mounts: [{source: /y, target: /data//}]", FLAGS).mounts == FLAGS.mounts
 
 
+def test_dependencies_are_the_files_in_an_order_of_their_own() -> None:
+    spec = joined("dependencies: [pip:b, node@22, apt:aa, pip:b]")
+
+    assert spec.dependencies == ("apt:aa", "node@22", "pip:b")
+    assert spec.origins["dependency.node@22"] == "moat.yaml"
+    assert joined("").dependencies == ()
+
+
 def test_limits_are_the_files() -> None:
     spec = joined(WHOLE)
 

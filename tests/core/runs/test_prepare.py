@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from moat.api.container import Limits
 from moat.api.errors import GrantMissing, RuntimeUnavailable, UsageError
+from moat.api.images import Images
 from moat.api.runs import RunSpec
 from moat.daemon.protocol import SetupRequest, SetupResponse
 from moat.paths import Home
@@ -13,6 +15,22 @@ from moat.runs.prepare import prepare
 
 from core.runs.fakes import FakeClient, FakeRuntime
 from core.runs.plans import a_setup
+from core.runs.test_build import FakeImages
+
+
+class Imaging(FakeRuntime):
+    """Has images, by name and digest."""
+
+    def __init__(self, there: dict[str, str]) -> None:
+        super().__init__([])
+        self.there = there
+
+    def images(self) -> Images:
+        class Known(FakeImages):
+            async def identify(this, image: str) -> str:  # self is the runtime
+                return self.there.get(image, "")
+
+        return Known([])
 
 
 class Client(FakeClient):
@@ -77,3 +95,38 @@ def test_limits_that_the_runtime_cannot_hold_are_refused_before_anything_is_ther
 
     assert "--runtime docker" in refusal.value.hint
     assert (started, runtime.told) == ([], [])
+
+
+def test_dependencies_make_an_image_of_the_runs_own(tmp_path: Path, started: list[Home]) -> None:
+    home, there = Home(tmp_path / "moat"), {"debian": "sha256:a"}
+    spec = a_spec(tmp_path, runtime="fake", image="debian", dependencies=("rust",))
+
+    before = prepare(spec, home, [Imaging(there)], {})
+    assert before.recipe is not None
+    there[before.recipe.tag] = "sha256:b"
+    after = prepare(spec, home, [Imaging(there)], {})
+
+    assert (before.is_built, after.is_built) == (False, True)
+    assert (before.recipe.base, before.recipe.base_id) == ("debian", "sha256:a")
+    assert after.recipe == before.recipe
+    assert prepare(a_spec(tmp_path, runtime="fake"), home, [Imaging(there)], {}).recipe is None
+
+
+def test_dependencies_are_refused_where_there_are_no_images(tmp_path: Path, started: list[Home]) -> None:
+    spec = a_spec(tmp_path, runtime="fake", dependencies=("rust",))
+
+    with pytest.raises(RuntimeUnavailable, match="the runtime fake has none") as refusal:
+        prepare(spec, Home(tmp_path / "moat"), [FakeRuntime([])], {})
+    with pytest.raises(RuntimeUnavailable, match="fake has no image absent"):
+        prepare(replace(spec, image="absent"), Home(tmp_path / "moat"), [Imaging({})], {})
+
+    assert "--runtime docker" in refusal.value.hint
+    assert started == []
+
+
+def test_of_the_usual_runtimes_one_with_images_is_taken(tmp_path: Path, started: list[Home]) -> None:
+    docker, bubblewrap = Imaging({"debian": "sha256:a"}), FakeRuntime([])
+    docker.name, bubblewrap.name = "bubblewrap", "docker"  # type: ignore[misc] # so that the other would come first
+    spec = a_spec(tmp_path, image="debian", dependencies=("rust",))
+
+    assert prepare(spec, Home(tmp_path / "moat"), [docker, bubblewrap], {}).runtime is docker

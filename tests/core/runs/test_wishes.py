@@ -71,6 +71,12 @@ def test_what_changes_only_the_inside_or_takes_something_away_needs_no_yes(text:
             Settings(),
             "have its port 3000 reached from this machine, as web.mine.localhost",
         ),
+        (
+            "dependencies: [pip:ruff==0.6, node@22]",
+            Settings(),
+            "have an image built with node@22, pip:ruff==0.6: "
+            "their code runs as a sealed container's root, and the image stays",
+        ),
         ("container: {pids: 4097}", Settings(), "have 4097 processes at once, instead of 4096"),
         (
             "container: {ulimits: {nofile: {soft: 1, hard: -1}}}",

@@ -15,10 +15,10 @@ class Fake(Runtime):
     def __init__(self, name: str, readiness: Readiness) -> None:
         self.name = name  # type: ignore[misc] # one class for many names
         self._readiness = readiness
-        self.images: list[str] = []
+        self.asked: list[str] = []
 
     async def readiness(self, image: str) -> Readiness:
-        self.images.append(image)
+        self.asked.append(image)
         return self._readiness
 
     async def launch(
@@ -38,8 +38,8 @@ async def test_docker_is_first_when_it_is_ready() -> None:
     docker, bubblewrap = Fake("docker", READY), Fake("bubblewrap", READY)
 
     assert await choose([bubblewrap, docker], "", "debian") is docker
-    assert docker.images == ["debian"]
-    assert bubblewrap.images == []
+    assert docker.asked == ["debian"]
+    assert bubblewrap.asked == []
 
 
 async def test_bubblewrap_is_next() -> None:

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from moat.api.container import Limits, Mount
+from moat.api.images import BuildOrder
 from moat.api.runtimes import SandboxSpec
 from moat.runtimes.docker_config import (
     NETWORK_FILES,
     GateProgram,
     agent_container,
+    build_container,
     gate_container,
     home_folders,
+    image_config,
     labels,
     user_inside,
 )
@@ -176,3 +179,40 @@ def test_without_limits_there_is_one_on_processes_and_no_other() -> None:
 
     assert host["PidsLimit"] == 4096
     assert {"Memory", "MemorySwap", "CpuQuota", "Ulimits"} & set(host) == set()
+
+
+ORDER = BuildOrder(
+    "run_0123456789ab", "sha256:a", "debian", "moat/debian:1", ("/bin/sh", "/dev/moat/build"),
+    (Mount(Path("/h/build"), "/dev/moat/build", read_only=True),), ("go@1.23", "rust"),
+)  # fmt: skip
+
+
+def test_a_build_is_root_of_its_own_files_and_of_nothing_else() -> None:
+    config: Any = build_container(ORDER, "container:gate", '{"x": 1}', MARKS)
+    host = config["HostConfig"]
+
+    assert (config["Image"], config["User"], host["NetworkMode"]) == ("sha256:a", "0:0", "container:gate")
+    assert host["CapDrop"] == ["ALL"]
+    assert not {"NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE", "SYS_ADMIN", "SYS_PTRACE", "MKNOD"} & set(host["CapAdd"])
+    assert host["SecurityOpt"] == ["no-new-privileges:true", 'seccomp={"x": 1}']
+
+
+def test_nothing_that_a_build_is_told_stays_in_its_image() -> None:
+    config: Any = build_container(ORDER, "container:gate", "{}", MARKS)
+
+    assert "Env" not in config
+    assert not config["HostConfig"].get("Init")  # its mount point would stay
+    assert all(target.startswith("/dev/moat/") for target in mounted(config).keys() - {m.target for m in NETWORK_FILES})
+    assert all(mount["ReadOnly"] for mount in mounted(config).values())
+
+
+def test_an_image_is_configured_as_the_one_below() -> None:
+    base = {"Env": ["A=1"], "Cmd": ["bash"], "User": "app", "WorkingDir": "/srv", "Labels": {"theirs": "yes"}}
+
+    made, empty = (image_config(each, ORDER, MARKS) for each in (base, {"Entrypoint": None}))
+
+    assert {**made, "Labels": {}} == {**base, "Entrypoint": [], "Labels": {}}
+    assert made["Labels"] == {
+        "theirs": "yes", "moat.run": "", "moat.home": "0", "moat.base": "debian", "moat.dependencies": "go@1.23 rust",
+    }  # fmt: skip
+    assert (empty["Entrypoint"], empty["Cmd"], empty["User"]) == ([], [], "0:0")

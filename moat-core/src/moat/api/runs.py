@@ -63,8 +63,9 @@ class RunSpec:
     """What the user asked for: flags, moat.yaml and settings merged. Paths are absolute. profile: "" for the default.
 
     env: may hold secrets of the user's. ports: name → port inside that this machine may reach. on_a_copy: the run gets
-    a copy of the workspace. origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") →
-    who asked for it; what is not in it comes from the command line.
+    a copy of the workspace. dependencies: what the image must have, as `config/dependencies.py` writes it. origins:
+    what it is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not in it
+    comes from the command line.
     """
 
     workspace: Path
@@ -82,6 +83,7 @@ class RunSpec:
     mcp: tuple[McpServer, ...] = ()
     ports: Mapping[str, int] = field(default_factory=dict)
     on_a_copy: bool = False
+    dependencies: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

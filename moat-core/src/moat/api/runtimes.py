@@ -11,9 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from moat.api.container import Limits, Mount
+
+if TYPE_CHECKING:
+    from moat.api.images import Images
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,10 @@ class Runtime(ABC):
         Asked before anything is made. Default: none can.
         """
         return limits.names()
+
+    def images(self) -> Images | None:
+        """Return what makes images of `dependencies`, None (the default) where the runtime has no such thing."""
+        return None
 
     @abstractmethod
     async def launch(

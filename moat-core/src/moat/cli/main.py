@@ -49,6 +49,7 @@ COMMANDS = {
     "proxy": Lazy("moat.cli.proxy:proxy", "Start, stop or look at the daemon."),
     "diff": Lazy("moat.cli.result:diff", "Show what a run changed in its copy of the workspace."),
     "apply": Lazy("moat.cli.result:apply", "Take what a run changed in its copy over into the workspace."),
+    "image": Lazy("moat.cli.image:image", "Build, list and remove the images of dependencies."),
     "snapshot": Lazy("moat.cli.snapshot:snapshot", "Keep a workspace's files as they are, and bring them back."),
     "destroy": Lazy("moat.cli.clean:destroy", "Forget runs that have ended: what they printed and did."),
     "clean": Lazy("moat.cli.clean:clean", "Remove old runs, and whatever was left behind."),

@@ -23,12 +23,14 @@ def as_text(prepared: Prepared, spec: RunSpec) -> str:
     """Return what would be run, for a person."""
     sandbox = prepared.plan.sandbox
     sealed = "sealed" if prepared.runtime.sealed else "NOT sealed"
-    image = f", image {sandbox.image}  [{_origin(spec, 'image')}]" if sandbox.image else ""
+    has_one = sandbox.image and prepared.recipe is None
+    image = f", image {sandbox.image}  [{_origin(spec, 'image')}]" if has_one else ""
     lines = [
         f"name       {spec.name or '(a new one)'}  [{_origin(spec, 'name', 'default')}]",
         f"command    {shlex.join(sandbox.argv)}  [{_origin(spec, 'command')}]",
         f"runtime    {prepared.runtime.name} ({sealed})  [{_origin(spec, 'runtime')}]{image}",
         *([f"workspace  a copy of {prepared.plan.copied}  [{_origin(spec, 'workspace')}]"] if spec.on_a_copy else []),
+        *_build(prepared, spec),
         f"policy     {spec.policy.mode}  [{_origin(spec, 'policy')}]",
         *(f"  + {host}  [{_origin(spec, f'allow.{host}')}]" for host in spec.policy.allow),
         *(f"  {line}  [{_origin(spec, f'rule.{line}')}]" for line in map(rule_text, spec.policy.rules)),
@@ -63,6 +65,7 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
         "runtime": prepared.runtime.name,
         "sealed": prepared.runtime.sealed,
         "image": sandbox.image,
+        "build": _build_as_json(prepared),
         "policy": {
             "mode": spec.policy.mode,
             "allow": list(spec.policy.allow),
@@ -94,6 +97,27 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
         },
         "from": {key: owner for key, owner in sorted(spec.origins.items()) if not key.startswith(("env.", "mount."))},
         "warnings": [*plan.warnings, *warnings],
+    }
+
+
+def _build(prepared: Prepared, spec: RunSpec) -> Iterator[str]:
+    """Tell how the run's own image is made, line by line."""
+    if recipe := prepared.recipe:
+        state = "is there" if prepared.is_built else "is to be built first"
+        yield f"image      {recipe.tag} {state}, from {recipe.base}  [{_origin(spec, 'image')}]"
+        yield from (f"  + {each}  [{_origin(spec, f'dependency.{each}')}]" for each in recipe.dependencies)
+        yield from (f"  | {line}" for line in recipe.text.splitlines())
+
+
+def _build_as_json(prepared: Prepared) -> dict[str, object] | None:
+    recipe = prepared.recipe
+    if recipe is None:
+        return None
+    return {
+        "base_image": recipe.base,
+        "dependencies": list(recipe.dependencies),
+        "is_built": prepared.is_built,
+        "recipe": recipe.text,
     }
 
 

@@ -131,6 +131,10 @@ def _carry_out(
     terminal = own_terminal(stdio) or (DETACHED_SIZE if tty else None)
     prepared = prepare(spec, home, runtimes, os.environ, terminal)
     _warn(prepared, spec)
+    if prepared.recipe is not None:
+        from moat.cli.image import build_image
+
+        build_image(prepared, spec.policy, home)
     if snapshot:
         _keep_files(home, spec.workspace, prepared.facts.name)
     return Performance(prepared, spec, home).held(stdio, detached=detached)

@@ -27,6 +27,7 @@ from pydantic import (
 
 from moat.api.errors import UsageError
 from moat.config.checkout import Checkout
+from moat.config.dependencies import checked_dependencies, parse_dependency
 from moat.config.mounts import checked_target
 from moat.config.plain_yaml import NotPlain, Place, Plain, Value, read_plain
 
@@ -64,6 +65,14 @@ def size_of(text: object) -> object:
     return int(match[1]) * SIZES[match[2].lower()]
 
 
+def dependency_of(text: object) -> object:
+    """Return text if it is a dependency; what is no text is left to be refused."""
+    if isinstance(text, str):
+        parse_dependency(text)
+    return text
+
+
+Dependency = Annotated[Text, BeforeValidator(dependency_of)]
 Memory = Annotated[
     int,
     BeforeValidator(size_of),
@@ -198,6 +207,10 @@ class Project(Section):
     base_image: Text | None = Field(
         default=None, description="Container image, for docker.", examples=["debian:bookworm-slim"]
     )
+    dependencies: tuple[Dependency, ...] = Field(
+        default=(), max_length=_MOST, description="What the image must have, for docker: it is built on first use.",
+        examples=[["node@22", "pip:ruff==0.6"]],
+    )  # fmt: skip
     runtime: Text | None = Field(default=None, description="bubblewrap, docker or process.", examples=["docker"])
     container: Container = Field(
         default_factory=Container, description="The most that a run may use.", examples=[{"memory": "2g"}]
@@ -209,6 +222,7 @@ class Project(Section):
             raise ValueError(f"{', '.join(both)} stands in both env and secrets")
         if self.command and not self.command[0]:
             raise ValueError("command begins with an empty word")
+        checked_dependencies(self.dependencies)
         return self
 
 

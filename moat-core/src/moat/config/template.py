@@ -47,6 +47,11 @@ TEMPLATE = """\
 
 # base_image: debian:bookworm-slim # asks, unless it is your own; for docker
 
+# dependencies:                    # asks: what the image must have; for docker, built on first use
+#   - node@22
+#   - apt:ripgrep
+#   - pip:ruff==0.6
+
 # runtime: docker                  # asks for process, which isolates nothing, and for another one than yours
 
 # container:                       # docker holds a run to all of these, bubblewrap to ulimits only

@@ -92,6 +92,8 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
     origins |= {f"limit.{name}": FILE for name in limits.names()}
     origins |= {f"mcp.{each.name}": FILE for each in project.mcp}
     origins |= {f"port.{name}": FILE for name in project.ports}
+    dependencies = _dependencies(project)
+    origins |= {f"dependency.{each}": FILE for each in dependencies}
     return replace(
         spec,
         command=spec.command or _took(origins, "command", project.command),
@@ -106,6 +108,7 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
         mcp=tuple(McpServer(each.name, each.url, each.grant or "", each.header, each.tools) for each in project.mcp),
         ports=dict(project.ports),
         on_a_copy=spec.on_a_copy or _took(origins, "workspace", project.workspace.mode == "copy"),
+        dependencies=dependencies,
         origins=origins,
     )
 
@@ -160,6 +163,14 @@ def _rules(lines: tuple[str, ...], owner: str, origins: dict[str, str]) -> list[
             raise UsageError(f"{FILE}: network.rules: {failure.problem}", hint=failure.hint) from None
         origins.setdefault(f"rule.{rule_text(rules[-1])}", owner)
     return rules
+
+
+def _dependencies(project: Project) -> tuple[str, ...]:
+    if not project.dependencies:
+        return ()
+    from moat.config.dependencies import checked_dependencies
+
+    return tuple(str(each) for each in checked_dependencies(project.dependencies))
 
 
 def _limits(container: Container) -> Limits:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from moat.api.errors import RuntimeUnavailable
 from moat.api.runs import RunSpec
@@ -19,15 +20,20 @@ from moat.runs.collect import collect
 from moat.runs.plan import Facts, RunPlan, plan
 from moat.runtimes.detect import choose
 
+if TYPE_CHECKING:
+    from moat.runs.recipe import Recipe
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run that can be launched."""
+    """A run that can be launched. recipe: of its image, if it has one of its own. is_built: whether that is there."""
 
     facts: Facts
     plan: RunPlan
     runtime: Runtime
     client: DaemonClient
+    recipe: Recipe | None = None
+    is_built: bool = True
 
 
 def prepare(
@@ -43,13 +49,39 @@ def prepare(
     Raises RuntimeUnavailable, DaemonError, GrantMissing and what else the daemon refuses, UsageError, PlanConflict.
     """
     runtime = asyncio.run(_chosen(spec, runtimes))
+    recipe, is_built = asyncio.run(look_up(spec, runtime))
     client = ensure_running(home)
     facts = collect(spec, home, client, runtime, env, terminal)
-    return Prepared(facts, plan(spec, facts), runtime, client)
+    wanted = spec if recipe is None else replace(spec, image=recipe.tag)
+    return Prepared(facts, plan(wanted, facts), runtime, client, recipe, is_built)
+
+
+async def look_up(spec: RunSpec, runtime: Runtime) -> tuple[Recipe | None, bool]:
+    """Return the recipe of the image that spec needs, and whether the image is there. None: the base image will do.
+
+    Raises RuntimeUnavailable where the runtime has no images, or not the base image.
+    """
+    if not spec.dependencies:
+        return None, True
+    images = runtime.images()
+    if images is None:
+        problem = f"dependencies need an image, and the runtime {runtime.name} has none"
+        hint = "use --runtime docker, or take dependencies out of moat.yaml and install them on this machine"
+        raise RuntimeUnavailable(problem, hint=hint)
+    from moat.config.dependencies import checked_dependencies
+    from moat.runs.recipe import make_recipe
+
+    base_id = await images.identify(spec.image)
+    if not base_id:
+        raise RuntimeUnavailable(f"{runtime.name} has no image {spec.image}", hint=f"run: docker pull {spec.image}")
+    recipe = make_recipe(checked_dependencies(spec.dependencies), spec.image, base_id)
+    return recipe, bool(await images.identify(recipe.tag))
 
 
 async def _chosen(spec: RunSpec, runtimes: Sequence[Runtime]) -> Runtime:
     """Return the runtime that holds the run. Raises RuntimeUnavailable when it could not hold it to its limits."""
+    if spec.dependencies and not spec.runtime:
+        runtimes = [each for each in runtimes if each.images() is not None]
     runtime = await choose(runtimes, spec.runtime, spec.image)
     if unenforced := await runtime.unenforced(spec.limits):
         problem = f"the runtime {runtime.name} cannot hold a run to a limit of {', '.join(unenforced)} here"

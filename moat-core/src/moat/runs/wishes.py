@@ -44,6 +44,7 @@ def wishes(project: Project, spec: RunSpec, references: Sequence[Reference], aro
         *_network(project, around),
         *_doors(spec),
         *_place(project, spec, around),
+        *_image(spec),
         *_limits(spec),
     )
     return tuple(one_line(wish) for wish in found)
@@ -110,6 +111,13 @@ def _place(project: Project, spec: RunSpec, around: Circumstances) -> Iterator[s
         yield f"start the image {spec.image}, where you say {settings.image}; the run can read all that is in it"
     if spec.runtime in around.unsealed:
         yield from _without_a_sandbox(spec)
+
+
+def _image(spec: RunSpec) -> Iterator[str]:
+    """A build is sealed, but its root has more power than a run has, and its image stays on this machine."""
+    if spec.dependencies:
+        what = ", ".join(spec.dependencies)
+        yield f"have an image built with {what}: their code runs as a sealed container's root, and the image stays"
 
 
 def _without_a_sandbox(spec: RunSpec) -> Iterator[str]:

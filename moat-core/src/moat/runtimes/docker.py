@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from moat.api.container import Limits
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
+
+if TYPE_CHECKING:
+    from moat.api.images import Images
 
 DOOR_VARIABLE = "MOAT_DOCKER_DOOR"
 
@@ -43,15 +46,19 @@ class Docker(Runtime):
 
         return await docker_ready.unenforced(limits)
 
+    def images(self) -> Images:
+        """Return what makes images with the engine."""
+        from moat.runtimes.docker_images import DockerImages
+
+        return DockerImages(has_door=_has_door())
+
     async def launch(
         self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
     ) -> Sandbox:
         """Start the gate, and when its door is open the command's container."""
         from moat.runtimes import docker_launch
 
-        return await docker_launch.launch(
-            spec, ticket, stdio, created, has_door=os.environ.get(DOOR_VARIABLE, "") != "none"
-        )
+        return await docker_launch.launch(spec, ticket, stdio, created, has_door=_has_door())
 
     async def reap(self, run_id: str) -> None:
         """Remove the run's containers and network, of this installation only; no engine means that there are none."""
@@ -73,3 +80,7 @@ class Docker(Runtime):
                 return await docker_ready.is_running(docker, run_id)
         except SandboxFailed:
             return None
+
+
+def _has_door() -> bool:
+    return os.environ.get(DOOR_VARIABLE, "") != "none"

@@ -12,15 +12,17 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moat.api.container import Limits, Mount
+from moat.api.images import BuildOrder
 from moat.api.runtimes import SandboxSpec
 
 if TYPE_CHECKING:
     from aiodocker.types import JSONObject, JSONValue
 
 RUN_LABEL, HOME_LABEL = "moat.run", "moat.home"
+BASE_LABEL, DEPENDENCIES_LABEL = "moat.base", "moat.dependencies"  # of images that were made here
 HOSTNAME = "moat"  # a container that joins the gate's network takes its name
 DOOR_INSIDE, GATE_INSIDE, START_INSIDE = "/door", "/gate.py", "/gate_start.py"
 # The engine gives a joining container the gate's copies of these, writable, unless something is mounted over them.
@@ -29,6 +31,8 @@ NETWORK_FILES = tuple(
     for name in ("hosts", "resolv.conf", "hostname")
 )
 INIT_VARIABLES = ("TINI_KILL_PROCESS_GROUP=1",)  # a signal is for the command and its children, as from a terminal
+# What package managers need to own, open and hand over files; root without it is nobody. None of the network or kernel.
+BUILD_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID")
 AGENT_PIDS, GATE_PIDS = 4096, 16
 CPU_PERIOD_US = 100_000  # the engine's default; with NanoCpus it would refuse more than the machine has
 NO_IMAGE_HEALTHCHECK = {"Test": ["NONE"]}  # an image's own check would run beside the command
@@ -119,6 +123,51 @@ def agent_container(spec: SandboxSpec, *, network: str, user: str, seccomp: str,
         "WorkingDir": spec.workdir,
         "Tty": spec.terminal is not None,
         "HostConfig": host,
+    }
+
+
+def build_container(order: BuildOrder, network: str, seccomp: str, marks: dict[str, str]) -> JSONObject:
+    """Return the container that makes an image: root of its own files, with no more than the image's own environment.
+
+    No init of the engine's: its mount point would stay in the image.
+    """
+    return {
+        "Image": order.base,
+        "Entrypoint": list(order.argv),
+        "Cmd": [],
+        "User": "0:0",
+        "Labels": dict(marks),
+        "Healthcheck": NO_IMAGE_HEALTHCHECK,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "HostConfig": {
+            **_confinement(AGENT_PIDS),
+            "CapAdd": list(BUILD_CAPABILITIES),
+            "NetworkMode": network,
+            "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp}"],
+            "Mounts": [_bind(mount) for mount in (*order.mounts, *NETWORK_FILES)],
+        },
+    }
+
+
+def image_config(base: Mapping[str, Any], order: BuildOrder, marks: Mapping[str, str]) -> JSONObject:
+    """Return the configuration of an image that was made: that of the image below, with labels.
+
+    The engine fills what is missing from the container, so everything that differs there is said.
+    A container made of the image by others inherits its labels, so none of them names a run.
+    """
+    return {
+        **base,
+        "User": base.get("User") or "0:0",
+        "Entrypoint": base.get("Entrypoint") or [],
+        "Cmd": base.get("Cmd") or [],
+        "Labels": {
+            **(base.get("Labels") or {}),
+            RUN_LABEL: "",
+            HOME_LABEL: marks[HOME_LABEL],
+            BASE_LABEL: order.base_name,
+            DEPENDENCIES_LABEL: " ".join(order.dependencies),
+        },
     }
 
 

@@ -1,0 +1,181 @@
+"""Makes images with the engine: a sealed container runs the recipe, and what it leaves is committed under a tag.
+
+    gate ─▶ its door is open ─▶ container of the base image, root, joined to the gate's network ─▶ exit 0 ─▶ commit
+
+What makes the run's clients trust and find the proxy is not in the container's configuration, which the engine keeps in
+the image, but in a file below /dev: that is a tmpfs of the container's own, so no mount point stays behind either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import aiodocker
+
+from moat.api.errors import SandboxFailed
+from moat.api.images import BuildOrder, BuiltImage, Images
+from moat.api.runtimes import DoorTicket
+from moat.paths import find_home
+from moat.runtimes.docker_config import (
+    BASE_LABEL,
+    DEPENDENCIES_LABEL,
+    HOME_LABEL,
+    build_container,
+    container_name,
+    gate_name,
+    image_config,
+    labels,
+    user_inside,
+)
+from moat.runtimes.docker_engine import NOT_FOUND, Attachment, create, open_session, remove, told_as, uninterrupted
+from moat.runtimes.docker_engine import session as engine
+from moat.runtimes.docker_gate import Gate, create_gate
+from moat.runtimes.seccomp import engine_profile
+
+if TYPE_CHECKING:
+    from aiodocker.types import JSONObject
+
+COMMIT_TIMEOUT_S = 1800.0  # the engine walks through all that was installed, and reads it
+
+
+class DockerImages(Images):
+    """Images of the engine that DOCKER_HOST, the docker context or the usual sockets name. has_door: see `Docker`."""
+
+    def __init__(self, *, has_door: bool) -> None:
+        self._has_door = has_door
+
+    async def identify(self, image: str) -> str:
+        """Return the image's id."""
+        async with engine() as docker:
+            return str((await _facts(docker, image)).get("Id", ""))
+
+    async def build(
+        self,
+        order: BuildOrder,
+        ticket: DoorTicket,
+        created: Callable[[str], Awaitable[None]],
+        told: Callable[[bytes], None],
+    ) -> int:
+        """Run the recipe behind a gate, then commit."""
+        if not self._has_door:
+            raise SandboxFailed("images are built only where the engine is on this machine", hint="run: moat doctor")
+        async with contextlib.AsyncExitStack() as undo:
+            docker = open_session(COMMIT_TIMEOUT_S)
+            undo.push_async_callback(docker.close)
+            return await _Build(docker, order, ticket, undo).perform(created, told)
+
+    async def built(self) -> tuple[BuiltImage, ...]:
+        """Ask the engine for what bears this installation's labels."""
+        mine = f"{HOME_LABEL}={labels('', find_home().root)[HOME_LABEL]}"
+        async with engine() as docker:
+            with told_as("list images"):
+                listed = await docker.images.list(filters={"label": [mine, DEPENDENCIES_LABEL]})
+        found = [_as_image(each, tag) for each in listed for tag in each.get("RepoTags") or ()]
+        return tuple(sorted(found, key=lambda image: image.created, reverse=True))
+
+    async def remove(self, tag: str) -> None:
+        """Remove a tag, and with its last one the image. One that containers use stays."""
+        async with engine() as docker:
+            with told_as(f"remove the image {tag}"):
+                await docker.images.delete(tag)
+
+
+class _Build:
+    """One build: the steps, with what they share."""
+
+    def __init__(
+        self, docker: aiodocker.Docker, order: BuildOrder, ticket: DoorTicket, undo: contextlib.AsyncExitStack
+    ) -> None:
+        self._docker = docker
+        self._order = order
+        self._ticket = ticket
+        self._undo = undo
+        self._marks = labels(order.run_id, find_home().root)
+
+    async def perform(self, created: Callable[[str], Awaitable[None]], told: Callable[[bytes], None]) -> int:
+        base = await _facts(self._docker, self._order.base)
+        if not base:
+            raise SandboxFailed(f"docker has no image {self._order.base} any more", hint="run it again")
+        gate = await self._gate()
+        name = container_name(self._order.run_id)
+        config = build_container(self._order, gate.network, engine_profile(), self._marks)
+        self._undo.push_async_callback(self._remove, name)
+        container_id = await create(self._docker, name, config)
+        attachment = Attachment(self._docker, container_id)
+        self._undo.push_async_callback(attachment.close)
+        await attachment.open()
+        await created(container_id)
+        with told_as("start the build"):
+            await self._docker.containers.container(container_id).start()
+        code = await self._watched(gate, container_id, attachment, told)
+        if code == 0:
+            await self._commit(container_id, base.get("Config") or {})
+        return code
+
+    async def _gate(self) -> Gate:
+        with told_as("describe itself"):
+            info = await self._docker.system.info()
+        user = user_inside(info.get("SecurityOptions") or (), os.geteuid(), os.getegid())
+        self._undo.push_async_callback(self._remove, gate_name(self._order.run_id))
+        gate = await create_gate(self._docker, self._ticket, user, self._marks)
+        self._undo.push_async_callback(gate.close)
+        await gate.start()
+        await gate.open_door(self._ticket)
+        return gate
+
+    async def _watched(
+        self, gate: Gate, container_id: str, attachment: Attachment, told: Callable[[bytes], None]
+    ) -> int:
+        """Tell the container's output until it ends, and return its exit code. Raises SandboxFailed without a gate."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(gate.watch())
+                while (piece := await attachment.read()) is not None:
+                    told(piece[1])
+                with told_as("tell the build's end"):
+                    result = await self._docker.containers.container(container_id).wait()
+                await gate.check()  # what was built without a network is not what was asked for
+                watching.cancel()
+        except* SandboxFailed as lost:
+            raise _first(lost) from None
+        return int(result["StatusCode"])
+
+    async def _commit(self, container_id: str, base: Mapping[str, Any]) -> None:
+        """Make the image. Begun, it is waited for: so there is the whole image or none."""
+        repository, _, tag = self._order.tag.partition(":")
+        container = self._docker.containers.container(container_id)
+        config = dict(image_config(base, self._order, self._marks))
+        with told_as("make the image"):
+            await uninterrupted(container.commit(repository=repository, tag=tag, config=config, pause=False))
+
+    async def _remove(self, name: str) -> None:
+        await uninterrupted(remove(self._docker, name))
+
+
+async def _facts(docker: aiodocker.Docker, image: str) -> dict[str, Any]:
+    """Return what the engine knows of an image, nothing if it does not have it. Raises SandboxFailed."""
+    with told_as(f"look for the image {image}"):
+        try:
+            return dict(await docker.images.inspect(image))
+        except aiodocker.DockerError as failure:
+            if failure.status == NOT_FOUND:
+                return {}
+            raise
+
+
+def _as_image(listed: JSONObject, tag: str) -> BuiltImage:
+    facts: Any = listed
+    marks = facts.get("Labels") or {}
+    created = datetime.fromtimestamp(int(facts.get("Created", 0)), UTC)
+    dependencies = tuple(marks.get(DEPENDENCIES_LABEL, "").split())
+    return BuiltImage(tag, marks.get(BASE_LABEL, ""), dependencies, created.isoformat(), int(facts.get("Size", 0)))
+
+
+def _first(failures: BaseExceptionGroup[SandboxFailed]) -> SandboxFailed:
+    failure = failures.exceptions[0]
+    return _first(failure) if isinstance(failure, BaseExceptionGroup) else failure
