@@ -115,6 +115,18 @@ def test_an_image_is_built_once_and_used_by_every_run_that_needs_it(shop: Shop) 
     assert shop.containers() == ""
 
 
+def test_what_is_run_after_the_build_is_in_the_image(shop: Shop) -> None:
+    hooks = {"post_build": "id -u > /made\nchown 65534 /made\n[ ! -e /workspace ]"}
+    work = shop.workspace(command="cat /made; stat -c %u /made; id -u > /made-too", hooks=hooks)
+
+    done = shop.moat.run("run", work, "--yes", timeout_s=120)
+    failed = shop.moat.run("run", shop.workspace(hooks={"post_build": "false"}), "--yes", timeout_s=120)
+
+    assert done.stdout.decode().split() == ["0", "65534"], done.stderr
+    assert b"could not be built at post_build (exit 1)" in failed.stderr
+    assert len(shop.tags()) == 1
+
+
 def test_nothing_of_moats_is_in_an_image(shop: Shop, tmp_path: Path) -> None:
     work = shop.workspace(*SAMPLES, grants=["github"])
 

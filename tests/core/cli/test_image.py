@@ -22,7 +22,7 @@ def test_there_is_nothing_to_build_without_dependencies(moat: Installation, text
     done = moat.run("image", "build", work)
 
     assert done.returncode == 2
-    assert b"asks for no dependencies" in done.stderr
+    assert b"asks for no image of its own" in done.stderr
 
 
 def test_nothing_is_built_without_a_yes(moat: Installation) -> None:

@@ -54,7 +54,7 @@ def test_every_key_is_read() -> None:
         ("mounts: [{source: a, taget: /a}]", "mounts.0.taget", "did you mean mounts.0.target?"),
         ("container: {ulimits: {core: {sof: 1, hard: 2}}}", "core.sof", "did you mean container.ulimits.core.soft?"),
         ("agent: claude", "agent: this key is not known", "known here: name, command, env"),
-        ("hooks: {pre_run: x}", "hooks: this key is not known", "known here: "),
+        ("hooks: {pre_run: x}", "hooks.pre_run: this key is not known", "known here: post_build"),
     ],
 )
 def test_an_unknown_key_is_an_error_with_its_line_and_a_suggestion(text: str, problem: str, hint: str) -> None:
@@ -88,6 +88,8 @@ def test_an_unknown_key_is_an_error_with_its_line_and_a_suggestion(text: str, pr
         ("dependencies: [pip:--pre]", "dependencies.0: write it like pip:ruff==0.6", "dependencies: [node@22"),
         ("dependencies: [nod@22]", "did you mean node?", "dependencies: [node@22"),
         ("dependencies: [node@20, node@22]", "two versions of one thing", "edit"),
+        ("hooks: {postbuild: x}", "hooks.postbuild: this key is not known", "did you mean hooks.post_build?"),
+        ("hooks: {post_build: [a]}", "hooks.post_build: must be text", "hooks.post_build: useradd app"),
         ("mcp: [{name: m, ulr: x}]", "mcp.0.ulr: this key is not known", "did you mean mcp.0.url?"),
         ("mcp: [{name: m}]", "mcp.0.url", "mcp.url: https://mcp.linear.app/mcp"),
         ("container: {pids: 1.5}", "container.pids: must be a", "container.pids: 512"),

@@ -113,6 +113,13 @@ def test_dependencies_are_the_files_in_an_order_of_their_own() -> None:
     assert joined("").dependencies == ()
 
 
+def test_what_is_run_in_an_image_is_the_files() -> None:
+    spec = joined("hooks: {post_build: touch /made}")
+
+    assert (spec.post_build, spec.origins["post_build"]) == ("touch /made", "moat.yaml")
+    assert "post_build" not in joined("").origins
+
+
 def test_limits_are_the_files() -> None:
     spec = joined(WHOLE)
 

@@ -121,6 +121,8 @@ def test_dependencies_are_refused_where_there_are_no_images(tmp_path: Path, star
         prepare(replace(spec, image="absent"), Home(tmp_path / "moat"), [Imaging({})], {})
 
     assert "--runtime docker" in refusal.value.hint
+    with pytest.raises(RuntimeUnavailable, match=r"hooks\.post_build need an image"):
+        prepare(a_spec(tmp_path, runtime="fake", post_build="id"), Home(tmp_path / "moat"), [FakeRuntime([])], {})
     assert started == []
 
 

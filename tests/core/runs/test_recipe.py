@@ -103,3 +103,16 @@ def test_a_version_fits_by_its_whole_parts(found: str, wanted: str, fits: bool, 
     done = subprocess.run(["/bin/sh", "-c", f'{line}\nfits "$1" "$2"', "sh", found, wanted], check=False)
 
     assert (done.returncode == 0) is fits
+
+
+def test_what_the_user_runs_after_the_build_comes_last_and_is_one_word() -> None:
+    script = "echo 'a'\nstep \"$(id)\"\n"
+
+    recipe = make_recipe(checked_dependencies(["rust"]), "debian", ID, script)
+    alone = make_recipe([], "debian", ID, "id")
+
+    before, _, after = recipe.text.partition("step post_build\n")
+    assert before + "step 'tidy up'" + recipe.text.partition("step 'tidy up'")[2] == made("rust", base="debian").text
+    assert shlex.split(after.partition("step 'tidy up'")[0]) == ["sh", "-eu", "-c", script]
+    assert recipe.tag != made("rust", base="debian").tag
+    assert "sh -eu -c id\n" in alone.text

@@ -77,6 +77,11 @@ def test_what_changes_only_the_inside_or_takes_something_away_needs_no_yes(text:
             "have an image built with node@22, pip:ruff==0.6: "
             "their code runs as a sealed container's root, and the image stays",
         ),
+        (
+            'hooks: {post_build: "useradd app\\nid"}',
+            Settings(),
+            "run, as root of the sealed container that its image is built in: useradd app\\nid",
+        ),
         ("container: {pids: 4097}", Settings(), "have 4097 processes at once, instead of 4096"),
         (
             "container: {ulimits: {nofile: {soft: 1, hard: -1}}}",

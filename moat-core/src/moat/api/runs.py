@@ -63,9 +63,9 @@ class RunSpec:
     """What the user asked for: flags, moat.yaml and settings merged. Paths are absolute. profile: "" for the default.
 
     env: may hold secrets of the user's. ports: name → port inside that this machine may reach. on_a_copy: the run gets
-    a copy of the workspace. dependencies: what the image must have, as `config/dependencies.py` writes it. origins:
-    what it is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not in it
-    comes from the command line.
+    a copy of the workspace. dependencies: what the image must have, as `config/dependencies.py` writes it. post_build:
+    shell that is run in it, once. origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME",
+    "mount./inside") → who asked for it; what is not in it comes from the command line.
     """
 
     workspace: Path
@@ -84,6 +84,7 @@ class RunSpec:
     ports: Mapping[str, int] = field(default_factory=dict)
     on_a_copy: bool = False
     dependencies: tuple[str, ...] = ()
+    post_build: str = ""
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -22,7 +22,7 @@ from moat.paths import Home, find_home
 from moat.plugins.manager import Plugins
 from moat.runs.build import Builder
 from moat.runs.merge import Options
-from moat.runs.prepare import Prepared, prepare
+from moat.runs.prepare import Prepared, needs_image, prepare
 
 
 @click.group()
@@ -40,8 +40,8 @@ def build(workspace: Path | None, allowed: tuple[str, ...], yes: bool) -> None:
     options = Options(folder, command=("true",), allowed=allowed)
     runtimes = Plugins.load().runtimes()
     asked = ask(options, load_settings(home), runtimes, os.environ, ignores_file=False)
-    if not asked.spec.dependencies:
-        raise UsageError(f"{folder} asks for no dependencies", hint="add dependencies to its moat.yaml")
+    if not needs_image(asked.spec):
+        raise UsageError(f"{folder} asks for no image of its own", hint="add dependencies to its moat.yaml")
     spec = agreed(asked, home, os.environ, is_given=yes)
     prepared = prepare(spec, home, runtimes, os.environ)
     build_image(prepared, spec.policy, home)

@@ -152,6 +152,15 @@ class Container(Section):
     )
 
 
+class Hooks(Section):
+    """What is run besides the command."""
+
+    post_build: Free = Field(
+        default="", description="Shell, run as root in the image that is built, after its dependencies.",
+        examples=["useradd app"],
+    )  # fmt: skip
+
+
 class McpEntry(Section):
     """An MCP server, relayed at /mcp/NAME of the proxy's own address."""
 
@@ -211,6 +220,9 @@ class Project(Section):
         default=(), max_length=_MOST, description="What the image must have, for docker: it is built on first use.",
         examples=[["node@22", "pip:ruff==0.6"]],
     )  # fmt: skip
+    hooks: Hooks = Field(
+        default_factory=Hooks, description="What is run besides the command.", examples=[{"post_build": "useradd app"}]
+    )
     runtime: Text | None = Field(default=None, description="bubblewrap, docker or process.", examples=["docker"])
     container: Container = Field(
         default_factory=Container, description="The most that a run may use.", examples=[{"memory": "2g"}]
@@ -318,6 +330,7 @@ def _fields_of(place: Place) -> Mapping[str, Any]:
         "network": Network,
         "workspace": Workspace,
         "container": Container,
+        "hooks": Hooks,
         "mounts": MountEntry,
         "mcp": McpEntry,
         "ulimits": Ulimit,

@@ -52,6 +52,9 @@ TEMPLATE = """\
 #   - apt:ripgrep
 #   - pip:ruff==0.6
 
+# hooks:
+#   post_build: useradd app        # asks: shell, run once, as root, in the image that is built
+
 # runtime: docker                  # asks for process, which isolates nothing, and for another one than yours
 
 # container:                       # docker holds a run to all of these, bubblewrap to ulimits only

@@ -109,6 +109,7 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
         ports=dict(project.ports),
         on_a_copy=spec.on_a_copy or _took(origins, "workspace", project.workspace.mode == "copy"),
         dependencies=dependencies,
+        post_build=_took(origins, "post_build", project.hooks.post_build),
         origins=origins,
     )
 

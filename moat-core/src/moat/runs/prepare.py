@@ -56,17 +56,22 @@ def prepare(
     return Prepared(facts, plan(wanted, facts), runtime, client, recipe, is_built)
 
 
+def needs_image(spec: RunSpec) -> bool:
+    """Whether spec asks for an image of its own."""
+    return bool(spec.dependencies or spec.post_build)
+
+
 async def look_up(spec: RunSpec, runtime: Runtime) -> tuple[Recipe | None, bool]:
     """Return the recipe of the image that spec needs, and whether the image is there. None: the base image will do.
 
     Raises RuntimeUnavailable where the runtime has no images, or not the base image.
     """
-    if not spec.dependencies:
+    if not needs_image(spec):
         return None, True
     images = runtime.images()
     if images is None:
-        problem = f"dependencies need an image, and the runtime {runtime.name} has none"
-        hint = "use --runtime docker, or take dependencies out of moat.yaml and install them on this machine"
+        problem = f"dependencies and hooks.post_build need an image, and the runtime {runtime.name} has none"
+        hint = "use --runtime docker, or take them out of moat.yaml and install what is needed on this machine"
         raise RuntimeUnavailable(problem, hint=hint)
     from moat.config.dependencies import checked_dependencies
     from moat.runs.recipe import make_recipe
@@ -74,13 +79,13 @@ async def look_up(spec: RunSpec, runtime: Runtime) -> tuple[Recipe | None, bool]
     base_id = await images.identify(spec.image)
     if not base_id:
         raise RuntimeUnavailable(f"{runtime.name} has no image {spec.image}", hint=f"run: docker pull {spec.image}")
-    recipe = make_recipe(checked_dependencies(spec.dependencies), spec.image, base_id)
+    recipe = make_recipe(checked_dependencies(spec.dependencies), spec.image, base_id, spec.post_build)
     return recipe, bool(await images.identify(recipe.tag))
 
 
 async def _chosen(spec: RunSpec, runtimes: Sequence[Runtime]) -> Runtime:
     """Return the runtime that holds the run. Raises RuntimeUnavailable when it could not hold it to its limits."""
-    if spec.dependencies and not spec.runtime:
+    if needs_image(spec) and not spec.runtime:
         runtimes = [each for each in runtimes if each.images() is not None]
     runtime = await choose(runtimes, spec.runtime, spec.image)
     if unenforced := await runtime.unenforced(spec.limits):

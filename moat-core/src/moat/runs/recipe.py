@@ -110,10 +110,14 @@ class Recipe:
     text: str = field(repr=False)
 
 
-def make_recipe(dependencies: Sequence[Dependency], base: str, base_id: str) -> Recipe:
-    """Return the recipe of an image. dependencies: checked ones, not none. base_id: the engine's digest of base."""
+def make_recipe(dependencies: Sequence[Dependency], base: str, base_id: str, post_build: str = "") -> Recipe:
+    """Return the recipe of an image. dependencies: checked ones. base_id: the engine's digest of base.
+
+    post_build: shell of the user's, which comes last, in a shell of its own.
+    """
+    last = f"step post_build\nsh -eu -c {shlex.quote(post_build)}\n" if post_build else ""
     texts = [str(each) for each in sorted(set(dependencies))]
-    text = "".join([f"# on {shlex.quote(base_id)}\n", _PREAMBLE, *_steps(dependencies), _LAST])
+    text = "".join([f"# on {shlex.quote(base_id)}\n", _PREAMBLE, *_steps(dependencies), last, _LAST])
     digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_CHARS]
     return Recipe(base, base_id, f"{REPOSITORY}/{_short(base)}:{digest}", tuple(texts), text)
 

@@ -118,6 +118,8 @@ def _image(spec: RunSpec) -> Iterator[str]:
     if spec.dependencies:
         what = ", ".join(spec.dependencies)
         yield f"have an image built with {what}: their code runs as a sealed container's root, and the image stays"
+    if spec.post_build:
+        yield f"run, as root of the sealed container that its image is built in: {spec.post_build}"
 
 
 def _without_a_sandbox(spec: RunSpec) -> Iterator[str]:

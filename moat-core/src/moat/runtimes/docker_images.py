@@ -65,7 +65,7 @@ class DockerImages(Images):
         if not self._has_door:
             raise SandboxFailed("images are built only where the engine is on this machine", hint="run: moat doctor")
         async with contextlib.AsyncExitStack() as undo:
-            docker = open_session(COMMIT_TIMEOUT_S)
+            docker = open_session()
             undo.push_async_callback(docker.close)
             return await _Build(docker, order, ticket, undo).perform(created, told)
 
@@ -151,7 +151,9 @@ class _Build:
         container = self._docker.containers.container(container_id)
         config = dict(image_config(base, self._order, self._marks))
         with told_as("make the image"):
-            await uninterrupted(container.commit(repository=repository, tag=tag, config=config, pause=False))
+            await uninterrupted(
+                container.commit(repository=repository, tag=tag, config=config, pause=False, timeout=COMMIT_TIMEOUT_S)
+            )
 
     async def _remove(self, name: str) -> None:
         await uninterrupted(remove(self._docker, name))
