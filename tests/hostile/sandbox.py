@@ -21,13 +21,14 @@ INSIDE = Path(__file__).with_name("inside")
 
 @dataclass(frozen=True)
 class Place:
-    """A runtime, and who uses it."""
+    """A runtime, and who uses it. by_exec: what is tried there is started by `moat exec` in a run that does nothing."""
 
     runtime: str
     user: str = ""
+    by_exec: bool = False
 
     def __str__(self) -> str:
-        return f"{self.runtime} as {self.user or 'root'}"
+        return f"{self.runtime} as {self.user or 'root'}{' by exec' if self.by_exec else ''}"
 
 
 BUBBLEWRAP = Place("bubblewrap")

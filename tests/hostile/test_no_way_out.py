@@ -14,7 +14,7 @@ from support.installation import Installation
 from support.world import HOST_ADDRESSES, World, in_network_of
 
 from hostile.lures import Lures, host_memory, lures
-from hostile.sandbox import Place, live_run, with_programs
+from hostile.sandbox import PLACES, Place, live_run, with_programs
 
 SECRET = "s3cr3t-of-the-hostile-tests"
 QUEUE = 0x6D6F6174
@@ -28,6 +28,8 @@ FALLBACK_TUNNELS = {"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0"
 REFUSED = {"EPERM", "ENOSYS", "EACCES", "died of signal 31"}
 LOOPBACK = ("('127.", "('::1", "('::ffff:127.", "ping 127.", "ping ::1", "ping ::ffff:127.")
 
+IDLE = "sleep 5600"  # the command of a run that another one is brought into: not beyond its reach, and no way out
+BY_EXEC = Place("docker", by_exec=True)
 Report = dict[str, dict[str, str]]
 
 
@@ -42,6 +44,13 @@ class Siege:
     def gained(self, group: str) -> dict[str, str]:
         """Return the attempts of a group that got somewhere."""
         return {name: outcome for name, outcome in self.report[group].items() if outcome.startswith("done")}
+
+
+@pytest.fixture(params=[*PLACES, pytest.param(BY_EXEC, marks=pytest.mark.docker)], ids=str, scope="module")
+def place(request: pytest.FixtureRequest) -> Place:
+    """Each kind of sandbox in turn, and one that a command is brought into later."""
+    assert isinstance(request.param, Place)
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +77,15 @@ def siege(place: Place, world: World) -> Iterator[Siege]:
 def _attack(made: Installation, place: Place, targets: dict[str, object]) -> Report:
     workspace = with_programs(made)
     made.file("work/targets.json", json.dumps(targets))
-    report: Report = json.loads(
-        made.ok("run", workspace, "--runtime", place.runtime, "--grant", "github", "--policy", "strict",
-                "--allow-host", "api.example.com", "--",
-                "python3", "/workspace/hostile/inside/main.py", "/workspace/targets.json", timeout_s=110)
-    )  # fmt: skip
+    options = ("--runtime", place.runtime, "--grant", "github", "--policy", "strict", "--allow-host", "api.example.com")
+    program = ("python3", "/workspace/hostile/inside/main.py", "/workspace/targets.json")
+    if place.by_exec:
+        made.ok("run", "-d", workspace, *options, "--name", "besieged", "--", *IDLE.split())
+        said = made.ok("exec", "besieged", "--", *program, timeout_s=110)
+        made.ok("stop", "-t", "0", "besieged")
+    else:
+        said = made.ok("run", workspace, *options, "--", *program, timeout_s=110)
+    report: Report = json.loads(said)
     return report
 
 
@@ -192,7 +205,9 @@ def test_there_are_no_rights_and_none_can_be_had(siege: Siege) -> None:
 
 
 def test_the_gate_and_other_processes_cannot_be_seen_or_touched(siege: Siege) -> None:
-    assert siege.gained("others") == {}
+    own = [f" {pid}" for pid, command in siege.report["processes"].items() if command.startswith(IDLE)]
+
+    assert {name for name in siege.gained("others") if not name.endswith(tuple(own) or ("\0",))} == set()
     assert siege.gained("guessed") == {}
     assert [text for text in siege.report["processes"].values() if "/.moat/" in text] == []
     assert [

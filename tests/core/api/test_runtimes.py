@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from moat.api.container import Limits
-from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec
+from moat.api.errors import SandboxFailed
+from moat.api.runtimes import DoorTicket, Execution, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
 
 
 def test_a_ticket_shows_neither_nonce_nor_token() -> None:
@@ -14,7 +16,22 @@ def test_a_ticket_shows_neither_nonce_nor_token() -> None:
 
 def test_a_runtime_is_two_methods_and_a_sandbox_four() -> None:
     assert Runtime.__abstractmethods__ == {"readiness", "launch"}
-    assert Sandbox.__abstractmethods__ == {"wait", "signal", "resize", "close"}
+    assert Sandbox.__abstractmethods__ == Execution.__abstractmethods__ == {"wait", "signal", "resize", "close"}
+
+
+async def test_a_sandbox_starts_no_other_command_unless_its_runtime_promises_the_seal() -> None:
+    class Plain(Sandbox):
+        async def wait(self) -> int:
+            return 0
+
+        async def signal(self, number: int) -> None: ...
+
+        async def resize(self, rows: int, columns: int) -> None: ...
+
+        async def close(self) -> None: ...
+
+    with pytest.raises(SandboxFailed, match="under the same seal"):
+        await Plain().execute(("true",), Stdio(0, 1, 2), None)
 
 
 def test_a_runtime_is_sealed_unless_it_says_otherwise() -> None:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         SetHeader,
     )
     from moat.api.runs import Contribution, ExchangeRecord, McpServer, NetworkPolicy, NetworkRule, RunInfo, RunSpec
-    from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
+    from moat.api.runtimes import DoorTicket, Execution, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
     from moat.api.tokens import TokenProvider, clean_token, rejection
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "Endpoint",
     "EndpointProvider",
     "ExchangeRecord",
+    "Execution",
     "Forward",
     "GrantFailed",
     "GrantOption",
@@ -180,6 +181,7 @@ _HOMES = {
     ),
     "runtimes": (
         "DoorTicket",
+        "Execution",
         "Readiness",
         "Runtime",
         "Sandbox",

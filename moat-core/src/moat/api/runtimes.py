@@ -1,8 +1,8 @@
 """What can hold a run: a small ABC per runtime, and the values that go in.
 
 RunPlan ──▶ SandboxSpec ─┐
-daemon  ──▶ DoorTicket  ─┼─▶ Runtime.launch ──▶ Sandbox: wait · signal · stop
-CLI     ──▶ Stdio       ─┘
+daemon  ──▶ DoorTicket  ─┼─▶ Runtime.launch ──▶ Sandbox: wait · signal · resize · close
+CLI     ──▶ Stdio       ─┘                         └─ execute ──▶ Execution: the same four, for one more command in it
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from moat.api.container import Limits, Mount
+from moat.api.errors import SandboxFailed
 
 if TYPE_CHECKING:
     from moat.api.images import Images
@@ -78,14 +79,8 @@ class Readiness:
     hint: str = ""
 
 
-class Sandbox(ABC):
-    """A running command. Leaving it (close) stops whatever is left of it.
-
-    caveat: what this sandbox cannot promise, for the user to read; "" when it is sealed as its runtime says.
-    """
-
-    container_id: str = ""
-    caveat: str = ""
+class Execution(ABC):
+    """A running command. Leaving it (close) stops whatever is left of it."""
 
     @abstractmethod
     async def wait(self) -> int:
@@ -96,15 +91,38 @@ class Sandbox(ABC):
 
     @abstractmethod
     async def signal(self, number: int) -> None:
-        """Send a signal to the command."""
+        """Send a signal to the command; nothing happens when it has ended."""
 
     @abstractmethod
     async def resize(self, rows: int, columns: int) -> None:
-        """Tell the run's terminal its new size; does nothing without one."""
+        """Tell the command's terminal its new size; does nothing without one."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Kill what is left and remove everything that launch made. Safe to call twice."""
+        """Kill what is left and remove everything that was made for it. Safe to call twice."""
+
+
+class Sandbox(Execution):
+    """A run's command, and what holds it.
+
+    caveat: what this sandbox cannot promise, for the user to read; "" when it is sealed as its runtime says.
+    """
+
+    container_id: str = ""
+    caveat: str = ""
+
+    async def execute(self, argv: tuple[str, ...], stdio: Stdio, terminal: tuple[int, int] | None) -> Execution:
+        """Start one more command in this sandbox, sealed exactly as the run's own, and as the same user.
+
+        stdio: the caller closes its copies once this returns. terminal: rows and columns where the command gets one.
+        It ends with the sandbox; the sandbox does not end with it. Raises SandboxFailed. Default: refuses, which is
+        right for every runtime that cannot promise the same seal.
+        """
+        del argv, stdio, terminal
+        raise SandboxFailed(
+            "this runtime cannot start another command in a live run under the same seal",
+            hint="use --runtime docker, or give the run a terminal and: moat attach RUN",
+        )
 
 
 class Runtime(ABC):

@@ -15,6 +15,7 @@ from moat.api.errors import UsageError
 from moat.api.runs import PolicyMode, RunSpec
 from moat.api.runtimes import Runtime, Stdio
 from moat.cli.asking import Asked, agreed, ask
+from moat.cli.dashes import DashedCommand, after_dashes
 from moat.cli.output import say, show, show_json, warn
 from moat.cli.perform import DETACHED_SIZE, Performance
 from moat.cli.run_words import own_secrets
@@ -28,26 +29,8 @@ from moat.runs.exposure import describe, exposed_secrets
 from moat.runs.merge import Options
 from moat.runs.prepare import Prepared, prepare
 
-_COMMAND = "moat.run.command"
 
-
-class RunCommand(click.Command):
-    """A command line cut at its first `--`: click would drop it, and what follows is not ours to read."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse what stands before `--`; keep the rest for the function."""
-        if "--" in args:
-            at = args.index("--")
-            ctx.meta[_COMMAND] = tuple(args[at + 1 :])
-            args = args[:at]
-        return super().parse_args(ctx, args)
-
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """Return the usage line, with the command that click does not know of."""
-        return ["[PATH]", "[OPTIONS]", "--", "COMMAND..."]
-
-
-@click.command("run", cls=RunCommand)
+@click.command("run", cls=DashedCommand)
 @click.argument("words", nargs=-1, metavar="[PATH]")
 @click.option("--grant", "grants", multiple=True, metavar="G", help="Spend this grant's credential for the run.")
 @click.option("--profile", envvar="MOAT_PROFILE", default="", metavar="P", help="Whose credentials to spend.")
@@ -97,7 +80,7 @@ def run(
     the options do not; without COMMAND its command is run. The exit code is the command's.
     """
     fill_closed()
-    command = checked_command(words, ctx.meta.get(_COMMAND))
+    command = checked_command(words, after_dashes(ctx))
     if in_json and not dry_run:
         raise UsageError("--json goes with --dry-run only", hint="run: moat run --dry-run --json -- COMMAND")
     home, cwd = find_home(), Path.cwd()

@@ -5,6 +5,7 @@
            ──{"keys": n, tail} · {"resize": [rows, columns]} · {"signal": n, "grace_s"}──▶
            ◀──{"stream", tail} · {"event": "sealed", "caveat"} · {"event": "ended", "code"}──
            ◀──{"event": "failed", "problem", "hint", "code"}──
+           ──{"ask": "exec", "argv", "size"} + 3 descriptors──▶  one more command in the sandbox, see `execution`
 
 The folder is open to its owner only, so whoever connects is the user. Frames as in `moat.frames`.
 """
@@ -13,15 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from moat.api.runtimes import Sandbox
 from moat.frames import TAIL, FrameChannel, FrameError, Message
 from moat.paths import bind_by_folder
 from moat.runs.console import Console
+from moat.runs.execution import close_all, serve_execution
 
 FILE_NAME = "control.sock"
 PARTING_S = 2.0  # for clients to take the last frames
@@ -45,6 +47,8 @@ class Control:
         self._asking: set[FrameChannel] = set()
         self._is_sealed = False
         self._caveat = ""
+        self._sandbox: Sandbox | None = None
+        self._folder: Path | None = None
 
     @contextlib.asynccontextmanager
     async def talking(self, take: Take) -> AsyncIterator[None]:
@@ -62,7 +66,7 @@ class Control:
     @contextlib.asynccontextmanager
     async def serving(self, folder: Path) -> AsyncIterator[None]:
         """Welcome clients on the socket in the run's folder, which exists, for as long as the block lasts."""
-        path = folder / FILE_NAME
+        self._folder, path = folder, folder / FILE_NAME
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             bind_by_folder(listener, path)
@@ -76,9 +80,13 @@ class Control:
                 accepting.cancel()
                 path.unlink(missing_ok=True)
 
-    def sealed(self, caveat: str) -> None:
-        """Tell every client that asked that the run begins; who asks later hears it then."""
+    def sealed(self, caveat: str, sandbox: Sandbox | None = None) -> None:
+        """Tell every client that asked that the run begins; who asks later hears it then.
+
+        sandbox: where clients may have more commands started; None for nowhere.
+        """
         self._is_sealed = True
+        self._sandbox = sandbox
         self._caveat = caveat
         for channel in self._asking:
             channel.send({"event": "sealed", "caveat": caveat})
@@ -112,9 +120,11 @@ class Control:
     async def _talk(self, channel: FrameChannel, *, is_first: bool) -> None:
         try:
             while (received := await channel.receive()) is not None:
-                for descriptor in received[1]:
-                    os.close(descriptor)  # nobody here sends any
-                await self._obey(received[0], channel)
+                message, descriptors = received
+                if message.get("ask") == "exec":
+                    return await serve_execution(channel, self._sandbox, message, descriptors, self._folder)
+                close_all(descriptors)  # nobody else sends any
+                await self._obey(message, channel)
         except (FrameError, KeyError, TypeError, ValueError):
             pass  # another version's words: it is told nothing, and the run goes on
         finally:

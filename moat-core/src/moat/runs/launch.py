@@ -133,7 +133,7 @@ class Launch:
         undo.push_async_callback(sandbox.close)
 
         self._announce(sandbox)
-        self._control.sealed(sandbox.caveat)
+        self._control.sealed(sandbox.caveat, sandbox)
         attachment.begin()
         carrying = [attachment.carry()] if isinstance(attachment, Console) else []
         self._exit_code = await interrupts.supervise(sandbox, self._kept(interrupts), *carrying)

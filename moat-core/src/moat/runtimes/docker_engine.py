@@ -116,19 +116,11 @@ async def remove_network(docker: aiodocker.Docker, name: str) -> None:
                 raise
 
 
-class Attachment:
-    """A container's standard streams, attached before it starts so that nothing is missed.
+class Streams:
+    """The standard streams of something that runs in a container."""
 
-    tty: whether the container has a terminal; its output is then one stream.
-    """
-
-    def __init__(self, docker: aiodocker.Docker, container_id: str, *, tty: bool = False) -> None:
-        address = f"containers/{container_id}/attach?stream=1&stdin=1&stdout=1&stderr=1&detachKeys={DETACH_KEY}"
-
-        async def setup() -> tuple[URL, bytes | None, bool]:
-            return URL(address, encoded=True), None, tty
-
-        self._stream = Stream(docker, setup)
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
 
     async def open(self) -> None:
         """Attach. Raises SandboxFailed."""
@@ -166,6 +158,21 @@ class Attachment:
         """Let go of the streams. Safe to call twice."""
         with contextlib.suppress(AssertionError, OSError):  # aiodocker asserts on a connection that is already lost
             await self._stream.close()
+
+
+class Attachment(Streams):
+    """A container's standard streams, attached before it starts so that nothing is missed.
+
+    tty: whether the container has a terminal; its output is then one stream.
+    """
+
+    def __init__(self, docker: aiodocker.Docker, container_id: str, *, tty: bool = False) -> None:
+        address = f"containers/{container_id}/attach?stream=1&stdin=1&stdout=1&stderr=1&detachKeys={DETACH_KEY}"
+
+        async def setup() -> tuple[URL, bytes | None, bool]:
+            return URL(address, encoded=True), None, tty
+
+        super().__init__(Stream(docker, setup))
 
 
 async def _until_removed(container: aiodocker.containers.DockerContainer) -> None:

@@ -21,9 +21,9 @@ from dataclasses import replace
 import aiodocker
 
 from moat.api.errors import RuntimeUnavailable, SandboxFailed
-from moat.api.runtimes import DoorTicket, Sandbox, SandboxSpec, Stdio
+from moat.api.runtimes import DoorTicket, Execution, Sandbox, SandboxSpec, Stdio
 from moat.paths import find_home
-from moat.runtimes import internal
+from moat.runtimes import docker_exec, internal
 from moat.runtimes.docker_config import (
     agent_container,
     container_name,
@@ -118,6 +118,13 @@ class DockerSandbox(Sandbox):
         """Tell the run's terminal its size; nothing happens without one, or when the command has ended."""
         with told_as("resize the terminal"):
             await _unless_ended(self._container.resize(h=rows, w=columns))
+
+    async def execute(self, argv: tuple[str, ...], stdio: Stdio, terminal: tuple[int, int] | None) -> Execution:
+        """Start one more command in the container: the engine gives it the same seal, user, variables and folder."""
+        if self.gate is None:
+            problem = "the engine is elsewhere: a command that was started there could not be stopped"
+            raise SandboxFailed(problem, hint="use an engine on this machine")
+        return await docker_exec.execute(self.container_id, argv, stdio, terminal)
 
     async def close(self) -> None:
         """Remove the containers, whatever is left in them."""

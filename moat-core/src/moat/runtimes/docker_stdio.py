@@ -21,7 +21,7 @@ import tty
 from collections.abc import Awaitable, Callable, Iterator
 
 from moat.api.runtimes import Stdio
-from moat.runtimes.docker_engine import STDERR, Attachment
+from moat.runtimes.docker_engine import STDERR, Streams
 
 READ_BYTES = 65_536
 READY_BYTES = 4096  # PIPE_BUF: a pipe that polls as writable takes it whole (pipe(7))
@@ -61,7 +61,7 @@ def set_up_terminal(stdio: Stdio, *, has_one_inside: bool) -> None:
     termios.tcsetattr(stdio.stdin, termios.TCSANOW, settings)
 
 
-async def feed(source: int, attachment: Attachment) -> None:
+async def feed(source: int, attachment: Streams) -> None:
     """Send everything that source holds to the container, then the end of input. Ends early when the container does."""
     with contextlib.suppress(OSError):  # the container is gone; who waits for it knows
         while data := await read_some(source):
@@ -69,7 +69,7 @@ async def feed(source: int, attachment: Attachment) -> None:
         attachment.end_input()
 
 
-async def feed_keys(source: int, attachment: Attachment, signalled: Signalled) -> None:
+async def feed_keys(source: int, attachment: Streams, signalled: Signalled) -> None:
     """Like feed, for keys typed to a container without a terminal: Ctrl-C and Ctrl-\\ are signals, Ctrl-D the end."""
     with contextlib.suppress(OSError):
         while data := await read_some(source):
@@ -83,7 +83,7 @@ async def feed_keys(source: int, attachment: Attachment, signalled: Signalled) -
         attachment.end_input()
 
 
-async def drain(attachment: Attachment, stdio: Stdio, broken: Callable[[], object]) -> None:
+async def drain(attachment: Streams, stdio: Stdio, broken: Callable[[], object]) -> None:
     """Write the container's output where it belongs, until it ends.
 
     broken is called once for each descriptor that nobody reads any more; the rest of what goes there is dropped.
