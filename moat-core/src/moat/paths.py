@@ -27,6 +27,7 @@ from moat.api.errors import UsageError
 
 UNWRITABLE = (OSError, UsageError)  # of write_private: a disk that says no, a folder that others may change
 _DRAFT = re.compile(r"\..+\.([0-9]{1,9})\.new")  # of write_private, with the process that writes it
+CONTROL_SOCKET = "control.sock"
 MAX_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes (unix(7)); a margin for the terminator and a suffix
 
 
@@ -86,6 +87,10 @@ class Home:
     def run(self, run_id: str) -> Path:
         """Return this run's own folder."""
         return self.runs / run_id
+
+    def control(self, run_id: str) -> Path:
+        """Return the socket at which whoever holds this run is reached."""
+        return self.run(run_id) / CONTROL_SOCKET
 
 
 def find_home(env: dict[str, str] | None = None) -> Home:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
-from moat.daemon.reaper import RuntimeReaper
+from moat.daemon.reaper import RuntimeReaper, remove_files
+from moat.paths import Home, private_folder
 
 
 class Shed(Runtime):
@@ -59,3 +61,18 @@ async def test_the_run_s_own_runtime_is_asked_whether_it_lives_and_another_tool_
     assert await reaper.pulse("shed", "run_1") is True
     assert await reaper.pulse("barn", "run_1") is None
     assert await reaper.pulse("", "run_1") is True
+
+
+def test_what_a_killed_launcher_left_is_removed_and_the_record_kept(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    for run_id in ("run_000000000001", "run_000000000002"):
+        (private_folder(home.inside(run_id)) / "ca.pem").touch()
+        (private_folder(home.run(run_id)) / "run.json").touch()
+        home.control(run_id).touch()
+
+    remove_files(home, "run_000000000001")
+    remove_files(home, "run_000000000001")
+
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    other = {"inside/run_000000000002/ca.pem", "runs/run_000000000002/run.json", "runs/run_000000000002/control.sock"}
+    assert left == {"runs/run_000000000001/run.json", *other}

@@ -6,9 +6,9 @@ import socket
 from pathlib import Path
 
 from moat.frames import TAIL, FrameChannel, Message
-from moat.paths import socket_address
+from moat.paths import CONTROL_SOCKET, socket_address
 from moat.runs.console import Console, Shape
-from moat.runs.control import FILE_NAME, Control
+from moat.runs.control import Control
 from moat.runs.journal import Journal
 
 
@@ -28,7 +28,7 @@ class Taken:
 
 def client_of(folder: Path) -> FrameChannel:
     sock = socket.socket(socket.AF_UNIX)
-    sock.connect(socket_address(folder / FILE_NAME))
+    sock.connect(socket_address(folder / CONTROL_SOCKET))
     return FrameChannel(sock)
 
 
@@ -42,7 +42,7 @@ async def test_signals_reach_the_run_and_its_end_every_client(tmp_path: Path) ->
     taken, control = Taken(), Control()
     async with control.talking(taken.take):
         async with control.serving(tmp_path):
-            assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+            assert (tmp_path / CONTROL_SOCKET).stat().st_mode & 0o777 == 0o600
             client = client_of(tmp_path)
             client.send({"signal": 15, "grace_s": 3})
             assert await taken.next() == (15, 3.0)
@@ -54,7 +54,7 @@ async def test_signals_reach_the_run_and_its_end_every_client(tmp_path: Path) ->
         await control.part({"event": "ended", "code": 7})
         assert await hear(client) == {"event": "ended", "code": 7}
     assert await hear(client) is None
-    assert not (tmp_path / FILE_NAME).exists()
+    assert not (tmp_path / CONTROL_SOCKET).exists()
     client.close()
 
 
@@ -110,7 +110,7 @@ async def test_garbage_ends_one_talk_and_nothing_else(tmp_path: Path) -> None:
             assert await hear(client) is None, message
             client.close()
         raw = socket.socket(socket.AF_UNIX)
-        raw.connect(socket_address(tmp_path / FILE_NAME))
+        raw.connect(socket_address(tmp_path / CONTROL_SOCKET))
         raw.sendall(b"\xff" * 100)
         assert await asyncio.to_thread(raw.recv, 1) == b""
         raw.close()
@@ -144,7 +144,7 @@ async def test_keys_and_sizes_reach_the_console(tmp_path: Path) -> None:
 
 async def test_a_socket_that_a_killed_launcher_left_is_replaced(tmp_path: Path) -> None:
     left = socket.socket(socket.AF_UNIX)
-    left.bind(str(tmp_path / FILE_NAME))
+    left.bind(str(tmp_path / CONTROL_SOCKET))
     left.close()
     taken, control = Taken(), Control()
     async with control.talking(taken.take), control.serving(tmp_path):

@@ -13,8 +13,8 @@ import pytest
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Execution, Stdio
 from moat.frames import FrameChannel, Message
-from moat.paths import socket_address
-from moat.runs.control import FILE_NAME, Control
+from moat.paths import CONTROL_SOCKET, socket_address
+from moat.runs.control import Control
 from moat.runs.execution import FILE_NAME as RECORD
 from moat.runs.execution import LEFT_GRACE_S
 
@@ -45,7 +45,7 @@ class Client:
 
     def __init__(self, folder: Path) -> None:
         sock = socket.socket(socket.AF_UNIX)
-        sock.connect(socket_address(folder / FILE_NAME))
+        sock.connect(socket_address(folder / CONTROL_SOCKET))
         self.channel = FrameChannel(sock)
         self.reader, writer = os.pipe()
         self.given = (os.open(os.devnull, os.O_RDWR), writer, os.dup(writer))

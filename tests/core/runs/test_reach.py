@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from moat.api.errors import SandboxFailed
 from moat.api.runs import RunInfo
-from moat.paths import Home, private_folder
+from moat.paths import CONTROL_SOCKET, Home, private_folder
 from moat.runs import reach
-from moat.runs.control import FILE_NAME, Control
+from moat.runs.control import Control
 from moat.trace.store import RunStore
 
 INFO = RunInfo(
@@ -69,5 +69,5 @@ async def test_a_run_that_is_held_is_not(home: Home, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(reach, "GONE_S", 0.1)
     control = Control()
     async with control.talking(ignore), control.serving(home.run(INFO.run_id)):
-        assert (home.run(INFO.run_id) / FILE_NAME).exists()
+        assert (home.run(INFO.run_id) / CONTROL_SOCKET).exists()
         assert (await reach.awaited(home, INFO, 0.5)).state == "running"

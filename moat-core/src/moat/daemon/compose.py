@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -42,7 +41,7 @@ from moat.daemon.parts import Parts
 from moat.daemon.presence import Presence
 from moat.daemon.process import Card, boot_id, is_kept, read_card, remove_lock, start_time, write_card
 from moat.daemon.protocol import Health
-from moat.daemon.reaper import RuntimeReaper
+from moat.daemon.reaper import RuntimeReaper, remove_files
 from moat.daemon.records import Records
 from moat.daemon.registry import Registry
 from moat.daemon.runs import Runs
@@ -269,7 +268,7 @@ async def _reap(parts: Parts, info: RunInfo) -> None:
     try:
         async with asyncio.timeout(REAP_TIMEOUT_S):
             await parts.reaper.reap(info.runtime, info.run_id)
-        await asyncio.to_thread(shutil.rmtree, parts.home.inside(info.run_id), ignore_errors=True)
+        await asyncio.to_thread(remove_files, parts.home, info.run_id)
     except Exception:  # the top of a task: what cannot be removed now must not end the daemon
         log.exception("a lost run could not be reaped", extra={"run_id": info.run_id})
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 import time
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,7 @@ from moat.api.runs import RunInfo
 from moat.daemon.doors import Door
 from moat.daemon.liveness import process_end
 from moat.daemon.parts import Parts
+from moat.daemon.reaper import remove_files
 from moat.daemon.registration import now
 from moat.daemon.registry import Entry
 from moat.paths import UNWRITABLE
@@ -203,4 +203,4 @@ class Watches:
     async def _reap(self, info: RunInfo) -> None:
         async with asyncio.timeout(REAP_TIMEOUT_S):
             await self._parts.reaper.reap(info.runtime, info.run_id)
-        shutil.rmtree(self._parts.home.inside(info.run_id), ignore_errors=True)
+        remove_files(self._parts.home, info.run_id)

@@ -21,11 +21,10 @@ from pathlib import Path
 
 from moat.api.runtimes import Sandbox
 from moat.frames import TAIL, FrameChannel, FrameError, Message
-from moat.paths import bind_by_folder
+from moat.paths import CONTROL_SOCKET, bind_by_folder
 from moat.runs.console import Console
 from moat.runs.execution import close_all, serve_execution
 
-FILE_NAME = "control.sock"
 PARTING_S = 2.0  # for clients to take the last frames
 
 Take = Callable[[int, float | None], None]  # a signal's number, and how long it may take until the command is killed
@@ -66,7 +65,7 @@ class Control:
     @contextlib.asynccontextmanager
     async def serving(self, folder: Path) -> AsyncIterator[None]:
         """Welcome clients on the socket in the run's folder, which exists, for as long as the block lasts."""
-        self._folder, path = folder, folder / FILE_NAME
+        self._folder, path = folder, folder / CONTROL_SOCKET
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             bind_by_folder(listener, path)

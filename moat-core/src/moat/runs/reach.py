@@ -15,7 +15,6 @@ from moat.api.errors import SandboxFailed
 from moat.api.runs import RunInfo
 from moat.frames import FrameChannel
 from moat.paths import Home, socket_address
-from moat.runs.control import FILE_NAME
 from moat.trace.store import LIVE_STATES, RunStore
 
 POLL_S = 0.1
@@ -26,7 +25,7 @@ def connected(home: Home, info: RunInfo) -> socket.socket:
     """Return a connection to a run's launcher. Raises SandboxFailed when there is none."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.connect(socket_address(home.run(info.run_id) / FILE_NAME))
+        sock.connect(socket_address(home.control(info.run_id)))
     except OSError:
         sock.close()
         problem = f"whoever launched {info.name} cannot be reached"
