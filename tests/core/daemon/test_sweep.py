@@ -26,6 +26,22 @@ def test_runs_of_a_dead_daemon_are_lost_and_others_stay_as_they_were(home: Home)
     assert sweep(home, store) == []
 
 
+@pytest.mark.parametrize("left", ["inside", "control"])
+def test_a_run_that_ended_while_nobody_was_left_to_clear_up_is_cleared_after(home: Home, left: str) -> None:
+    store = RunStore(home)
+    store.write(an_info(state="stopped", exit_code=3))
+    store.write(an_info(OTHER_ID, state="stopped", exit_code=0))
+    if left == "inside":
+        private_folder(home.inside(RUN_ID))
+    else:
+        home.control(RUN_ID).touch()
+
+    uncleared = sweep(home, store)
+
+    assert [(info.run_id, info.state, info.exit_code) for info in uncleared] == [(RUN_ID, "stopped", 3)]
+    assert sweep(home, store, {RUN_ID}) == []
+
+
 def test_stale_doors_are_removed(home: Home) -> None:
     (private_folder(home.door(RUN_ID)) / "door.sock").touch()
 

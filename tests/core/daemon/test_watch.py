@@ -65,6 +65,23 @@ async def test_a_run_that_nobody_comes_for_is_dropped(
         assert (await ask(house.port))["runs"] == {}
 
 
+@pytest.mark.parametrize("needs_door", [True, False], ids=["sealed", "by token"])
+async def test_a_run_whose_launcher_ends_is_not_waited_for(
+    home: Home, monkeypatch: pytest.MonkeyPatch, *, needs_door: bool
+) -> None:
+    monkeypatch.setattr(module, "LINGER_S", 0.0)
+    launcher = await asyncio.create_subprocess_exec("sleep", "60")
+    async with a_house(home) as house:
+        await house.runs.register(a_request(needs_door=needs_door, launcher_pid=launcher.pid))
+        assert house.state() == "starting"
+
+        launcher.kill()
+        await launcher.wait()
+        await until(lambda: ("reaped", "bubblewrap", RUN_ID) in house.orchard.seen)
+
+        assert house.state() == "lost"
+
+
 async def test_a_run_without_a_door_ends_with_its_process(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LINGER_S", 0.0)
     process = await asyncio.create_subprocess_exec("sleep", "60")

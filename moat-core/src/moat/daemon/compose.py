@@ -106,7 +106,7 @@ async def run_daemon(home: Home, redactor: Redactor, lock: int) -> None:
     audience = Audience()
     parts = await asyncio.to_thread(make_parts, home, redactor, identity.proxy_port, audience)
     before = still_live(parts.store, load(home, boot_id()))
-    lost = sweep(home, parts.store, {entry.run_id for entry in before})
+    uncleared = sweep(home, parts.store, {entry.run_id for entry in before})
     async with asyncio.TaskGroup() as group:
         group.create_task(parts.worker.serve(), name="worker")
         group.create_task(parts.ledger.keep(), name="ledger")
@@ -115,7 +115,7 @@ async def run_daemon(home: Home, redactor: Redactor, lock: int) -> None:
         parts.worker.listen("", "token", listener)
         await parts.worker.barrier()
         runs.restore.begin(before)
-        background = [group.create_task(_reap(parts, info), name=f"reap {info.run_id}") for info in lost]
+        background = [group.create_task(_reap(parts, info), name=f"reap {info.run_id}") for info in uncleared]
         services = Services(parts, audience, CredentialStore(home), runs.renewal, runs.connect, redactor)
         server = _served(runs, parts, services, partial(_health, identity, parts, services), leaving)
         runner = await serve(server.application(), bind(home.daemon / "daemon.sock"))

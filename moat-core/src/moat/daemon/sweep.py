@@ -28,23 +28,28 @@ def still_live(store: RunStore, entries: Sequence[Entry]) -> list[Entry]:
 
 
 def sweep(home: Home, store: RunStore, kept: Collection[str] = ()) -> list[RunInfo]:
-    """Set broken records aside, mark the dead daemon's runs as lost, remove doors and drafts; return the lost runs.
+    """Set broken records aside, mark the dead daemon's runs as lost, remove doors and drafts; return what is uncleared.
 
+    That is lost runs, and those that had ended when launcher and daemon were killed before they had cleared up.
     kept: runs that go on. Only the lock's holder may call it.
     """
     store.set_aside_broken()
-    lost: list[RunInfo] = []
+    uncleared: list[RunInfo] = []
     for info in store.list():
-        if info.state in LIVE_STATES and info.run_id not in kept:
-            lost.append(replace(info, state="lost", ended_at=now()))
-            _write(store, lost[-1])
+        if info.run_id in kept:
+            continue
+        if info.state in LIVE_STATES:
+            uncleared.append(replace(info, state="lost", ended_at=now()))
+            _write(store, uncleared[-1])
             log.warning("a run was lost with the daemon before this one", extra={"run_id": info.run_id})
+        elif home.inside(info.run_id).exists() or home.control(info.run_id).exists():  # these go last
+            uncleared.append(info)
     for folder in _folders(home.root / "doors"):
         if folder.name not in kept:  # a gate that comes back looks in the very folder that it knows
             shutil.rmtree(folder, ignore_errors=True)
     for folder in (home.root, *_folders(home.root), *_folders(home.runs), *_folders(home.root / "profiles")):
         remove_drafts(folder)
-    return lost
+    return uncleared
 
 
 def _write(store: RunStore, info: RunInfo) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -21,10 +22,10 @@ from moat.daemon.liveness import process_end
 from moat.daemon.parts import Parts
 from moat.daemon.reaper import remove_files
 from moat.daemon.registration import now
-from moat.daemon.registry import Entry
+from moat.daemon.registry import Entry, Place
 from moat.paths import UNWRITABLE
 
-GRACE_S = 60.0  # between register and the sandbox's first sign: a container engine may be slow, a dead CLI never comes
+GRACE_S = 60.0  # between register and the sandbox's first sign: a container engine may be slow
 LINGER_S = 2.0  # a CLI that lives tells within this time that its run is over, and cleans up itself
 REAP_TIMEOUT_S = 30.0
 CALM_S = 5.0  # before the daemon leaves, for runs that are being started
@@ -174,7 +175,7 @@ class Watches:
     async def _follow_door(self, run_id: str, door: Door) -> int | None:
         names = self._parts.store.read_names(run_id)
         try:
-            async with asyncio.timeout(GRACE_S):
+            async with self._in_time(run_id):
                 await door.admit(names)
         except TimeoutError:
             log.warning("nobody came to a run's door", extra={"run_id": run_id})
@@ -188,9 +189,23 @@ class Watches:
         door.open()
         return await door.exit_code()
 
+    @contextlib.asynccontextmanager
+    async def _in_time(self, run_id: str) -> AsyncIterator[None]:
+        """Bound the wait for a run's sandbox: no longer than its launcher lives, where we can see that."""
+        entry = self._parts.registry.get(run_id)
+        async with asyncio.timeout(GRACE_S) as limit:
+            if entry is None or not entry.place.launcher or not entry.place.began:
+                yield
+                return
+            cutting = self._group.create_task(_cut_short(limit, entry.place), name=f"launcher of {run_id}")
+            try:
+                yield
+            finally:
+                cutting.cancel()
+
     async def _follow_process(self, run_id: str) -> int | None:
         try:
-            async with asyncio.timeout(GRACE_S):
+            async with self._in_time(run_id):
                 await self._told[run_id].wait()
         except TimeoutError:
             log.warning("a run's sandbox never came", extra={"run_id": run_id})
@@ -204,3 +219,8 @@ class Watches:
         async with asyncio.timeout(REAP_TIMEOUT_S):
             await self._parts.reaper.reap(info.runtime, info.run_id)
         remove_files(self._parts.home, info.run_id)
+
+
+async def _cut_short(limit: asyncio.Timeout, place: Place) -> None:
+    await process_end(place.launcher, place.began)
+    limit.reschedule(asyncio.get_running_loop().time())
