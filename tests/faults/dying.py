@@ -29,7 +29,8 @@ IMAGE = "debian:bookworm-slim"
 MAKING: tuple[Any, ...] = (
     Launch._steps, Launch._end, write_files,
     Bubblewrap.launch, BubblewrapSandbox.start, BubblewrapSandbox.open, BubblewrapSandbox.close,
-    docker_launch.launch, docker_launch._Launch.gate, docker_launch._Launch.agent, docker_launch.DockerSandbox.close,
+    docker_launch.launch, docker_launch._Launch.beside_a_gate, docker_launch._Launch._open,
+    docker_launch._Launch._make, docker_launch._Launch.start, docker_launch.DockerSandbox.close,
     create_gate, Gate.start, Gate.open_door, Gate.close,
 )  # fmt: skip
 

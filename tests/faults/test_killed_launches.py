@@ -79,7 +79,7 @@ def nothing_is_left(moat: Installation) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_launcher_killed_before_any_step_leaves_nothing(moat: Installation, runtime: str, times: int) -> None:
-    every = range(1, steps_of(moat, runtime) + 1, 1 if times >= THOROUGH else 3)
+    every = range(1, steps_of(moat, runtime) + 1, 1 if times >= THOROUGH else 5)
 
     ends = {step: launched(moat, runtime, step) for step in every}
 
@@ -92,7 +92,7 @@ def test_a_launcher_killed_before_any_step_leaves_nothing(moat: Installation, ru
 def test_what_launcher_and_daemon_leave_is_removed_by_the_next_command(
     moat: Installation, runtime: str, times: int
 ) -> None:
-    every = range(2, steps_of(moat, runtime) + 1, 2 if times >= THOROUGH else 7)
+    every = range(2, steps_of(moat, runtime) + 1, 2 if times >= THOROUGH else 11)
 
     for step in every:
         code, said = launched(moat, runtime, step, moat.daemon_pid())
