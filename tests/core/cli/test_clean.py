@@ -59,6 +59,7 @@ def test_clean_says_what_would_go_and_removes_it_only_after_a_yes(moat: Installa
     refused = moat.run("clean", "--older-than", "0s")
     assert refused.returncode == 2
     assert b"nobody to ask" in refused.stderr
+    assert b"run: moat clean --older-than 0s --yes" in refused.stderr
     assert folder.exists()
 
     assert b"run old" in moat.run("clean", "--older-than", "0s", "--yes").stdout

@@ -59,7 +59,8 @@ def clean(age: str, dry_run: bool, yes: bool, in_json: bool) -> None:
     if not doomed:
         show("there is nothing to clean")
     elif not dry_run:
-        confirm(f"remove {shown_size(sum(each.size for each in doomed))}?", yes=yes, again="moat clean --yes")
+        again = "moat clean --yes" if age == OLD else f"moat clean --older-than {age} --yes"
+        confirm(f"remove {shown_size(sum(each.size for each in doomed))}?", yes=yes, again=again)
         _remove(doomed)
 
 
