@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from importlib import metadata
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,6 @@ from moat.plugins.discovery import candidates
 from moat.plugins.scan import Entry, scan
 
 GROUP = "moat"
-FINDERS = [PathFinder]
 
 
 def install(folder: Path, name: str, entries: str, *, version: str = "1.0", info: str = "dist-info") -> Path:
@@ -59,7 +58,7 @@ def test_what_is_installed_here_is_found_as_importlib_metadata_has_it() -> None:
 def test_entries_are_read_as_importlib_metadata_reads_them(tmp_path: Path, entries: str) -> None:
     install(tmp_path, "moat-provider-x", entries)
 
-    assert sorted(map(tuple, scan(GROUP, [str(tmp_path)], FINDERS) or [])) == as_metadata_has_it(tmp_path)
+    assert sorted(map(tuple, scan(GROUP, [str(tmp_path)]) or [])) == as_metadata_has_it(tmp_path)
 
 
 def test_the_first_on_the_path_hides_the_others(tmp_path: Path) -> None:
@@ -67,8 +66,8 @@ def test_the_first_on_the_path_hides_the_others(tmp_path: Path) -> None:
     new = install(tmp_path / "new", "moat-provider-x", "[moat]\na = re\n")
     silent = install(tmp_path / "silent", "Moat-Provider-x", "", info="egg-info")
 
-    assert scan(GROUP, [str(new), str(old)], FINDERS) == [Entry("a", "re", "moat-provider-x", "1.0")]
-    assert scan(GROUP, [str(silent), str(old)], FINDERS) == []
+    assert scan(GROUP, [str(new), str(old)]) == [Entry("a", "re", "moat-provider-x", "1.0")]
+    assert scan(GROUP, [str(silent), str(old)]) == []
 
 
 def test_what_is_not_there_or_offers_nothing_is_passed_over(tmp_path: Path) -> None:
@@ -76,7 +75,7 @@ def test_what_is_not_there_or_offers_nothing_is_passed_over(tmp_path: Path) -> N
     (tmp_path / "bare-1.dist-info").mkdir()
     (tmp_path / "file-1.egg-info").write_text("Name: file\n")
 
-    assert scan(GROUP, [str(tmp_path), str(tmp_path / "python311.zip")], FINDERS) == []
+    assert scan(GROUP, [str(tmp_path), str(tmp_path / "python311.zip")]) == []
 
 
 def an_egg(folder: Path) -> None:
@@ -100,7 +99,7 @@ def not_text(folder: Path) -> None:
 def test_what_only_importlib_metadata_understands_is_left_to_it(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path)
 
-    assert scan(GROUP, [str(tmp_path)], FINDERS) is None
+    assert scan(GROUP, [str(tmp_path)]) is None
 
 
 def test_archives_and_other_finders_are_left_to_importlib_metadata(tmp_path: Path) -> None:
@@ -112,9 +111,21 @@ def test_archives_and_other_finders_are_left_to_importlib_metadata(tmp_path: Pat
         def find_distributions(self, context: object) -> list[object]:
             return []
 
-    assert scan(GROUP, [str(archive)], FINDERS) is None
-    assert scan(GROUP, [], [*FINDERS, Finder()]) is None
-    assert scan(GROUP, [], [each for each in sys.meta_path if each is not PathFinder]) is None
+    assert scan(GROUP, [str(archive)]) is None
+    assert scan(GROUP, [], [*sys.meta_path, Finder()]) is None
+    assert scan(GROUP, [], [each for each in sys.meta_path if not hasattr(each, "find_distributions")]) is None
+
+
+def test_the_backport_of_importlib_metadata_changes_nothing(tmp_path: Path) -> None:
+    install(tmp_path, "moat-provider-x", "[moat]\na = re\n")
+
+    program = (
+        "import sys; sys.path[:0] = [sys.argv[1]]; import importlib_metadata; from moat.plugins.scan import scan; "
+        "print([entry.name for entry in scan('moat', [sys.argv[1]])])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert done.stdout == "['a']\n"
 
 
 def test_an_entry_is_loaded_as_it_says() -> None:

@@ -17,6 +17,7 @@ from moat.runtimes.docker_launch import DockerSandbox, launch
 from support.fake_engine import VERSION, Answer, FakeEngine, fake_engine
 
 RUN_ID = "run_0123456789ab"
+Places = tuple[tuple[str, str, str, int], ...]
 GATE, AGENT = f"moat-{RUN_ID}-gate", f"moat-{RUN_ID}"
 READY: dict[str, Answer] = {
     "GET images/debian/json": (200, {"Id": "sha256:0"}),
@@ -41,7 +42,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home(tmp_path / "m")
 
 
-async def attempt(home: Home, *mounts: Mount, has_door: bool = True) -> None:
+async def attempt(home: Home, *mounts: Mount, has_door: bool = True, places: Places = ()) -> None:
     async def created(container_id: str) -> None:
         raise AssertionError(container_id)
 
@@ -50,7 +51,7 @@ async def attempt(home: Home, *mounts: Mount, has_door: bool = True) -> None:
 
     work = Mount(home.root.parent / "work", "/workspace")
     spec = SandboxSpec(RUN_ID, "x", ("true",), {}, (work, *mounts), "/workspace", "/home/moat", image="debian")
-    ticket = DoorTicket(RUN_ID, home.door(RUN_ID), "n0nce", listen=listen)
+    ticket = DoorTicket(RUN_ID, home.door(RUN_ID), "n0nce", listen=listen, places=places)
     await launch(spec, ticket, Stdio(0, 1, 2), created, has_door=has_door)
 
 
@@ -89,6 +90,17 @@ async def test_a_gate_that_cannot_be_attached_to_is_removed_and_so_is_what_was_m
     assert engine.calls.count("POST containers/create") == 2
     assert removed(engine) == [f"containers/{AGENT}", f"containers/{GATE}"]
     assert "POST containers/c1/start" not in engine.calls
+
+
+async def test_a_container_that_shows_sockets_of_the_gate_is_not_made_before_they_are(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fake_engine(tmp_path, monkeypatch, READY) as engine:
+        with pytest.raises(SandboxFailed, match="could not attach"):  # to the gate
+            await attempt(home, places=(("unix:/run/x.sock", "unix", "x.sock", 0),))
+
+    assert engine.calls.count("POST containers/create") == 1
+    assert removed(engine) == [f"containers/{GATE}"]
 
 
 async def test_what_the_fallback_made_is_removed_with_its_network_last(

@@ -45,7 +45,7 @@ class _Unusual(Exception):
 def scan(group: str, path: Sequence[str] | None = None, finders: Iterable[object] | None = None) -> list[Entry] | None:
     """Return the entry points of group on path (sys.path), None when it takes importlib.metadata to tell."""
     finding = [each for each in (sys.meta_path if finders is None else finders) if hasattr(each, "find_distributions")]
-    if finding != [PathFinder]:
+    if not finding or any(each is not PathFinder and not _is_backport(each) for each in finding):
         return None
     found: list[Entry] = []
     seen: set[str] = set()
@@ -58,6 +58,11 @@ def scan(group: str, path: Sequence[str] | None = None, finders: Iterable[object
     except (_Unusual, OSError, UnicodeDecodeError):
         return None
     return found
+
+
+def _is_backport(finder: object) -> bool:
+    """Whether a finder is that of the importlib_metadata of PyPI, which takes PathFinder's place and finds the same."""
+    return type(finder).__module__.partition(".")[0] == "importlib_metadata"
 
 
 def _infos(path: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -183,13 +183,17 @@ class _Launch:
         return sandbox
 
     async def _open(self, gate: Gate, stdio: Stdio, undo: contextlib.AsyncExitStack) -> DockerSandbox:
-        """Start the gate and open its door, and make the command's container meanwhile."""
+        """Start the gate and open its door, and make the command's container meanwhile.
+
+        Not so one that shows sockets of the gate's: the engine wants them to be there.
+        """
+        if self._ticket.places:
+            await self._start_gate(gate)
+            return await self._make(undo, gate.network, stdio, gate)
         try:
             async with asyncio.TaskGroup() as group:
                 making = group.create_task(self._make(undo, gate.network, stdio, gate))
-                async with elsewhere_is_unreached(self._docker):
-                    await gate.start()
-                await gate.open_door(self._ticket)
+                await self._start_gate(gate)
         except BaseExceptionGroup as failures:
             unreached, others = failures.split(DoorUnreached)
             lost = unreached or (others and others.split(SandboxFailed)[0])
@@ -197,6 +201,11 @@ class _Launch:
                 raise
             raise _first(lost) from None
         return making.result()
+
+    async def _start_gate(self, gate: Gate) -> None:
+        async with elsewhere_is_unreached(self._docker):
+            await gate.start()
+        await gate.open_door(self._ticket)
 
     async def alone(self, stdio: Stdio) -> DockerSandbox:
         """Return the command's container in the network of the fallback, with its proxy there. Raises SandboxFailed."""
