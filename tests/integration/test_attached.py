@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.installation import Installation, eventually, installation
-from support.terminal import DEADLINE_S, Terminal
+from support.terminal import DEADLINE_S, Terminal, terminals_closed
 
 pytestmark = [pytest.mark.bubblewrap, pytest.mark.timeout(120)]
 
@@ -30,10 +30,8 @@ def moat() -> Iterator[Installation]:
 
 @pytest.fixture
 def terminals(moat: Installation) -> Iterator[list[Terminal]]:
-    opened: list[Terminal] = []
-    yield opened
-    for terminal in opened:
-        terminal.close()
+    with terminals_closed() as opened:
+        yield opened
     for run in json.loads(moat.ok("list", "--json")):
         if run["state"] in ("starting", "running"):
             moat.ok("stop", "-t", "0", run["name"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.installation import Installation, installation
-from support.terminal import DEADLINE_S, Terminal
+from support.terminal import DEADLINE_S, Terminal, terminals_closed
 
 pytestmark = [pytest.mark.bubblewrap, pytest.mark.timeout(90)]
 
@@ -25,10 +25,8 @@ def moat() -> Iterator[Installation]:
 
 @pytest.fixture
 def terminals(moat: Installation) -> Iterator[list[Terminal]]:
-    opened: list[Terminal] = []
-    yield opened
-    for terminal in opened:
-        terminal.close()
+    with terminals_closed() as opened:
+        yield opened
 
 
 def in_terminal(terminals: list[Terminal], moat: Installation, *words: str, redirect: str = "") -> Terminal:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from support.installation import Installation, end
 
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
 
 
 class Terminal:
@@ -19,6 +21,7 @@ class Terminal:
 
     def __init__(self, moat: Installation, *words: str, redirect: str = "", **env: str) -> None:
         self.user, self.shell = os.openpty()
+        self.unread = b""
         termios.tcsetwinsize(self.user, (33, 99))
         self.before = termios.tcgetattr(self.shell)
         command = [str(moat.moat), *words]
@@ -37,14 +40,36 @@ class Terminal:
         os.write(self.user, text.encode())
 
     def read_until(self, text: str) -> str:
-        seen, limit = b"", time.monotonic() + DEADLINE_S
-        while text.encode() not in seen:
-            assert time.monotonic() < limit, f"waited in vain for {text!r}: {seen!r}"
+        """Return what came up to the end of `text`, and leave the rest for the next look: one read may bring both."""
+        limit = time.monotonic() + DEADLINE_S
+        while text.encode() not in self.unread:
+            assert time.monotonic() < limit, f"waited in vain for {text!r}: {self.unread!r}"
             if select.select([self.user], [], [], 0.1)[0]:
-                seen += os.read(self.user, 65_536)
-        return seen.decode()
+                self.unread += os.read(self.user, 65_536)
+        before, found, self.unread = self.unread.partition(text.encode())
+        return (before + found).decode()
 
     def close(self) -> None:
         end(self.process)
         os.close(self.user)
         os.close(self.shell)
+
+
+@contextmanager
+def terminal(moat: Installation, *words: str, redirect: str = "", **env: str) -> Iterator[Terminal]:
+    opened = Terminal(moat, *words, redirect=redirect, **env)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
+def terminals_closed() -> Iterator[list[Terminal]]:
+    """Close every terminal that a test put into the list."""
+    opened: list[Terminal] = []
+    try:
+        yield opened
+    finally:
+        for each in opened:
+            each.close()
