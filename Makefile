@@ -1,6 +1,7 @@
 # The words people expect. Everything runs in .venv, which `make setup` makes and keeps up to date.
 .DEFAULT_GOAL := help
 PYTEST_ARGS ?=
+WORKERS ?= 3
 
 .PHONY: help demo setup setup-dev check test bench faults soak wheels clean
 
@@ -22,8 +23,8 @@ check: setup-dev ## lint, types, layers
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: setup-dev check ## set up, check, then run all tests
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+test: setup-dev check ## set up, check, then run all tests (WORKERS=0: one after the other)
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: setup ## measure the proxy against nginx, haproxy, squid and mitmproxy (QUICK=1: under a minute)
 	@.venv/bin/python -m bench $(if $(QUICK),--quick)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.groups import side_by_side
 from support.loops import ServingPolicy
 
 SECRET_MARK = b"s3cr3t"  # every secret in the tests contains it
@@ -25,6 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fail-on-skips", action="store_true", help="fail when a test not named in allowed_skips.txt skips"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    side_by_side(items, Path(__file__).parent)
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import selectors
 import socket
 import threading
@@ -38,6 +39,7 @@ class Lures:
 def lures(folders: list[Path], start: Start, name: str) -> Iterator[Lures]:
     """Open everything in a thread that start puts where it belongs; folders: where path sockets are made."""
     made, ready = Lures(), threading.Event()
+    name = f"{name}-{os.getpid()}"  # another suite may be running beside this one, or have been killed
     stop_reader, stop_writer = socket.socketpair()
     thread = start(lambda: _stand(made, folders, name, ready, stop_reader))
     try:

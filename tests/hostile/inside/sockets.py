@@ -21,6 +21,8 @@ ELSEWHERE = ("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/contai
              "\0/org/freedesktop/systemd1", "/run/snapd.socket", "/root/.gnupg/S.gpg-agent",
              "/run/user/0/gnupg/S.gpg-agent")  # fmt: skip
 
+DEEPEST = 60  # folders in folders: what a test of another kind makes beside this one may be endless
+
 
 def everything(paths: list[str], own: str, queue: int) -> dict[str, Outcomes]:
     """Try the sockets at paths (NUL first: abstract) and all that are in the view; own: a folder of this program's."""
@@ -49,7 +51,9 @@ def _connect(path: str, kind: socket.SocketKind) -> str:
 
 def _in_view(own: str) -> Iterator[str]:
     for root in ("/dev", "/etc", "/home", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var", "/workspace"):
-        for folder, _, names in os.walk(root):
+        for folder, folders, names in os.walk(root):
+            if folder.count("/") > DEEPEST:
+                folders.clear()
             for name in names:
                 path = Path(folder, name)
                 with contextlib.suppress(OSError):
