@@ -162,17 +162,23 @@ async def test_401s_of_other_grants_and_profiles_renew_nothing_of_this_one() -> 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 def test_the_users_own_aws_keys_are_not_to_be_found_inside_and_without_the_grant_there_are_none() -> None:
     ask = "curl -s --noproxy '*' -m 20 http://127.0.0.1:19080/_moat/aws/"
-    search = f"{ask}; env; cat ~/.aws/* /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'"
+    scope = "Credential=AKIAMOAT000000000000/20260131/us-east-1/s3/aws4_request"
+    signed = f"Authorization: AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=00"
+    wrong = f"curl -s -m 20 -H '{signed}' https://sts.us-east-1.amazonaws.com/"
+    search = f"{ask}; {wrong}; env; cat ~/.aws/* /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'"
     with running_aws() as aws, installation() as made:
         aws.write_profile(made.home)
         made.ok("grant", "aws", "--role", aws.role)
         run = ["run", str(made.file("work/.made", "").parent), "--runtime", "bubblewrap"]
+        signing = made.ok(*run, "--grant", "aws", "--", "sh", "-c", search)
+        made.ok("grant", "aws", "--role", aws.role, "--mode", "endpoint")
         granted = made.ok(*run, "--grant", "aws", "--", "sh", "-c", search)
         without = made.ok(*run, "--", "sh", "-c", search)
 
+    assert "signed for the service s3, and sts.us-east-1.amazonaws.com is none of its hosts" in signing
     assert '"SecretAccessKey"' in granted
-    assert "AccessKeyId" not in without
-    assert [key for key in aws.key if key in granted + without] == []
+    assert "AccessKeyId" not in signing + without
+    assert [key for key in aws.key if key in granted + signing + without] == []
 
 
 def _command_lines() -> bytes:

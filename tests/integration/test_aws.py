@@ -19,7 +19,7 @@ from moat.daemon.lifecycle import ensure_running
 from moat.daemon.protocol import RegisterRequest
 from moat.ids import new_run_id
 from moat.paths import Home, private_folder
-from support.aws import BUCKET, HOST, REGION, Aws, running_aws
+from support.aws import BUCKET, HOST, REGION, STS_HOST, Aws, running_aws
 from support.inside import copy_distribution
 from support.installation import Installation, installation
 from support.living import a_sealed_run, ended_after
@@ -61,7 +61,9 @@ def aws() -> Iterator[Aws]:
 def made(aws: Aws) -> Iterator[Installation]:
     with installation() as made:
         roots = made.file("roots.pem", aws.ca.pem)
-        made.configure({"upstream": {**SETTINGS, "ca_bundle": str(roots), "resolve": {HOST: aws.pin}}})
+        made.configure(
+            {"upstream": {**SETTINGS, "ca_bundle": str(roots), "resolve": {HOST: aws.pin, STS_HOST: aws.pin}}}
+        )
         aws.write_profile(made.home)
         yield made
 
@@ -76,7 +78,7 @@ def session_name(aws: Aws, keys: list[str]) -> str:
 def test_boto3_inside_gets_the_runs_own_session_and_spends_it(aws: Aws, made: Installation) -> None:
     workspace = made.file("work/program.py", PROGRAM).parent
     copy_distribution("boto3", workspace / "lib", set())
-    said = made.ok("grant", "aws", "--role", aws.role, "--region", REGION)
+    said = made.ok("grant", "aws", "--role", aws.role, "--region", REGION, "--mode", "endpoint")
     flags = ["--runtime", "bubblewrap", "--grant", "aws", "--policy", "strict", "--allow-host", "*.amazonaws.com"]
     flags += ["--env", "PYTHONPATH=/workspace/lib"]
 
@@ -95,7 +97,7 @@ def test_boto3_inside_gets_the_runs_own_session_and_spends_it(aws: Aws, made: In
 
 
 def test_a_refusal_of_sts_is_told_inside_without_what_the_host_has(aws: Aws, made: Installation) -> None:
-    made.ok("grant", "aws", "--role", aws.role)
+    made.ok("grant", "aws", "--role", aws.role, "--mode", "endpoint")
     aws.key = (aws.key[0], "wrong")
     aws.write_profile(made.home)
     workspace = made.file("work/.made", "").parent

@@ -27,13 +27,14 @@ from support.upstream import MadeCa, make_test_ca
 
 REGION = "eu-west-3"
 HOST = f"s3.{REGION}.amazonaws.com"
+STS_HOST = f"sts.{REGION}.amazonaws.com"
 BUCKET = "moat-bucket"
-_WRITES = ["s3:CreateBucket", "s3:PutObject", "s3:GetObject"]
+_WRITES = ["s3:CreateBucket", "s3:PutObject", "s3:GetObject", "sts:GetCallerIdentity"]
 
 
 @dataclass
 class Aws:
-    """url: for the host. pin: what upstream.resolve names for HOST. key: of the user who may assume role."""
+    """url: for the host. pin: what upstream.resolve names for its hosts. key: of the user who may assume role."""
 
     url: str
     pin: str
@@ -62,7 +63,7 @@ def running_aws() -> Iterator[Aws]:
     """Run it in threads: a role that may write to S3, and a user who may assume it and nothing else."""
     ca = make_test_ca()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with _serving(None) as port, _serving(ca.server_context(HOST)) as tls_port:
+    with _serving(None) as port, _serving(ca.server_context(HOST, STS_HOST)) as tls_port:
         aws = Aws(f"http://127.0.0.1:{port}", f"127.0.0.1:{tls_port}", ca)
         _populate(aws)
         with mock.patch.object(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0.0):

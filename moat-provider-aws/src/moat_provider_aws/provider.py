@@ -1,13 +1,16 @@
 """The AWS grant: a role, checked by assuming it, and assumed again for each run that has it.
 
-an SDK inside ─ GET 127.0.0.1:19080/_moat/aws/ ─▶ respond, in the daemon ─▶ the run's session, of STS ─▶ its keys
+mode sign:      an SDK inside, placeholder keys ─▶ proxy ─▶ sign, in the daemon ─▶ the run's session, of STS ─▶ AWS
+mode endpoint:  an SDK inside ─ GET 127.0.0.1:19080/_moat/aws/ ─▶ respond, in the daemon ─▶ the session's keys
 
-No rules: requests to AWS are signed by the SDK inside, with keys that are the run's own and soon end.
+Signing is what a grant does unless told otherwise: then no key is inside. At the endpoint the run is handed keys of its
+own that soon end, for clients that sign what the proxy cannot sign again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from moat.api import (
@@ -18,21 +21,33 @@ from moat.api import (
     EndpointProvider,
     GrantOption,
     Host,
+    Match,
     ProxyPath,
     Question,
     Reply,
     Respond,
     Rule,
+    Sign,
+    Signed,
+    Unsignable,
+    Unsigned,
 )
 
-from moat_provider_aws.answers import failed, granted, refusal
+from moat_provider_aws.answers import failed, granted, refusal, unsignable
 from moat_provider_aws.role import Role, parse_role, role_of
+from moat_provider_aws.scope import PLACEHOLDER_ID, PLACEHOLDER_KEY
 from moat_provider_aws.sts import NoSession, assume
 
 if TYPE_CHECKING:
     from moat_provider_aws.sessions import Sessions
 
 PLACE = ProxyPath("/_moat/aws/")
+DECLARED = "x-amz-content-sha256"  # S3's clients say there what the body is; for others' it is held
+HOSTS = {
+    "aws": ("*.amazonaws.com", "*.api.aws", "*.on.aws"),
+    "aws-us-gov": ("*.amazonaws.com", "*.api.aws", "*.on.aws"),
+    "aws-cn": ("*.amazonaws.com.cn",),
+}
 _OWN_KEYS = "AWS_ACCESS_KEY_ID"
 
 
@@ -40,13 +55,14 @@ class Aws(CredentialProvider, EndpointProvider):
     """An IAM role. Its ARN is what is stored; the user's own AWS credentials never are."""
 
     name = "aws"
-    summary = "AWS: short-lived keys of an IAM role"
+    summary = "AWS: requests signed as an IAM role"
     grant_options = (
         GrantOption("role", "ARN of the role to assume", required=True),
         GrantOption("region", "region of the role's sessions (default us-east-1)"),
         GrantOption("session-duration", "how long a session lasts, 15m to 12h (default 15m)"),
         GrantOption("external-id", "external id that the role's trust policy demands"),
         GrantOption("aws-profile", "profile of yours to assume the role with (default AWS_PROFILE)"),
+        GrantOption("mode", "sign: the proxy signs, no key is inside (default); endpoint: runs get keys that soon end"),
     )
 
     def __init__(self, assume: Callable[[Role, str], None] = assume, sessions: Sessions | None = None) -> None:
@@ -62,24 +78,24 @@ class Aws(CredentialProvider, EndpointProvider):
         return await self._checked(secret, "standard input", host)
 
     def rules(self, credential: Credential) -> Sequence[Rule]:
-        """None: the SDK inside signs."""
-        del credential
-        return []
+        """Return what is signed: every host of AWS's; none where the SDK inside signs."""
+        role = role_of(credential)
+        if role.mode != "sign":
+            return []
+        return [Sign(Match(host), self.name, DECLARED) for host in HOSTS[role.arn.split(":")[1]]]
 
     def container(self, credential: Credential) -> ContainerSetup:
         """Say where keys are, and which region is meant; older programs know one variable for it, newer another."""
-        region = role_of(credential).region
-        return ContainerSetup(
-            env={
-                "AWS_CONTAINER_CREDENTIALS_FULL_URI": PLACE.url,
-                "AWS_REGION": region,
-                "AWS_DEFAULT_REGION": region,
-            }
-        )
+        role = role_of(credential)
+        keys = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": PLACE.url}
+        if role.mode == "sign":
+            keys = {"AWS_ACCESS_KEY_ID": PLACEHOLDER_ID, "AWS_SECRET_ACCESS_KEY": PLACEHOLDER_KEY}
+        return ContainerSetup(env={**keys, "AWS_REGION": role.region, "AWS_DEFAULT_REGION": role.region})
 
     def endpoints(self, credential: Credential) -> Sequence[Endpoint]:
         """Return where SDKs ask for keys. Raises GrantFailed for a role that cannot be one."""
-        role_of(credential)
+        if role_of(credential).mode == "sign":
+            return ()
         return (Endpoint(PLACE, Respond("credentials"), self.name),)
 
     async def respond(self, question: Question, credential: Credential) -> Reply:
@@ -90,6 +106,19 @@ class Aws(CredentialProvider, EndpointProvider):
             return granted(await self._open().keys(role_of(credential), question.run_id))
         except NoSession as failure:
             return failed(failure)
+
+    async def sign(self, request: Unsigned, credential: Credential) -> Signed:
+        """Sign with the run's session what its SDK signed with placeholders; pass on what nobody signed."""
+        from moat_provider_aws.sign import checked_scope, signed_with  # here, as they import botocore
+
+        try:
+            scope = checked_scope(request)
+            if scope is None:
+                return Signed(request.target, is_spent=False)
+            keys = await self._open().keys(role_of(credential), request.run_id)
+            return signed_with(keys, scope, request, datetime.now(UTC))
+        except Unsignable as refusal:
+            raise unsignable(refusal, request) from None
 
     def _open(self) -> Sessions:
         from moat_provider_aws.sessions import Sessions  # here, as it imports asyncio

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from moat.api import Credential, GrantFailed
 
 PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
+MODES = ("sign", "endpoint")
 DEFAULT_REGION = "us-east-1"
 SHORTEST_S, LONGEST_S = 15 * 60, 12 * 60 * 60  # what AssumeRole accepts for DurationSeconds
 HINT = "run: moat grant aws --role arn:aws:iam::ACCOUNT:role/NAME"
@@ -29,13 +30,14 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A role and how it is assumed. external_id, profile: empty when there is none."""
+    """A role and how it is assumed. external_id, profile: empty when there is none. mode: who signs, "sign" is moat."""
 
     arn: str
     region: str = DEFAULT_REGION
     duration_s: int = SHORTEST_S
     external_id: str = ""
     profile: str = ""
+    mode: str = "endpoint"
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -45,6 +47,7 @@ class Role:
             "session_duration_s": str(self.duration_s),
             "external_id": self.external_id,
             "profile": self.profile,
+            "mode": self.mode,
         }
         return {key: value for key, value in facts.items() if value}
 
@@ -65,9 +68,10 @@ def parse_role(arn: str, options: Mapping[str, str], default_profile: str = "") 
         "the AWS profile has an impossible name",
         "run: aws configure list-profiles",
     )
-    return Role(
-        _checked_arn(arn.strip()), region, _duration(options.get("session-duration", "15m")), external_id, profile
-    )
+    mode = options.get("mode", "sign")
+    _demand(mode in MODES, f"--mode must be {' or '.join(MODES)}", "run: moat grant aws --help")
+    duration_s = _duration(options.get("session-duration", "15m"))
+    return Role(_checked_arn(arn.strip()), region, duration_s, external_id, profile, mode)
 
 
 def role_of(credential: Credential) -> Role:
@@ -78,6 +82,7 @@ def role_of(credential: Credential) -> Role:
         "session-duration": facts.get("session_duration_s", str(SHORTEST_S)),
         "external-id": facts.get("external_id", ""),
         "aws-profile": facts.get("profile", ""),
+        "mode": facts.get("mode", "endpoint"),  # of grants that say nothing: older ones, and roles of registrations
     }
     try:
         return parse_role(credential.secret, typed)

@@ -9,11 +9,15 @@ from dataclasses import replace
 import pytest
 from moat.api.credentials import Credential
 from moat.api.endpoints import Endpoint, Forward, ProxyPath, Question, Reply, Respond, Upstream
-from moat.api.errors import PluginError
+from moat.api.errors import GrantFailed, PluginError
+from moat.api.http import Headers
+from moat.api.rules import Match, Sign
+from moat.api.signing import Signed, Unsignable, Unsigned
+from moat.api.tokens import TokenProvider
 from moat.daemon.answers import Answers, Means
 from moat.daemon.extras import AwsConfig, Extras
 from moat.daemon.registry import Entry, Registry
-from moat.proxy.messages import Answered, Ask
+from moat.proxy.messages import Answered, Ask, AskSignature, Signature
 
 from core.daemon.making import RUN_ID, SECRET, Vault, a_context, an_info
 
@@ -39,6 +43,21 @@ class Speaker:
         return Reply(body=credential.secret.encode(), secrets=self.secrets)
 
 
+class Signer(TokenProvider):
+    """A provider that signs with what it has; some targets it does not."""
+
+    name = "apple"
+
+    async def sign(self, request: Unsigned, credential: Credential) -> Signed:
+        if request.target == "/fails":
+            raise ValueError(credential.secret)
+        if request.target == "/own":
+            raise Unsignable("another key", status=403)
+        if request.target == "/later":
+            raise GrantFailed("no session", hint="try again")
+        return Signed(request.target, (("A", credential.secret),), secrets=("s3cr3t-session",))
+
+
 NONE = Extras()
 
 
@@ -50,12 +69,12 @@ def a_run_with(*endpoints: Endpoint, is_open: bool = True, extras: Extras = NONE
 @contextlib.asynccontextmanager
 async def answering(
     entry: Entry, limit_s: float = 5.0
-) -> AsyncIterator[tuple[Answers, Speaker, asyncio.Queue[Answered], list[str]]]:
+) -> AsyncIterator[tuple[Answers, Speaker, asyncio.Queue[Answered | Signature], list[str]]]:
     registry, speaker = Registry(), Speaker()
     registry.publish(entry)
-    said: asyncio.Queue[Answered] = asyncio.Queue()
+    said: asyncio.Queue[Answered | Signature] = asyncio.Queue()
     learned: list[str] = []
-    means = Means(registry, Vault("apple", "aws"), speaker, learned.append, said.put_nowait)
+    means = Means(registry, Vault("apple", "aws"), speaker, lambda name: Signer(), learned.append, said.put_nowait)
     answers = Answers(means, limit_s)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(answers.forever())
@@ -118,6 +137,7 @@ async def test_a_provider_that_fails_costs_its_own_question(
         answers.take(ask(2))
         answered = await said.get()
 
+    assert isinstance(answered, Answered)
     assert answered.reply is not None
     assert caplog.records
 
@@ -147,3 +167,51 @@ async def test_the_log_learns_what_an_answer_names_as_secret_before_it_leaves() 
         await said.get()
 
     assert learned == [SECRET, "s3cr3t-made-for-the-run"]
+
+
+def a_signing_run(*, is_open: bool = True) -> Entry:
+    rules = (Sign(Match("*.aws.example"), "apple"), Sign(Match("aws.example"), "apple"))
+    return Entry(a_context(rules=rules, is_open=is_open), an_info())
+
+
+def to_sign(target: str = "/", *, grant: str = "apple", host: str = "s3.aws.example") -> AskSignature:
+    return AskSignature(7, grant, Unsigned(RUN_ID, "GET", host, target, Headers()))
+
+
+@pytest.mark.parametrize("host", ["s3.aws.example", "aws.example"])
+async def test_a_request_is_signed_with_the_credential_as_it_is_stored(host: str) -> None:
+    async with answering(a_signing_run()) as (answers, _, said, learned):
+        answers.take(to_sign("/x", host=host))
+        answered = await said.get()
+
+    assert answered == Signature(7, Signed("/x", (("A", SECRET),), secrets=("s3cr3t-session",)))
+    assert learned == [SECRET, "s3cr3t-session"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [to_sign(grant="aws"), to_sign(host="s3.aws.example.evil"), to_sign(host="s3.aws.example:8443"), to_sign("/fails")],
+)
+async def test_what_no_rule_wants_signed_is_not(asked: AskSignature, caplog: pytest.LogCaptureFixture) -> None:
+    async with answering(a_signing_run()) as (answers, _, said, _):
+        answers.take(asked)
+        assert await said.get() == Signature(7)
+
+
+async def test_nothing_is_signed_for_a_closed_run() -> None:
+    async with answering(a_signing_run(is_open=False)) as (answers, _, said, _):
+        answers.take(to_sign())
+        assert await said.get() == Signature(7)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("/own", Signature(7, None, "another key", 403)),
+        ("/later", Signature(7, None, "no session; on the host: try again")),
+    ],
+)
+async def test_the_run_is_told_why_a_request_is_not_signed(target: str, told: Signature) -> None:
+    async with answering(a_signing_run()) as (answers, _, said, _):
+        answers.take(to_sign(target))
+        assert await said.get() == told

@@ -15,6 +15,7 @@ from moat.api.rules import (
     RewriteResponse,
     Rule,
     SetHeader,
+    Sign,
 )
 from moat.daemon.rule_words import rule_words
 
@@ -32,6 +33,7 @@ LINES = [
      "replaces answers that a tool cannot bear"),
     (CaptureToken(Match("api.example.com", paths=("/a",)), "github", {"x": SECRET}, {"token": "placeholder-1"}),
      "keeps the tokens of answers outside, and shows placeholders, for github"),
+    (Sign(HOST, "aws"), "signs requests anew; the key stays outside, for aws"),
 ]  # fmt: skip
 
 

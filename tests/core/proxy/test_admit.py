@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 from moat.api.http import Authority
-from moat.api.rules import AddHeader, Instead, Match, RemoveHeader, ReplaceToken, RewriteResponse, Rule, SetHeader
-from moat.api.runs import NetworkPolicy, RunContext
+from moat.api.rules import AddHeader, Instead, Match, RemoveHeader, ReplaceToken, RewriteResponse, Rule, SetHeader, Sign
+from moat.api.runs import NetworkPolicy, PolicyMode, RunContext
 from moat.net.authority import AuthorityRefused
 from moat.proxy.admit import Admission, LiveRun, basic_password
 
@@ -165,3 +165,48 @@ def test_a_header_that_is_removed_at_a_port_is_not_set_there_for_any() -> None:
     run = LiveRun.of(RunContext("run_a", "", NetworkPolicy(), (wide, named), is_open=True))
 
     assert run.rules_for(Authority("https", HOST, 8443)) == (named,)
+
+
+AWS = Sign(Match("*.aws.example"), "aws")
+
+
+def a_signing_run(mode: PolicyMode = "strict") -> LiveRun:
+    return LiveRun.of(RunContext("run_1", "ab", NetworkPolicy(mode), (AWS,), is_open=True))
+
+
+@pytest.mark.parametrize(
+    ("authority", "is_signed"),
+    [
+        (Authority("https", "s3.aws.example", 443), True),
+        (Authority("https", "b.s3.aws.example", 443), True),
+        (Authority("https", "s3.aws.example", 8443), False),
+        (Authority("http", "s3.aws.example", 80), False),
+        (Authority("https", "aws.example", 443), False),
+        (Authority("https", "s3.aws.example.evil", 443), False),
+        (Authority("https", "evilaws.example", 443), False),
+    ],
+)
+def test_a_rule_that_signs_is_for_every_host_below_and_strict_lets_these_out(
+    authority: Authority, is_signed: bool
+) -> None:
+    run = a_signing_run()
+
+    assert (run.rules_for(authority) == (AWS,)) == is_signed
+    assert (run.objection(authority) is None) == is_signed
+    assert (run.request_objection(authority, "GET", "/") is None) == is_signed
+
+
+def test_its_hosts_have_names_inside_and_others_have_none() -> None:
+    run = a_signing_run()
+
+    assert run.is_nameable("s3.aws.example")
+    assert not run.is_nameable("aws.example")
+    assert list(run.rules_of_host("s3.aws.example")) == [AWS]
+    assert (run.has_rules_at("s3.aws.example"), run.has_rules_at("a.example")) == (True, False)
+
+
+def test_no_other_rule_is_for_more_than_one_host() -> None:
+    context = RunContext("run_1", "ab", NetworkPolicy(), (SetHeader(Match("*.aws.example"), "A", "s3cr3t"),))
+
+    with pytest.raises(AuthorityRefused):
+        LiveRun.of(context)

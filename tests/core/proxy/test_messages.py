@@ -6,10 +6,12 @@ import pytest
 from moat.api.endpoints import Question, Reply
 from moat.api.http import Headers
 from moat.api.runs import ExchangeRecord, NetworkPolicy, RunContext
+from moat.api.signing import Signed, Unsigned
 from moat.frames import FrameChannel
 from moat.proxy.messages import (
     Answered,
     Ask,
+    AskSignature,
     Captured,
     Configure,
     Drop,
@@ -22,6 +24,7 @@ from moat.proxy.messages import (
     Pong,
     Ready,
     SetRun,
+    Signature,
     Stop,
     ToDaemon,
     ToWorker,
@@ -53,6 +56,9 @@ MESSAGES: list[ToWorker | ToDaemon] = [
     Exchanges("run_1", 2, 1, f"{line_of(RECORD)}\n{line_of(RECORD)}\n".encode()),
     Named("run_1", "a.example", "127.107.0.1"),
     Ask(7, "aws", Question("run_1", "keys", "PUT", "/x?y", Headers((("A", "b"), ("A", "c"))), b"s3cr3t\0")),
+    AskSignature(7, "aws", Unsigned("run_1", "PUT", "a.example", "/x?y", Headers((("A", "b"),)), "ab")),
+    Signature(7, Signed("/x?y", (("A", "s3cr3t"),), ("date",), ("s3cr3t",))),
+    Signature(8, None, "no session", 403, "application/xml", "<Error/>"),
     Pong(7),
 ]
 

@@ -80,3 +80,12 @@ def test_a_line_that_helps_only_before_the_rule_that_denies_says_so() -> None:
     found = Objection("denied by the rule 'deny a.example'", "--rule 'allow a.example'", "deny a.example")
 
     assert denied(found).render().endswith(b"to allow it, add, before it: --rule 'allow a.example'\n")
+
+
+def test_an_answer_may_have_the_form_of_the_service() -> None:
+    refusal = Refusal(403, "no", content_type="application/xml", body="<Error>ü</Error>")
+
+    assert refusal.answer() == (
+        [("Content-Type", "application/xml"), ("Content-Length", "19")],
+        b"<Error>\\xfc</Error>",
+    )

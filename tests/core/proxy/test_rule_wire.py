@@ -18,6 +18,7 @@ from moat.api.rules import (
     RewriteResponse,
     Rule,
     SetHeader,
+    Sign,
 )
 from moat.proxy import rule_wire
 from moat.proxy.rule_wire import rule_from_wire, rule_to_wire
@@ -33,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     RewriteResponse(MATCH, Rewriter("loud", {"sign": "!"})),
     CaptureToken(MATCH, "g", {"grant_type": "refresh_token"}, {"access_token": "moat-placeholder"}, ("id_token",), 9),
     OnlyTools(MATCH, ("read", "list"), 1_000, "g"),
+    Sign(Match("*.example.com"), "g", "x-digest", 5),
 )
 
 

@@ -4,8 +4,8 @@ import json
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from moat.api import Question
-from moat_provider_aws.answers import failed, granted, refusal
+from moat.api import Headers, Question, Unsignable, Unsigned
+from moat_provider_aws.answers import failed, granted, refusal, unsignable
 from moat_provider_aws.sts import Keys, NoSession
 
 ENDS = datetime(2031, 1, 1, 2, 0, 0, tzinfo=timezone(timedelta(hours=1)))
@@ -56,3 +56,24 @@ def test_other_questions_are_refused(method: str, target: str, status: int) -> N
 @pytest.mark.parametrize("target", ["/", "/?x=y"])
 def test_a_question_for_keys_is_none_of_them(target: str) -> None:
     assert refusal(Question("run_1", "credentials", "GET", target)) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "host", "content_type", "body"),
+    [
+        ((("Content-Type", "application/x-amz-json-1.0"),), "dynamodb.eu-west-3.amazonaws.com", "application/json",
+         '"message": "moat: no <reason>"'),
+        ((), "b.s3.amazonaws.com", "application/xml",
+         "<Error><Code>NotSignedByMoat</Code><Message>moat: no &lt;reason&gt;</Message></Error>"),
+        ((), "sts.amazonaws.com", "application/xml", "<ErrorResponse><Error><Code>NotSignedByMoat</Code>"),
+    ],
+)  # fmt: skip
+def test_why_nothing_is_signed_is_said_as_the_services_clients_read_it(
+    headers: tuple[tuple[str, str], ...], host: str, content_type: str, body: str
+) -> None:
+    request = Unsigned("run_1", "GET", host, "/", Headers(headers))
+
+    told = unsignable(Unsignable("no <reason>", status=403), request)
+
+    assert (told.problem, told.status, told.content_type) == ("no <reason>", 403, content_type)
+    assert body in told.body

@@ -31,7 +31,7 @@ async def test_the_role_is_stored_after_it_was_assumed_once() -> None:
     credential = await aws.grant(host)
 
     assert (credential.secret, credential.source) == (ARN, "--role")
-    assert calls == [(Role(ARN, "eu-west-3", profile="dev"), "")]
+    assert calls == [(Role(ARN, "eu-west-3", profile="dev", mode="sign"), "")]
     assert credential.metadata == calls[0][0].metadata
 
 
@@ -66,9 +66,30 @@ async def test_a_refusal_yields_no_credential() -> None:
         await Aws(assume=refuse).grant(FakeHost(options={"role": ARN}))
 
 
-async def test_a_run_finds_where_keys_are_and_no_key() -> None:
+@pytest.mark.parametrize(
+    ("arn", "hosts"),
+    [
+        (ARN, ["*.amazonaws.com", "*.api.aws", "*.on.aws"]),
+        ("arn:aws-cn:iam::123456789012:role/agent", ["*.amazonaws.com.cn"]),
+    ],
+)
+async def test_requests_of_a_run_are_signed_and_it_has_placeholders(arn: str, hosts: list[str]) -> None:
     aws, _ = recording()
-    credential = await aws.grant(FakeHost(options={"role": ARN, "region": "eu-west-3"}))
+    credential = await aws.grant(FakeHost(options={"role": arn, "region": "eu-west-3"}))
+
+    assert [rule.match.authority for rule in aws.rules(credential)] == hosts
+    assert aws.endpoints(credential) == ()
+    assert aws.container(credential).env == {
+        "AWS_ACCESS_KEY_ID": "AKIAMOAT000000000000",
+        "AWS_SECRET_ACCESS_KEY": "moat-placeholder-of-no-use-outside-of-this",
+        "AWS_REGION": "eu-west-3",
+        "AWS_DEFAULT_REGION": "eu-west-3",
+    }
+
+
+async def test_a_run_whose_keys_are_at_an_endpoint_finds_where_and_no_key() -> None:
+    aws, _ = recording()
+    credential = await aws.grant(FakeHost(options={"role": ARN, "region": "eu-west-3", "mode": "endpoint"}))
 
     assert list(aws.rules(credential)) == []
     assert aws.endpoints(credential) == (Endpoint(ProxyPath("/_moat/aws/"), Respond("credentials"), "aws"),)

@@ -10,19 +10,29 @@ ARN = "arn:aws:iam::123456789012:role/team/agent"
 def test_a_role_has_honest_defaults() -> None:
     role = parse_role(ARN, {})
 
-    assert role == Role(ARN, "us-east-1", 900, "", "")
-    assert role.metadata == {"region": "us-east-1", "session_duration_s": "900"}
+    assert role == Role(ARN, "us-east-1", 900, "", "", "sign")
+    assert role.metadata == {"region": "us-east-1", "session_duration_s": "900", "mode": "sign"}
 
 
 def test_every_option_is_kept() -> None:
     options = {"region": "eu-west-3", "session-duration": "1h", "external-id": "abc/1", "aws-profile": "dev"}
 
-    assert parse_role(ARN, options).metadata == {
+    assert parse_role(ARN, options | {"mode": "endpoint"}).metadata == {
         "region": "eu-west-3",
         "session_duration_s": "3600",
         "external_id": "abc/1",
         "profile": "dev",
+        "mode": "endpoint",
     }
+
+
+def test_a_grant_that_says_no_mode_is_an_older_one() -> None:
+    assert role_of(Credential("aws", ARN, "--role")).mode == "endpoint"
+
+
+def test_another_mode_is_refused() -> None:
+    with pytest.raises(GrantFailed, match="--mode must be sign or endpoint"):
+        parse_role(ARN, {"mode": "both"})
 
 
 def test_the_profile_of_the_shell_is_the_default() -> None:

@@ -49,9 +49,11 @@ if TYPE_CHECKING:
         RewriteResponse,
         Rule,
         SetHeader,
+        Sign,
     )
     from moat.api.runs import Contribution, ExchangeRecord, McpServer, NetworkPolicy, NetworkRule, RunInfo, RunSpec
     from moat.api.runtimes import DoorTicket, Execution, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
+    from moat.api.signing import Signed, Unsignable, Unsigned
     from moat.api.tokens import TokenProvider, clean_token, rejection
 
 __all__ = [
@@ -105,11 +107,15 @@ __all__ = [
     "Sandbox",
     "SandboxSpec",
     "SetHeader",
+    "Sign",
+    "Signed",
     "Stdio",
     "Stream",
     "Tcp",
     "TokenProvider",
     "UnixPath",
+    "Unsignable",
+    "Unsigned",
     "Upstream",
     "clean_token",
     "hookimpl",
@@ -169,6 +175,7 @@ _HOMES = {
         "RewriteResponse",
         "Rule",
         "SetHeader",
+        "Sign",
     ),
     "runs": (
         "Contribution",
@@ -187,6 +194,11 @@ _HOMES = {
         "Sandbox",
         "SandboxSpec",
         "Stdio",
+    ),
+    "signing": (
+        "Signed",
+        "Unsignable",
+        "Unsigned",
     ),
     "tokens": (
         "TokenProvider",

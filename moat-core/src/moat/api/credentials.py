@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from moat.api.container import ContainerSetup
-from moat.api.errors import GrantFailed
+from moat.api.errors import GrantFailed, PluginError
 from moat.api.rules import Rule
+from moat.api.signing import Signed, Unsigned
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,15 @@ class CredentialProvider(ABC):
         """
         del credential, host
         raise GrantFailed(f"the provider {self.name} renews no credentials", hint="run: moat plugins")
+
+    async def sign(self, request: Unsigned, credential: Credential) -> Signed:
+        """Return what a request that a `Sign` rule of this grant is for leaves with.
+
+        Runs in the daemon, for ten seconds at most. credential: as it is stored now. Raises Unsignable, which the run
+        is told; GrantFailed, which it is told as a 502; of whatever else it raises the words go to the log only.
+        """
+        del request, credential
+        raise PluginError(f"the provider {self.name} signs no requests")
 
     def captured(self, credential: Credential, tokens: CapturedTokens) -> Credential:
         """Return credential with the tokens that a `CaptureToken` rule of it caught. Pure; the daemon stores it.

@@ -24,7 +24,7 @@ _PLACEHOLDER = re.compile(r"[A-Za-z0-9._~-]{8,256}")
 class Match:
     """Which requests a rule is for. Every part must hold; an empty part holds always.
 
-    authority: exact host, or host:port; without a port it means https on 443 only. Never a pattern.
+    authority: exact host, or host:port; without a port it means https on 443 only. Never a pattern (but see Sign).
     methods: upper case. paths: patterns over the decoded path, `*` one segment, `**` any number: `/*/*/info/refs`.
     when_header: name of a header that the client must have sent; lets one of several credentials of a host be chosen.
     any_port: for the other ports of the host too, https only. Of two rules about one thing (a header's name, a
@@ -215,8 +215,35 @@ class CaptureToken:
             _check_value("a placeholder", placeholder)
 
 
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """Have the request signed anew by the grant's provider (`CredentialProvider.sign`), which has its key.
+
+    match.authority may be `*.host` here, and nowhere else: every host below it, https on 443. declared: a header by
+    which clients say what their body is; where it is sent, the body passes as it comes. Else it is held, up to
+    limit_bytes, for its SHA-256 to be known; a longer one is refused.
+    """
+
+    match: Match
+    grant: str
+    declared: str = ""
+    limit_bytes: int = 16_777_216
+
+    def __post_init__(self) -> None:
+        if not self.grant:
+            raise MoatError("a request is signed for a grant, and none is named")
+
+
 Rule = (
-    SetHeader | AddHeader | RemoveHeader | ReplaceToken | OnlyPlaceholder | OnlyTools | RewriteResponse | CaptureToken
+    SetHeader
+    | AddHeader
+    | RemoveHeader
+    | ReplaceToken
+    | OnlyPlaceholder
+    | OnlyTools
+    | RewriteResponse
+    | CaptureToken
+    | Sign
 )
 
 

@@ -182,9 +182,9 @@ def _captures(parts: Parts, redactor: Redactor, services: Services) -> Captures:
 def _answers(parts: Parts, redactor: Redactor) -> Answers:
     """Return who has providers answer what runs ask at endpoints."""
     vault, answer = CredentialStore(parts.home), parts.worker.answer
-    means = answers.Means(parts.registry, vault, parts.grants, redactor.learn, answer)
+    means = answers.Means(parts.registry, vault, parts.grants, parts.grants.provider, redactor.learn, answer)
     answering = Answers(means)
-    parts.worker.takers["ask"] = answering.take
+    parts.worker.takers["ask"] = parts.worker.takers["ask_signature"] = answering.take
     return answering
 
 

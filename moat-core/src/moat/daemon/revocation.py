@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from moat.api.rules import Instead, Match, RewriteResponse, Rule
+from moat.api.rules import Instead, Match, RewriteResponse, Rule, Sign
 
 
 def explanations(rules: Iterable[Rule], ends: Mapping[str, str], profile: str) -> Iterator[RewriteResponse]:
     """Yield what a run needs beside its rules. ends: why a grant is over, by its name; "" for one that is not."""
-    for grant, authority in dict.fromkeys((rule.grant, rule.match.authority) for rule in rules):
+    named = (rule for rule in rules if not isinstance(rule, Sign))  # which may be for any of many hosts
+    for grant, authority in dict.fromkeys((rule.grant, rule.match.authority) for rule in named):
         if problem := ends.get(grant, ""):
             yield _explanation(grant, authority, profile, problem)
 

@@ -15,9 +15,15 @@ from moat.api.rules import (
     RewriteResponse,
     Rule,
     SetHeader,
+    Sign,
 )
 
 REDACTED = "(redacted)"
+_DEEDS: dict[type[Rule], str] = {
+    RewriteResponse: "replaces answers that a tool cannot bear",
+    CaptureToken: "keeps the tokens of answers outside, and shows placeholders",
+    Sign: "signs requests anew; the key stays outside",
+}
 
 
 def rule_words(rule: Rule) -> str:
@@ -43,9 +49,7 @@ def _deed(rule: Rule) -> str:
             return f"lets through nothing but the placeholder in {rule.where} {rule.name}"
         case OnlyTools():
             return f"lets only these tools be called: {', '.join(rule.tools)}"
-        case RewriteResponse():
-            return "replaces answers that a tool cannot bear"
-        case CaptureToken():
-            return "keeps the tokens of answers outside, and shows placeholders"
+        case RewriteResponse() | CaptureToken() | Sign():
+            return _DEEDS[type(rule)]
         case _:
             assert_never(rule)

@@ -9,13 +9,14 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from moat.api.endpoints import Forward, Tcp
 from moat.api.http import DEFAULT_PORTS, Authority
-from moat.api.rules import AddHeader, RemoveHeader, ReplaceToken, Rule, SetHeader
+from moat.api.rules import AddHeader, RemoveHeader, ReplaceToken, Rule, SetHeader, Sign
 from moat.api.runs import NetworkPolicy, RunContext
+from moat.net.hosts import HostPattern
 from moat.net.policy import Objection, is_nameable, narrowed, objection, request_objection
 from moat.proxy.holds import Holds
 from moat.proxy.inject import by_authority
@@ -31,7 +32,7 @@ class LiveRun:
     """A run's context, with its rules by authority, made once per replacement.
 
     spent: what it has sent upstream so far, holds: what it has held of bodies now; both go on to whatever replaces it.
-    scrubbed: hosts that may repeat what was spent.
+    scrubbed: hosts that may repeat what was spent. families: rules for every host that a pattern covers.
     """
 
     context: RunContext
@@ -39,14 +40,19 @@ class LiveRun:
     spent: Spent = field(default_factory=Spent, repr=False)
     scrubbed: frozenset[str] = frozenset()
     holds: Holds = field(default_factory=Holds, repr=False)
+    families: tuple[tuple[HostPattern, Rule], ...] = ()
     _narrowed: dict[Authority, NetworkPolicy] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, context: RunContext, spent: Spent | None = None, holds: Holds | None = None) -> LiveRun:
         """Return context made ready. Raises AuthorityRefused for a rule that names no host."""
-        rules = by_authority(context.rules)
+        wide = [rule for rule in context.rules if is_wide(rule)]
+        rules = (
+            by_authority(rule for rule in context.rules if rule not in wide) if wide else by_authority(context.rules)
+        )
         hosts = frozenset(authority.host for authority in rules)
-        return cls(context, rules, spent or Spent(), hosts, holds or Holds())
+        families = tuple((HostPattern.parse(rule.match.authority), rule) for rule in wide)
+        return cls(context, rules, spent or Spent(), hosts, holds or Holds(), families)
 
     def rules_for(self, authority: Authority) -> tuple[Rule, ...]:
         """Return the rules of an authority: its own, and those of its host that are for any port.
@@ -54,6 +60,8 @@ class LiveRun:
         Of the latter those about something that one of its own is about, the same header say, are left out.
         """
         own = self.rules.get(authority, ())
+        if self.families:
+            own = (*own, *(rule for pattern, rule in self.families if _is_in(pattern, authority)))
         default = Authority("https", authority.host, DEFAULT_PORTS["https"])
         if authority.scheme != "https" or authority == default:
             return own
@@ -63,24 +71,36 @@ class LiveRun:
 
     def objection(self, authority: Authority) -> Objection | None:
         """Return why the run may send nothing to authority, or None."""
-        return objection(self._policy(authority), self.rules.keys(), authority)
+        return objection(self._policy(authority), self._granted, authority)
 
     def request_objection(self, authority: Authority, method: str, path: str) -> Objection | None:
         """Return why the run may not send this request, or None. path: without its query."""
-        return request_objection(self._policy(authority), self.rules.keys(), authority, method, path)
+        return request_objection(self._policy(authority), self._granted, authority, method, path)
 
     def rules_of_host(self, host: str) -> Iterator[Rule]:
         """Return the rules for host, whatever the port."""
         for authority, rules in self.rules.items():
             if authority.host == host:
                 yield from rules
+        for pattern, rule in self.families:
+            if pattern.covers_host(host):
+                yield rule
+
+    def has_rules_at(self, host: str) -> bool:
+        """Whether any rule is for host, whatever the port."""
+        return host in self.scrubbed or any(pattern.covers_host(host) for pattern, _ in self.families)
 
     def is_nameable(self, host: str) -> bool:
         """Whether the run's resolver gives host an address."""
         if not self.context.is_open:
             return False
         is_place = any(isinstance(each.where, Tcp) and each.where.name == host for each in self.context.endpoints)
-        return is_place or is_nameable(self.context.policy, self.rules.keys(), host)
+        return is_place or is_nameable(self.context.policy, self._granted, host)
+
+    @property
+    def _granted(self) -> Collection[Authority]:
+        """Where credentials are spent: what strict lets out too."""
+        return _Granted(self.rules.keys(), self.families) if self.families else self.rules.keys()
 
     def _policy(self, authority: Authority) -> NetworkPolicy:
         """Return the policy as far as it concerns authority: a thousand rules for others cost a request nothing."""
@@ -92,6 +112,25 @@ class LiveRun:
                 self._narrowed.clear()
             found = self._narrowed[authority] = narrowed(self.context.policy, authority)
         return found
+
+
+class _Granted(Collection[Authority]):
+    """The authorities of rules, and all of those that a pattern covers."""
+
+    def __init__(self, named: Collection[Authority], families: tuple[tuple[HostPattern, Rule], ...]) -> None:
+        self._named = named
+        self._families = families
+
+    def __contains__(self, authority: object) -> bool:
+        return authority in self._named or (
+            isinstance(authority, Authority) and any(_is_in(pattern, authority) for pattern, _ in self._families)
+        )
+
+    def __iter__(self) -> Iterator[Authority]:
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        return len(self._named)
 
 
 class Admission:
@@ -138,6 +177,15 @@ class Admission:
         digest = hashlib.sha256(token).hexdigest()
         run = self._by_id.get(self._by_digest.get(digest, ""))
         return run if run is not None and hmac.compare_digest(digest, run.context.token_sha256) else None
+
+
+def is_wide(rule: Rule) -> bool:
+    """Whether a rule is for every host that a pattern covers. No other kind may be: `by_authority` refuses it."""
+    return isinstance(rule, Sign) and rule.match.authority.startswith("*.")
+
+
+def _is_in(pattern: HostPattern, authority: Authority) -> bool:
+    return authority.scheme == "https" and pattern.matches(authority)
 
 
 def _subject(rule: Rule) -> tuple[object, ...]:

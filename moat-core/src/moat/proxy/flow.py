@@ -25,6 +25,7 @@ from moat.proxy.own_keys import keep_in_own_keys, without_keys
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, closed, denied, malformed, misdirected
 from moat.proxy.renderings import secrets_in
+from moat.proxy.sign import SignTask, sign_task
 from moat.proxy.substitute import BodyTask, captured_body, substitute
 from moat.proxy.tools import tool_task
 from moat.proxy.whole import WholeTask, whole_task
@@ -52,7 +53,8 @@ class Passage:
 
     body: what is to be done to the request's body before it leaves; whole, then answering: to the answer. None for
     nothing; an answer that has a whole may be passed on through `server/settle.py` only.
-    upstream: of the endpoint that it is for, if it is for one. rules: those for its authority.
+    upstream: of the endpoint that it is for, if it is for one. rules: those for its authority. sign: how it is still to
+    be signed, once its body was held.
     """
 
     authority: Authority
@@ -63,6 +65,7 @@ class Passage:
     upstream: Upstream | None = None
     whole: WholeTask | None = field(default=None, repr=False)
     rules: tuple[Rule, ...] = field(default=(), repr=False)
+    sign: SignTask | None = None
 
     def trailers(self, came: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the trailers of the request as they may leave."""
@@ -170,7 +173,7 @@ def _with_credentials(run: LiveRun, authority: Authority, target: str, request: 
     """Strip what is for this hop only, then inject: nothing the client lists in Connection removes a credential."""
     kept = end_to_end(request.headers, request.fields, "host", "content-length")
     head = RequestHead(request.method, authority, target, Headers(tuple(kept)))
-    if authority.host not in run.scrubbed:
+    if not run.has_rules_at(authority.host):
         return Passage(authority, head)
     rules = run.rules_for(authority)
     of_host = rules if authority.scheme == "https" else tuple(run.rules_of_host(authority.host))
@@ -184,13 +187,14 @@ def _with_credentials(run: LiveRun, authority: Authority, target: str, request: 
     if whole is not None and whole.capture is not None:
         body = captured_body(whole.capture, done.head, body, has_body=has_body)
     body = tool_task(rules, head, request, body, has_body=has_body)
+    sign, body = sign_task(rules, head, body, has_body=has_body)
     whole = whole and replace(whole, holds=run.holds)
     body = body and replace(body, holds=run.holds)
     if not run.spent.scrub and whole is None:
-        return Passage(authority, done.head, grants, body=body, rules=of_host)
+        return Passage(authority, done.head, grants, body=body, rules=of_host, sign=sign)
     answering = Answering(run.spent.scrub, bool(secrets), run.spent) if run.spent.scrub else None
     wanted = plain_wanted(whole_wanted(done.head) if secrets else done.head)
-    return Passage(authority, wanted, grants, answering, body, None, whole, of_host)
+    return Passage(authority, wanted, grants, answering, body, None, whole, of_host, sign)
 
 
 def _read(reader: Callable[[str], Authority], text: str) -> Authority:

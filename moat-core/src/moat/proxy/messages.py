@@ -1,7 +1,7 @@
 """The words that daemon and worker exchange: each a value, each with one JSON form. No I/O.
 
-    daemon ──▶ Configure · SetRun · Listen (+1 descriptor) · Drop · Answered · Kept · Ping · Stop     ──▶ worker
-    daemon ◀── Ready · Exchanges · Named · Ask · Captured · Pong                                      ◀── worker
+    daemon ─▶ Configure · SetRun · Listen (+1 descriptor) · Drop · Answered · Signature · Kept · Ping · Stop ─▶ worker
+    daemon ◀─ Ready · Exchanges · Named · Ask · AskSignature · Captured · Pong                               ◀─ worker
 
 Additive only: unknown fields are ignored, an unknown type is an error at the worker and ignored by the daemon.
 """
@@ -16,8 +16,10 @@ from moat.api.endpoints import Question, Reply
 from moat.api.errors import MoatError
 from moat.api.http import Headers
 from moat.api.runs import RunContext
+from moat.api.signing import Signed, Unsigned
 from moat.frames import TAIL
 from moat.proxy.endpoint_wire import packed, reply_from_wire, reply_to_wire, unpacked
+from moat.proxy.signing_wire import signed_from_wire, signed_to_wire, unsigned_from_wire, unsigned_to_wire
 from moat.proxy.snapshot import from_wire, to_wire
 
 VERSION = 1
@@ -68,6 +70,21 @@ class Answered:
 
     id: int
     reply: Reply | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The answer to an AskSignature. signed: None when there is none; then problem and status are what the run is told.
+
+    problem: "" for what is in the log only. content_type, body: the answer, where it is of a form of the service's.
+    """
+
+    id: int
+    signed: Signed | None = field(default=None, repr=False)
+    problem: str = ""
+    status: int = 502
+    content_type: str = ""
+    body: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +141,15 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class AskSignature:
+    """A request for the provider of a grant to sign."""
+
+    id: int
+    grant: str
+    request: Unsigned = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Captured:
     """What a token endpoint handed to a run, to be stored for its grant. expires_in: seconds, 0 when not told."""
 
@@ -141,8 +167,8 @@ class Pong:
     id: int
 
 
-ToWorker = Configure | SetRun | Listen | Drop | Answered | Kept | Ping | Stop
-ToDaemon = Ready | Exchanges | Named | Ask | Captured | Pong
+ToWorker = Configure | SetRun | Listen | Drop | Answered | Signature | Kept | Ping | Stop
+ToDaemon = Ready | Exchanges | Named | Ask | AskSignature | Captured | Pong
 _SIMPLE: dict[str, type[Listen | Drop | Ping | Stop | Kept | Ready | Named | Pong]] = {
     "listen": Listen, "drop": Drop, "ping": Ping, "stop": Stop, "kept": Kept, "ready": Ready, "named": Named,
     "pong": Pong,
@@ -171,6 +197,8 @@ def encode(message: ToWorker | ToDaemon) -> Wire:
             return {"type": "ask", "id": number, "grant": grant, "question": _question_to_wire(asked)}
         case Answered(number, reply):
             return {"type": "answered", "id": number, "reply": None if reply is None else reply_to_wire(reply)}
+        case AskSignature() | Signature():
+            return _signing_to_wire(message)
         case Captured():
             return {"type": "captured", **asdict(message)}
         case _:
@@ -189,6 +217,8 @@ def decode(wire: Wire) -> ToWorker | ToDaemon:
             return _exchanges(wire)
         if kind in ("ask", "answered", "captured"):
             return _captured(wire) if kind == "captured" else _of_endpoints(wire)
+        if kind in ("ask_signature", "signature"):
+            return _signing_from_wire(wire)
         return _simple(wire, str(kind))
     except MessageError:
         raise
@@ -235,6 +265,30 @@ def _question_from_wire(wire: Wire) -> Question:
     run_id, name, method, target = (_text(wire[key]) for key in ("run_id", "name", "method", "target"))
     headers = Headers(tuple((_text(key), _text(value)) for key, value in wire["headers"]))
     return Question(run_id, name, method, target, headers, unpacked(wire["body"]))
+
+
+def _signing_to_wire(message: AskSignature | Signature) -> Wire:
+    if isinstance(message, AskSignature):
+        asked = unsigned_to_wire(message.request)
+        return {"type": "ask_signature", "id": message.id, "grant": message.grant, "request": asked}
+    signed = None if message.signed is None else signed_to_wire(message.signed)
+    facts = {"id": message.id, "problem": message.problem, "status": message.status}
+    form = {"content_type": message.content_type, "body": message.body}
+    return {"type": "signature", **facts, **form, "signed": signed}
+
+
+def _signing_from_wire(wire: Wire) -> AskSignature | Signature:
+    number = wire["id"]
+    if type(number) is not int:
+        raise TypeError
+    if wire["type"] == "ask_signature":
+        return AskSignature(number, _text(wire["grant"]), unsigned_from_wire(wire["request"]))
+    status = wire["status"]
+    if type(status) is not int:
+        raise TypeError
+    signed = None if wire["signed"] is None else signed_from_wire(wire["signed"])
+    form = _text(wire.get("content_type", "")), _text(wire.get("body", ""))
+    return Signature(number, signed, _text(wire["problem"]), status, *form)
 
 
 def _captured(wire: Wire) -> Captured:

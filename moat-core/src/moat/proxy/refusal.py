@@ -21,7 +21,8 @@ class Refusal(Exception):
     """One answer. reason: one line, for client and trace. kind: value of X-Moat-Blocked or X-Moat-Error.
 
     outcome: as in ExchangeRecord. keeps: whether the client's connection may go on. is_line_first: whether allow_line
-    helps only before the rule that denies: the first that fits decides.
+    helps only before the rule that denies: the first that fits decides. content_type, body: the answer, where it is not
+    the reason in a line.
     """
 
     status: int
@@ -31,6 +32,8 @@ class Refusal(Exception):
     allow_line: str = ""
     keeps: bool = False
     is_line_first: bool = False
+    content_type: str = ""
+    body: str = ""
 
     @property
     def advice(self) -> str:
@@ -49,8 +52,9 @@ class Refusal(Exception):
     def answer(self) -> tuple[list[tuple[str, str]], bytes]:
         """Return the header fields of the answer, of any version of HTTP, and its body."""
         text = f"moat: {self.reason}\n" + (f"{self.advice}\n" if self.advice else "")
-        body = text.encode("ascii", "backslashreplace")
-        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+        body = (self.body or text).encode("ascii", "backslashreplace")
+        content_type = self.content_type or "text/plain; charset=utf-8"
+        headers = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
         if self.kind:
             headers.append(("X-Moat-Error" if self.status >= 500 else "X-Moat-Blocked", self.kind))
         if self.allow_line:  # many clients show only the head of an answer to CONNECT

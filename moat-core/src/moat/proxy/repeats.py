@@ -56,7 +56,8 @@ class Repeats:
             trail.aim(known.authority)
             return known
         passage = judge_anywhere(run, arrival, request, trail)
-        # A body to be changed holds the state of that, and an endpoint's requests are recorded otherwise.
-        if passage.body is None and passage.upstream is None:
+        # A body to be changed holds the state of that, an endpoint's requests are recorded otherwise, what is signed
+        # is signed once.
+        if passage.body is None and passage.upstream is None and passage.sign is None:
             self.passages.keep(passage, run, run.spent.scrub, arrival, request)
         return passage

@@ -26,6 +26,7 @@ from moat.api.rules import (
     RewriteResponse,
     Rule,
     SetHeader,
+    Sign,
 )
 
 Wire: TypeAlias = dict[str, Any]  # one JSON object; the readers check what they take out
@@ -40,6 +41,7 @@ _RULES: dict[str, type[Rule]] = {
     "only_tools": OnlyTools,
     "rewrite_response": RewriteResponse,
     "capture_token": CaptureToken,
+    "sign": Sign,
 }
 _HOWS: dict[str, type[Instead | Rewriter]] = {"instead": Instead, "rewriter": Rewriter}
 _NAMES: dict[type, str] = {kind: name for name, kind in (*_RULES.items(), *_HOWS.items())}

@@ -13,7 +13,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from moat.api.endpoints import MAX_QUESTION_BYTES, Endpoint, ProxyPath, Question, Reply, Respond, UnixPath
 from moat.proxy.limits import Limits
-from moat.proxy.messages import Answered, Ask
+from moat.proxy.messages import Answered, Ask, AskSignature
 from moat.proxy.server.stream import PlainStream
 from support.worker import RUN, a_run
 
@@ -36,7 +36,8 @@ async def asking(
     run, asks = replace(a_run(is_open=is_open), endpoints=(ASKED, FIXED, EMPTY, SOCKET)), list[Ask]()
     async with a_house(run, limits=limits) as guest:
 
-        def ask(message: Ask) -> None:
+        def ask(message: Ask | AskSignature) -> None:
+            assert isinstance(message, Ask)
             asks.append(message)
             answer = Answered(message.id, say(message.question))
             asyncio.get_running_loop().call_soon(guest.house.answered, answer)

@@ -40,6 +40,7 @@ from moat.proxy.server.local import local_answer
 from moat.proxy.server.pool import Lease, Pool
 from moat.proxy.server.relay import Begun, Common, Relay
 from moat.proxy.server.respond import responding
+from moat.proxy.server.sign import signed
 from moat.proxy.server.stream import PlainStream, Stream, StreamBroken, within
 
 _TLS_HANDSHAKE = 0x16  # RFC 8446 §5.1: the first byte of a ClientHello's record
@@ -261,6 +262,7 @@ class Connection:
         self.current = passage = self.repeats.judge(run, arrival, request, trail)
         with share_of(passage) as share:
             request, passage = await hold(stream, request, passage, body_idle_s, share)
+            passage = await signed(passage, run, asks)
             return await self._exchange(stream, request, passage, trail, share=share)
 
     async def _settled(self, stream: Stream, request: Request, trail: Trail, forwarding: Forwarding) -> bool:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import quote
 
 from moat.proxy.admit import LiveRun
@@ -33,6 +34,7 @@ from moat.proxy.server.h2_lane import Lane, LaneBroken
 from moat.proxy.server.h2_link import Link
 from moat.proxy.server.h2_upstream import Upstreams
 from moat.proxy.server.respond import responding
+from moat.proxy.server.sign import signed
 from moat.proxy.server.stream import Stream, StreamBroken, within
 
 MAX_STREAMS_OF_A_RUN = 2_048  # as many as it may have connections: each may hold a window's bytes both ways
@@ -197,6 +199,8 @@ class H2Client:
             passage = self._passages[lane] = judge_anywhere(run, self._arrival, request, trail)
             services = self._services
             exchange = H2Exchange(lane, request, passage, trail, services.upstreams, self._limits, services.captures)
+            if passage.sign is not None:
+                exchange.signing = partial(signed, run=run, asks=services.asks)
             await exchange.run()
         except Refusal as refusal:
             trail.refused(refusal)

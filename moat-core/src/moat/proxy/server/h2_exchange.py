@@ -8,6 +8,7 @@ client lane ◀═ 1xx, head, body, trailers ═ far
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from moat.proxy.bodies import BodyReader
@@ -46,6 +47,7 @@ class H2Exchange:
     """One request between a client's lane and an upstream. is_upload_done: whether its body was read to the end.
 
     share: what the request's body has of the run's room, where it was held already.
+    signing: signs the passage once the body was held; None for one that is not to be signed.
     """
 
     lane: Near
@@ -57,6 +59,7 @@ class H2Exchange:
     captures: Captures = field(default_factory=Captures)
     is_upload_done: bool = True
     share: Share = field(default_factory=Share)
+    signing: Callable[[Passage], Awaitable[Passage]] | None = None
     _share_down: Share = field(default_factory=Share)
     _begun: bytes = b""  # the beginning of the request's body, where it was held
     _upload_problem: Refusal | None = None
@@ -72,6 +75,8 @@ class H2Exchange:
         with self.share:
             held = await hold(self.lane, self.request, self.passage, self.limits.body_idle_s, self.share)
             self.request, self.passage, self._begun = held.request, held.passage, held.begun
+            if self.signing is not None:
+                self.passage = await self.signing(self.passage)
             return await self._held()
 
     async def _held(self) -> None:

@@ -18,7 +18,7 @@ from moat.proxy.admit import Admission, LiveRun
 from moat.proxy.budget import FailureBudget
 from moat.proxy.ca import load
 from moat.proxy.limits import Limits
-from moat.proxy.messages import Answered, Ask, Captured, Configure, Kept, ListenName
+from moat.proxy.messages import Answered, Ask, AskSignature, Captured, Configure, Kept, ListenName, Signature
 from moat.proxy.record import Emit, EmitLine, Trail, record_of
 from moat.proxy.refusal import denied
 from moat.proxy.server.asks import Asks
@@ -61,7 +61,7 @@ class House:
         on_named: Callable[[str, str, str], None],
         limits: Limits | None = None,
         failures: FailureBudget | None = None,
-        ask: Callable[[Ask | Captured], None] = lambda _: None,
+        ask: Callable[[Ask | AskSignature | Captured], None] = lambda _: None,
         emit_line: EmitLine | None = None,
     ) -> None:
         self._group = group
@@ -114,7 +114,7 @@ class House:
         else:
             room.listeners.append(Listener(sock, lambda accepted: self._welcome(room, name, accepted)))
 
-    def answered(self, message: Answered | Kept) -> None:
+    def answered(self, message: Answered | Signature | Kept) -> None:
         """Take the daemon's answer to a question, or its word about tokens that were captured."""
         if isinstance(message, Kept):
             self._captures.kept(message)

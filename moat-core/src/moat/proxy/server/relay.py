@@ -221,6 +221,8 @@ class Relay:
         passage, trail = self._judge(run, request)
         if passage.body is not None or passage.whole is not None or passage.upstream is not None:
             return None
+        if passage.sign is not None:
+            return None
         trail.grants = passage.grants
         key = Key(trail.run_id, passage.authority, passage.grants, passage.upstream)
         head = telling.head_up(passage, request, None)

@@ -37,6 +37,7 @@ from moat.proxy.messages import (
     Pong,
     Ready,
     SetRun,
+    Signature,
     Stop,
     decode,
 )
@@ -106,7 +107,7 @@ def _obey(message: object, descriptors: list[int], house: House, redactor: Redac
             house.put(context, names)
         case Listen(run_id, name) if len(descriptors) == 1:
             house.listen(run_id, name, socket.socket(fileno=descriptors.pop()))
-        case Answered() | Kept():
+        case Answered() | Signature() | Kept():
             house.answered(message)
         case Drop(run_id):
             house.drop(run_id)
