@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.aws import BUCKET, HOST, REGION, STS_HOST, Aws, running_aws
-from support.inside import copy_distribution
+from support.inside import BROUGHT, copy_distribution
 from support.installation import Installation, installation
 
 pytestmark = [
@@ -111,3 +111,25 @@ def test_what_boto3_signs_with_placeholders_is_signed_with_the_runs_own_session(
     }
     written = b"".join(path.read_bytes() for path in (made.home / ".moat").rglob("*") if path.is_file())
     assert [secret for secret in aws.key if secret.encode() in written] == []
+
+
+@pytest.mark.parametrize("mode", ["sign", "endpoint"])
+def test_the_aws_command_copies_a_large_file_in_parts_in_either_mode(aws: Aws, made: Installation, mode: str) -> None:
+    made.ok("grant", "aws", "--role", aws.role, "--region", REGION, "--mode", mode)
+    workspace = made.file("work/.made", "").parent
+    shutil.copytree(BROUGHT / "aws", workspace / "aws", ignore=shutil.ignore_patterns("examples", "topics"))
+    s3 = f"python3 -m awscli s3api --endpoint-url https://{HOST}"
+    copy = f"python3 -m awscli s3 --endpoint-url https://{HOST} cp"
+    script = f"""
+        head -c 9000000 /dev/urandom > large
+        {s3} create-bucket --bucket {BUCKET} --create-bucket-configuration LocationConstraint={REGION} > /dev/null
+        {copy} --only-show-errors large s3://{BUCKET}/large && {copy} --only-show-errors s3://{BUCKET}/large back
+        cmp large back && python3 -m awscli sts get-caller-identity --query Arn --output text
+    """
+    flags = ["--runtime", "bubblewrap", "--grant", "aws", "--policy", "strict", "--allow-host", "*.amazonaws.com"]
+
+    said = made.ok("run", str(workspace), *flags, "--env", "PYTHONPATH=/workspace/aws", "--", "sh", "-ec", script)
+
+    asked = [each for each in json.loads(made.ok("trace", "--json")) if each["path"].endswith("/large")]
+    assert said.strip().endswith(f"assumed-role/agent/moat-{asked[0]['run_id']}")
+    assert [each["method"] for each in asked].count("PUT") == 2
