@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import pytest
 from moat.api import Credential, SetHeader, TokenProvider
+from moat.api.runs import ExchangeRecord
 from moat.cli.asking import ask
 from moat.cli.main import cli
 from moat.config.checkout import Checkout
@@ -122,3 +124,9 @@ def test_the_page_of_commands_is_what_help_says() -> None:
     program = [sys.executable, str(ROOT / "scripts" / "commands_page.py"), "--check"]
 
     assert subprocess.run(program, check=False).returncode == 0, "run: .venv/bin/python scripts/commands_page.py"
+
+
+def test_every_field_of_the_trace_is_explained() -> None:
+    text = (ROOT / "docs/trace.md").read_text()
+
+    assert [each.name for each in fields(ExchangeRecord) if f"`{each.name}`" not in text] == []

@@ -57,6 +57,10 @@ async def test_a_sealed_run_spends_a_credential_that_it_does_not_have(
     assert (info.state, info.exit_code, info.requests, info.denied) == ("stopped", 5, 1, 0)
     exchanges = list(read_exchanges(RunStore(home).network(info.run_id)))
     assert [(each.host, each.status, each.grants) for each in exchanges] == [("api.github.com", 200, ("github",))]
+    (exchange,) = exchanges
+    assert (exchange.injected, exchange.decision, exchange.protocol) == (("Authorization",), "allow", "http/1.1")
+    assert 0 < exchange.first_byte_ms <= exchange.duration_ms
+    assert exchange.id.startswith("req_")
     for file in (home.run(info.run_id) / "run.json", RunStore(home).network(info.run_id), home.daemon / "daemon.log"):
         assert SECRET.encode() not in file.read_bytes()
     assert not home.door(info.run_id).exists()

@@ -84,9 +84,7 @@ async def test_a_server_gets_the_credential_that_the_run_does_not_have(
     ]  # fmt: skip
     assert {each.header("Authorization") for each in upstream.seen} == {f"Bearer {SECRET}"}
     recorded = list(read_exchanges(RunStore(home).network(run_id)))
-    assert [(each.via, each.host, each.grants) for each in recorded[:3]] == [
-        ("endpoint", "api.github.com", ("github",))
-    ] * 3
+    assert [(each.via, each.host, each.grants) for each in recorded[:3]] == [("mcp", "api.github.com", ("github",))] * 3
 
 
 async def test_only_listed_tools_are_called_alone_and_in_a_batch(

@@ -3,8 +3,17 @@ from __future__ import annotations
 import pytest
 from moat.api.http import Authority
 from moat.api.runs import NetworkPolicy, PolicyMode
-from moat.net.policy import METADATA_NAMES, Objection, allow_line, is_nameable, narrowed, objection, request_objection
-from moat.net.rules import parse_rule
+from moat.net.policy import (
+    METADATA_NAMES,
+    Objection,
+    allow_line,
+    basis,
+    is_nameable,
+    narrowed,
+    objection,
+    request_objection,
+)
+from moat.net.rules import Ask, parse_rule
 
 API = Authority("https", "api.example.com", 443)
 PERMISSIVE = NetworkPolicy()
@@ -151,3 +160,31 @@ def test_before_a_request_is_known_a_host_is_let_through_if_any_could_leave() ->
     assert objection(policy, (), GRANTED) is not None
     assert is_nameable(policy, (), "api.example.com")
     assert not is_nameable(policy, (), "granted.example")
+
+
+@pytest.mark.parametrize(
+    ("policy", "granted", "expected"),
+    [
+        (ruled("allow GET api.example.com/x", mode="permissive"), (), "allow GET api.example.com/x"),
+        (ruled("allow POST api.example.com", mode="permissive"), (), "permissive"),
+        (strict("other.example", "*.example.com"), (), "allow *.example.com"),
+        (strict("*.example.com"), (API,), "grant"),
+    ],
+    ids=["a rule", "the mode", "a line of allow", "a grant"],
+)
+def test_what_let_a_request_out_is_told(policy: NetworkPolicy, granted: tuple[Authority, ...], expected: str) -> None:
+    assert basis(policy, granted, Ask(API, "GET", "/x")) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (objection(strict(), (), API), "strict"),
+        (objection(ruled("deny * *"), (), API), "deny * *"),
+        (objection(PERMISSIVE, (), Authority("http", "metadata", 80)), "metadata"),
+        (asked(ruled("deny GET api.example.com/x"), path="/%2f"), "path"),
+    ],
+)
+def test_what_kept_a_request_in_is_told(found: Objection | None, expected: str) -> None:
+    assert found is not None
+    assert found.basis == expected

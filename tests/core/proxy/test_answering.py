@@ -45,7 +45,8 @@ def test_ranges_are_offered_only_where_they_may_be_asked_for(must_read: bool, is
 
 
 def test_fields_reason_and_body_lose_the_secret_and_nothing_else() -> None:
-    told, reader = an_answering().answer(
+    answering = an_answering()
+    told, reader = answering.answer(
         Response(ResponseHead(200, Headers((("X-Echo", SECRET), ("ETag", '"1"'))), f"not {SECRET}"), CHUNKED, {}),
         reader_for(CHUNKED),
     )
@@ -55,6 +56,7 @@ def test_fields_reason_and_body_lose_the_secret_and_nothing_else() -> None:
     second = reader.take(buffer)
 
     assert told.head.headers.items == (("X-Echo", MASK), ("ETag", '"1"'))
+    assert answering.scrubbed == 3
     assert told.head.reason == f"not {MASK}"
     assert told.framing is CHUNKED
     assert (first, second) == (b"token: ", f"{MASK}.".encode())

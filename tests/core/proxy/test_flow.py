@@ -45,6 +45,14 @@ def test_a_request_in_a_tunnel_gets_the_credential_of_its_authority() -> None:
     assert passage.authority == API
     assert passage.grants == ("example",)
     assert passage.head.headers.items == (("Authorization", "s3cr3t"),)
+    trail = a_trail()
+    passage.tell(trail)
+    assert (trail.grants, trail.injected, trail.replaced) == (("example",), ("Authorization",), 0)
+    assert (trail.decision, trail.rule) == ("allow", "permissive")
+
+
+def test_strict_says_which_grant_let_a_request_out() -> None:
+    assert ask("GET /x HTTP/1.1", "Host: api.example.com", run=a_run("strict")).basis == "grant example"
 
 
 def test_host_target_and_connection_must_agree() -> None:

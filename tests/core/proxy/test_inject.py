@@ -37,6 +37,7 @@ def test_the_clients_own_value_never_leaves() -> None:
 
     assert done.head.headers.items == (("Authorization", "s3cr3t"), ("Accept", "*/*"))
     assert done.grants == ("g",)
+    assert done.names == ("Authorization",)
 
 
 def test_nothing_is_injected_on_plain_http() -> None:

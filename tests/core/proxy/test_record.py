@@ -1,12 +1,23 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 from moat.api.http import Authority
 from moat.api.runs import ExchangeRecord
-from moat.proxy.record import MAX_PATH_CHARS, Line, Trail, line_of, record_of, without_query
-from moat.proxy.refusal import malformed
+from moat.net.policy import Objection
+from moat.proxy.record import (
+    MAX_PATH_CHARS,
+    MAX_QUERY_KEYS,
+    Line,
+    Trail,
+    line_of,
+    query_keys,
+    record_of,
+    without_query,
+)
+from moat.proxy.refusal import Refusal, denied, late, malformed, undialable
 
 
 def test_a_trail_ends_exactly_once() -> None:
@@ -64,12 +75,64 @@ def test_a_form_of_a_line_says_what_the_record_would_say() -> None:
     trail = Trail(records.append, "run_1", "connect", "GET", grants=("github",), at=1.25)
     trail.aim(Authority("https", "a.example", 443))
     trail.ask("GET", '/"x')
-    trail.status, trail.request_bytes, trail.response_bytes = 201, 5, 7
+    trail.introduce("1.1", {"x-request-id": ('odd"id',)})
+    trail.decision, trail.rule, trail.injected, trail.replaced = "allow", "permissive", ("Authorization",), 1
+    trail.answered(201)
+    trail.request_bytes, trail.response_bytes = 5, 7
     trail.forwarded()
 
-    made = record_of(Line(trail).text(1.25, 201, 5, 7, 0.0015))
-    assert made == replace(records[0], duration_ms=1.5)
+    line = Line(trail)
+    made, again = (record_of(line.text(1.25, 201, (5, 7), (0.001, 0.0015), 2)) for _ in range(2))
+    assert made == replace(records[0], id=made.id, first_byte_ms=1.0, duration_ms=1.5, scrubbed=2)
     assert made.at == "1970-01-01T00:00:01.250+00:00"
+    assert len({records[0].id, made.id, again.id}) == 3
+    assert all(name in json.loads(line.text(1.25, 201, (5, 7), (0.001, 0.0015))) for name in asdict(made))
+
+
+def test_a_record_says_what_the_client_calls_its_request_and_which_keys_its_query_has() -> None:
+    records: list[ExchangeRecord] = []
+    trail = Trail(records.append, "run_1", "connect")
+    trail.introduce("2", {"x-request-id": ("c" * 200,)}, lambda text: text.upper())
+    trail.ask("GET", "/x?page=2&token=s3cr3t&s3cr3t&page=3&a%20b=1&" + "k" * 65 + "=1")
+    trail.forwarded()
+
+    (record,) = records
+    assert (record.protocol, record.client_id) == ("h2", "C" * 128)
+    assert record.query_keys == ("page", "token", "a%20b")
+    assert record.id.startswith("req_")
+
+
+def test_the_keys_of_a_query_are_as_many_as_people_read() -> None:
+    assert len(query_keys("/?" + "&".join(f"k{number}=v" for number in range(100)))) == MAX_QUERY_KEYS
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        (denied(Objection("no", "--allow-host x", "deny * x")), ("deny", "deny * x", "policy")),
+        (denied(Objection("no", "--allow-host x")), ("deny", "strict", "policy")),
+        (denied(Objection("no", why="metadata")), ("deny", "metadata", "policy")),
+        (undialable("x", "10.0.0.1", "private"), ("deny", "address", "address")),
+        (late("slow"), ("allow", "permissive", "timeout")),
+        (malformed("two Hosts"), ("allow", "permissive", "malformed")),
+    ],
+)
+def test_a_record_says_who_decided_and_what_went_wrong(refusal: Refusal, expected: tuple[str, ...]) -> None:
+    records: list[ExchangeRecord] = []
+    trail = Trail(records.append, "run_1", "connect", decision="allow", rule="permissive")
+
+    trail.refused(refusal)
+
+    assert (records[0].decision, records[0].rule, records[0].error) == expected
+
+
+def test_what_was_cut_or_never_came_has_a_word_for_programs() -> None:
+    records: list[ExchangeRecord] = []
+    Trail(records.append, "run_1", "connect").forwarded("the client went away")
+    Trail(records.append, "run_1", "connect").failed("the client went away")
+    Trail(records.append, "run_1", "connect").forwarded()
+
+    assert [record.error for record in records] == ["cut", "broken", ""]
 
 
 @pytest.mark.parametrize("line", ["", "[]", "{}", '{"run_id": 7}', '"text"'])

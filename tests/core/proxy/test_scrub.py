@@ -179,3 +179,15 @@ def test_records_lose_what_was_spent_and_what_may_yet_be() -> None:
     assert spent.unsaid("/s3cr3t-of-today") == f"/{mask(15).decode()}"
     spent.expect(())
     assert spent.unsaid("/s3cr3t-to-come") == "/s3cr3t-to-come"
+
+
+def test_what_is_taken_out_is_counted_once_however_a_stream_is_cut() -> None:
+    scrub, body = Scrub(["s3cr3t-one", "s3cr3t-two"]), b"a s3cr3t-one b s3cr3t-two c s3cr3t-one"
+    for size in range(1, len(body) + 1):
+        counts: list[int] = []
+        stream = scrub.stream(counts.append)
+        for at in range(0, len(body), size):
+            stream.feed(body[at : at + size])
+        stream.finish()
+
+        assert sum(counts) == scrub.count(body) == 3

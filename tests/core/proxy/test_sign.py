@@ -8,7 +8,7 @@ from moat.api.rules import Match, ReplaceToken, Sign
 from moat.api.signing import Signed
 from moat.proxy.refusal import Refusal
 from moat.proxy.sign import DigestTask, sign_task, with_signature
-from moat.proxy.substitute import BodyTask, substitute
+from moat.proxy.substitute import Applied, BodyTask, substitute
 
 S3 = Authority("https", "b.s3.aws.example", 443)
 RULE = Sign(Match("*.aws.example"), "aws", "x-digest", limit_bytes=10)
@@ -34,7 +34,7 @@ def test_a_body_is_held_for_its_digest_and_leaves_as_it_came() -> None:
 
     assert sign is not None
     assert isinstance(body, DigestTask)
-    assert (body.limit_bytes, body.apply(b"abc")) == (10, (b"abc", ()))
+    assert (body.limit_bytes, body.apply(b"abc")) == (10, Applied(b"abc"))
     assert sign.unsigned("run_1", a_head()).body_sha256 == hashlib.sha256(b"abc").hexdigest()
 
 
@@ -68,7 +68,7 @@ def test_what_is_signed_is_the_body_as_it_leaves() -> None:
 
     assert sign is not None
     assert body is not None
-    assert body.apply(b'"placeholder"') == (b'"s3cr3t"', ("g",))
+    assert body.apply(b'"placeholder"') == Applied(b'"s3cr3t"', ("g",), 1)
     assert sign.unsigned("run_1", head).body_sha256 == hashlib.sha256(b'"s3cr3t"').hexdigest()
 
 

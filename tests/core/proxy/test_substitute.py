@@ -8,7 +8,7 @@ import pytest
 from moat.api.http import Authority, Headers, RequestHead
 from moat.api.rules import Match, Place, ReplaceToken
 from moat.proxy.refusal import Refusal
-from moat.proxy.substitute import BodyTask, Substituted, substitute
+from moat.proxy.substitute import Applied, BodyTask, Substituted, substitute
 
 API = Authority("https", "api.example.com", 443)
 HERE = "moat-placeholder"
@@ -71,20 +71,20 @@ def test_nothing_is_replaced_on_plain_http_or_in_what_frames_a_request() -> None
 
 
 def test_a_json_body_stays_json() -> None:
-    body, grants = task(a_rule("body"), JSON).apply(json.dumps({"key": HERE, "again": f"x{HERE}"}).encode())
+    applied = task(a_rule("body"), JSON).apply(json.dumps({"key": HERE, "again": f"x{HERE}"}).encode())
 
-    assert json.loads(body) == {"key": SECRET, "again": f"x{SECRET}"}
-    assert grants == ("g",)
+    assert json.loads(applied.body) == {"key": SECRET, "again": f"x{SECRET}"}
+    assert (applied.grants, applied.count) == (("g",), 1)
 
 
 def test_a_form_stays_a_form() -> None:
-    body, _ = task(a_rule("body"), FORM).apply(f"a=b&key={HERE}".encode())
+    applied = task(a_rule("body"), FORM).apply(f"a=b&key={HERE}".encode())
 
-    assert parse_qs(body.decode()) == {"a": ["b"], "key": [SECRET]}
+    assert parse_qs(applied.body.decode()) == {"a": ["b"], "key": [SECRET]}
 
 
 def test_a_body_without_the_placeholder_is_as_it_was() -> None:
-    assert task(a_rule("body"), JSON).apply(b'{"a": 1}') == (b'{"a": 1}', ())
+    assert task(a_rule("body"), JSON).apply(b'{"a": 1}') == Applied(b'{"a": 1}')
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "x"])
@@ -125,11 +125,11 @@ def test_a_request_that_must_hold_the_placeholder_and_does_not_is_denied() -> No
     assert {in_head.value.status, in_body.value.status} == {403}
     assert "s3cr3t" not in in_head.value.reason + in_body.value.reason
     assert ask(a_rule(require=True), "/", ("X", HERE)).grants == ("g",)
-    assert task(a_rule("body", require=True), JSON).apply(HERE.encode())[1] == ("g",)
+    assert task(a_rule("body", require=True), JSON).apply(HERE.encode()).grants == ("g",)
 
 
 def test_one_place_is_enough_where_several_are_named() -> None:
     done = ask(a_rule("header", "body", require=True), "/", ("X", HERE), JSON, has_body=True)
 
     assert done.body is not None
-    assert done.body.apply(b"{}") == (b"{}", ())
+    assert done.body.apply(b"{}") == Applied(b"{}")

@@ -8,7 +8,7 @@ from moat.api.http import Authority, Headers, RequestHead
 from moat.api.rules import Match, OnlyTools, ReplaceToken
 from moat.proxy.http1 import Request, read_request
 from moat.proxy.refusal import Refusal
-from moat.proxy.substitute import substitute
+from moat.proxy.substitute import Applied, substitute
 from moat.proxy.tools import ToolTask, tool_task, tools_called
 
 ONLY = OnlyTools(Match("mcp.example.com"), ("read", "list"))
@@ -42,7 +42,7 @@ def the_task(rules: Any = (ONLY,), head: RequestHead = HEAD) -> ToolTask:
 def test_what_calls_listed_tools_only_leaves_as_it_came(body: Any) -> None:
     data = json.dumps(body, indent=3).encode()
 
-    assert the_task().apply(data) == (data, ())
+    assert the_task().apply(data) == Applied(data)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def test_placeholders_are_replaced_after_the_tools_were_looked_at() -> None:
     task = tool_task([ONLY, token], head, a_request(), then, has_body=True)
     assert task is not None
 
-    body, grants = task.apply(json.dumps(a_call("read", arguments={"key": "moat-placeholder"})).encode())
+    applied = task.apply(json.dumps(a_call("read", arguments={"key": "moat-placeholder"})).encode())
 
-    assert b"s3cr3t" in body
-    assert grants == ("g",)
+    assert b"s3cr3t" in applied.body
+    assert applied.grants == ("g",)
     with pytest.raises(Refusal):
         task.apply(json.dumps(a_call("delete")).encode())

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PolicyMode = Literal["permissive", "strict"]
 Verdict = Literal["allow", "deny"]
+Decision = Literal["allow", "deny", ""]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +130,16 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeRecord:
-    """One request and its answer, as traced. path never holds a query value; no header or body is ever recorded.
+    """One request and its answer, as traced (docs/trace.md). path never holds a query value, and no field a secret.
 
     outcome: "forwarded", "denied", "failed" or "refused" (malformed or unidentified). via: "connect", "http",
-    "transparent", "endpoint", or "dns" for a host that got no address because the policy keeps it in. grants: names of
-    those spent on it. allow_line: what to add to be let out, for denials.
+    "transparent", "endpoint", "mcp", or "dns" for a host that got no address because the policy keeps it in. grants:
+    names of those spent on it. allow_line: what to add to be let out, for denials.
+
+    id: ours. client_id: what the client called it, to be believed as little as the client. first_byte_ms: from at to
+    the upstream's answer, 0 without one. injected: names of header fields that carry a credential of ours. replaced:
+    placeholders that became a secret; scrubbed: secrets taken out of the answer. decision: the policy's, "allow",
+    "deny" or "" where it was not asked; rule: what made it. error: a word for programs, "" for none; reason says it.
     """
 
     run_id: str
@@ -152,6 +158,18 @@ class ExchangeRecord:
     response_bytes: int = 0
     duration_ms: float = 0.0
     allow_line: str = ""
+    version: int = 1
+    id: str = ""
+    client_id: str = ""
+    first_byte_ms: float = 0.0
+    query_keys: tuple[str, ...] = ()
+    protocol: str = ""
+    injected: tuple[str, ...] = ()
+    replaced: int = 0
+    scrubbed: int = 0
+    decision: Decision = ""
+    rule: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

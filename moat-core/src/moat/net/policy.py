@@ -29,11 +29,18 @@ class Objection:
     """Why a request may not leave. allow_line: what the user adds to let it, "" where nothing would.
 
     rule: the one that denies, as text, which the line must stand before; "" where the place of the line is the same.
+    why: a word for what denies beside rules and mode.
     """
 
     reason: str
     allow_line: str = ""
     rule: str = ""
+    why: str = ""
+
+    @property
+    def basis(self) -> str:
+        """What denies, for records."""
+        return self.rule or self.why or "strict"
 
 
 def objection(
@@ -61,13 +68,30 @@ def request_objection(
     try:
         rule = verdict(policy.rules, ask)
     except AmbiguousPath:
-        return Objection(f"a rule asks for the path, and this one of {authority} can be read in more than one way")
+        reason = f"a rule asks for the path, and this one of {authority} can be read in more than one way"
+        return Objection(reason, why="path")
     if rule is not None:
         return None if rule.verdict == "allow" else _denied_by(rule, allowing_line(ask))
     found = _unlisted(policy, grant_authorities, authority)
     if found is not None and rules_for(policy.rules, authority):
         return Objection(f"strict policy: no rule allows {method} on this path of {authority}", allowing_line(ask))
     return found
+
+
+def basis(policy: NetworkPolicy, grant_authorities: Collection[Authority], ask: Ask) -> str:
+    """Return what lets a request out, for records: a rule's text, a line of allow, "grant", or the mode."""
+    try:
+        rule = verdict(policy.rules, ask) if policy.rules else None
+    except AmbiguousPath:
+        rule = None
+    if rule is not None:
+        return rule_text(rule)
+    if policy.mode == "permissive":
+        return "permissive"
+    if ask.authority in grant_authorities:
+        return "grant"
+    found = (pattern for pattern in policy.allow if _patterns((pattern,))[0].matches(ask.authority))
+    return f"allow {next(found, policy.mode)}"
 
 
 def narrowed(policy: NetworkPolicy, authority: Authority) -> NetworkPolicy:
@@ -104,7 +128,7 @@ def _denied_by(rule: NetworkRule, line: str) -> Objection:
 
 
 def _metadata(authority: Authority) -> Objection:
-    return Objection(f"{authority.host} is a metadata service, which no policy opens")
+    return Objection(f"{authority.host} is a metadata service, which no policy opens", why="metadata")
 
 
 def _is_metadata(host: str) -> bool:

@@ -17,7 +17,9 @@ from moat.api.http import DEFAULT_PORTS, Authority
 from moat.api.rules import AddHeader, RemoveHeader, ReplaceToken, Rule, SetHeader, Sign
 from moat.api.runs import NetworkPolicy, RunContext
 from moat.net.hosts import HostPattern
-from moat.net.policy import Objection, is_nameable, narrowed, objection, request_objection
+from moat.net.paths import decoded_path
+from moat.net.policy import Objection, basis, is_nameable, narrowed, objection, request_objection
+from moat.net.rules import Ask
 from moat.proxy.holds import Holds
 from moat.proxy.inject import by_authority
 from moat.proxy.limits import Limits
@@ -76,6 +78,15 @@ class LiveRun:
     def request_objection(self, authority: Authority, method: str, path: str) -> Objection | None:
         """Return why the run may not send this request, or None. path: without its query."""
         return request_objection(self._policy(authority), self._granted, authority, method, path)
+
+    def basis(self, authority: Authority, method: str, path: str) -> str:
+        """Return what of the policy lets a request out, for records. path: without its query."""
+        ask = Ask(authority, method, decoded_path(path))
+        found = basis(self._policy(authority), self._granted, ask)
+        return f"grant {self._grants_at(authority)}" if found == "grant" else found
+
+    def _grants_at(self, authority: Authority) -> str:
+        return ", ".join(dict.fromkeys(rule.grant for rule in self.rules_for(authority) if rule.grant))
 
     def rules_of_host(self, host: str) -> Iterator[Rule]:
         """Return the rules for host, whatever the port."""

@@ -42,11 +42,13 @@ class Answering:
     """One answer on its way. must_read: a credential went out with the request, so nothing unreadable may come back.
 
     spent: of the run, which may send more while the answer lasts: that is looked for from then on (`latest`).
+    scrubbed: how many secrets were taken out so far.
     """
 
     scrub: Scrub
     must_read: bool
     spent: Spent | None = None
+    scrubbed: int = 0
     _stream: ScrubbedStream | None = None
     _decoder: Decoder | None = None
 
@@ -71,7 +73,7 @@ class Answering:
         if not is_websocket(response):
             return None
         check_extensions(response)
-        return ScrubbedFrames(lambda: self.latest)
+        return ScrubbedFrames(lambda: self.latest, self._note)
 
     @property
     def has_more(self) -> bool:
@@ -84,7 +86,7 @@ class Answering:
         When the body is decoded, Content-Length and Content-Encoding are gone, and its end must be told otherwise.
         """
         scrub = self.latest
-        headers = scrub.headers(list(head.headers.items))
+        headers = self._headers(list(head.headers.items))
         if self.must_read:  # no range would be asked for: see whole_wanted
             headers = [pair for pair in headers if pair[0].lower() != "accept-ranges"]
         if has_body:
@@ -93,7 +95,17 @@ class Answering:
 
     def trailers(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return trailers without secrets."""
-        return self.latest.headers(headers)
+        return self._headers(headers)
+
+    def _headers(self, came: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        scrub = self.latest
+        clean = scrub.headers(came)
+        if clean is not came:
+            self.scrubbed += scrub.count("\n".join([part for pair in came for part in pair]).encode("latin-1"))
+        return clean
+
+    def _note(self, count: int) -> None:
+        self.scrubbed += count
 
     def feed(self, data: bytes) -> bytes:
         """Return what may leave now. Raises Malformed when a coding is broken."""
@@ -101,7 +113,7 @@ class Answering:
             data = self._decoder.feed(data)
         scrub = self.latest
         if self._stream is None:
-            self._stream = scrub.stream()
+            self._stream = scrub.stream(self._note)
         return self._stream.feed(data) if data else b""
 
     def finish(self) -> bytes:

@@ -90,7 +90,7 @@ def judge_endpoint(run: LiveRun, asked: Asked, request: Request, trail: Trail) -
     if not isinstance(endpoint.how, Forward):
         raise Refusal(421, "this endpoint does not forward requests", kind="endpoint")
     authority = upstream_of(endpoint)
-    trail.via = "endpoint"
+    trail.via = ingress_of(endpoint.where)
     if isinstance(endpoint.where, ProxyPath) and not _stays_below(endpoint.how.upstream.path, asked.target):
         trail.ask(request.method, asked.target, run.spent.unsaid)
         trail.aim(authority)
@@ -111,6 +111,7 @@ def judge_stream(run: LiveRun, endpoint: Endpoint, trail: Trail) -> Passage:
         raise Refusal(421, "this endpoint does not stream", kind="endpoint")
     check_open(run)
     authority = upstream_of(endpoint)
+    trail.protocol = "tcp"
     trail.aim(authority)
     if (found := run_at(run, endpoint).objection(authority)) is not None:
         raise denied(found)
@@ -146,6 +147,11 @@ def upstream_of(endpoint: Endpoint) -> Authority:
         raise AuthorityRefused("this endpoint leads nowhere")
     upstream = endpoint.how.upstream
     return from_host(upstream.address, "https" if upstream.tls else "http")
+
+
+def ingress_of(where: Where) -> str:
+    """Return what a record says of how a request came to a place."""
+    return "mcp" if isinstance(where, ProxyPath) and where.prefix.startswith("/mcp/") else "endpoint"
 
 
 def authority_of(where: Where) -> Authority:

@@ -26,11 +26,11 @@ from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, closed, denied, malformed, misdirected
 from moat.proxy.renderings import secrets_in
 from moat.proxy.sign import SignTask, sign_task
-from moat.proxy.substitute import BodyTask, captured_body, substitute
+from moat.proxy.substitute import Applied, BodyTask, captured_body, substitute
 from moat.proxy.tools import tool_task
 from moat.proxy.whole import WholeTask, whole_task
 
-Via = Literal["connect", "http", "transparent", "endpoint"]
+Via = Literal["connect", "http", "transparent", "endpoint"]  # an endpoint's record may say "mcp"
 _OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override",
               "x_http_method_override", "x_http_method", "x_method_override")  # fmt: skip # gRPC clients may use `_`
 
@@ -53,8 +53,8 @@ class Passage:
 
     body: what is to be done to the request's body before it leaves; whole, then answering: to the answer. None for
     nothing; an answer that has a whole may be passed on through `server/settle.py` only.
-    upstream: of the endpoint that it is for, if it is for one. rules: those for its authority. sign: how it is still to
-    be signed, once its body was held.
+    upstream: of the endpoint that it is for, if it is for one. rules: those for its authority. injected, replaced,
+    basis: as in ExchangeRecord, the last as its rule. sign: how it is still to be signed, once its body was held.
     """
 
     authority: Authority
@@ -65,7 +65,20 @@ class Passage:
     upstream: Upstream | None = None
     whole: WholeTask | None = field(default=None, repr=False)
     rules: tuple[Rule, ...] = field(default=(), repr=False)
+    injected: tuple[str, ...] = ()
+    replaced: int = 0
+    basis: str = ""
     sign: SignTask | None = None
+
+    def tell(self, trail: Trail) -> None:
+        """Have a record say what is spent."""
+        trail.grants, trail.injected, trail.replaced = self.grants, self.injected, self.replaced
+        trail.decision, trail.rule = "allow", self.basis
+
+    def with_body(self, applied: Applied) -> Passage:
+        """Return this after its body was looked at."""
+        grants = tuple(dict.fromkeys((*self.grants, *applied.grants)))
+        return replace(self, grants=grants, replaced=self.replaced + applied.count)
 
     def trailers(self, came: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the trailers of the request as they may leave."""
@@ -74,6 +87,7 @@ class Passage:
 
 def judge(run: LiveRun, arrival: Arrival, request: Request, trail: Trail) -> Passage:
     """Take one request through every decision. Raises Refusal."""
+    trail.introduce(request.version, request.fields, run.spent.unsaid)
     trail.ask(request.method, request.target, run.spent.unsaid)
     if arrival.bound is not None:
         trail.aim(arrival.bound)
@@ -81,9 +95,11 @@ def judge(run: LiveRun, arrival: Arrival, request: Request, trail: Trail) -> Pas
     check_method(request)
     authority, target = _agreed(arrival, request)
     trail.aim(authority)
+    path = target.partition("?")[0]
     for method in _methods(request) if run.context.policy.rules else (request.method,):
-        _permit(run.request_objection(authority, method, target.partition("?")[0]))
-    return _with_credentials(run, authority, target, request)
+        _permit(run.request_objection(authority, method, path))
+    trail.decision, trail.rule = "allow", run.basis(authority, request.method, path)
+    return replace(_with_credentials(run, authority, target, request), basis=trail.rule)
 
 
 def judge_connect(run: LiveRun, request: Request, trail: Trail) -> Authority:
@@ -190,11 +206,12 @@ def _with_credentials(run: LiveRun, authority: Authority, target: str, request: 
     sign, body = sign_task(rules, head, body, has_body=has_body)
     whole = whole and replace(whole, holds=run.holds)
     body = body and replace(body, holds=run.holds)
+    counts = (injected.names, done.count)
     if not run.spent.scrub and whole is None:
-        return Passage(authority, done.head, grants, body=body, rules=of_host, sign=sign)
+        return Passage(authority, done.head, grants, None, body, None, None, of_host, *counts, sign=sign)
     answering = Answering(run.spent.scrub, bool(secrets), run.spent) if run.spent.scrub else None
     wanted = plain_wanted(whole_wanted(done.head) if secrets else done.head)
-    return Passage(authority, wanted, grants, answering, body, None, whole, of_host, sign)
+    return Passage(authority, wanted, grants, answering, body, None, whole, of_host, *counts, sign=sign)
 
 
 def _read(reader: Callable[[str], Authority], text: str) -> Authority:

@@ -20,11 +20,15 @@ NOT_FOR_RULES = frozenset(("host", "content-length", "transfer-encoding", "conne
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """A head as it leaves, the grants that were spent on it, each once, and the values that were secret."""
+    """A head as it leaves, the grants that were spent on it, each once, and the values that were secret.
+
+    names: of the fields that were set or added.
+    """
 
     head: RequestHead = field(repr=False)
     grants: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    names: tuple[str, ...] = ()
 
 
 def by_authority(rules: Iterable[Rule]) -> Mapping[Authority, tuple[Rule, ...]]:
@@ -57,7 +61,9 @@ def inject(rules: Iterable[Rule], head: RequestHead) -> Injected:
             headers = headers.with_added(rule.name, rule.value)
             spent.append(rule)
     grants = dict.fromkeys(rule.grant for rule in spent if rule.grant)
-    return Injected(head.with_headers(headers), tuple(grants), tuple(rule.value for rule in spent if rule.is_secret))
+    secrets = tuple(rule.value for rule in spent if rule.is_secret)
+    names = tuple(dict.fromkeys(rule.name for rule in spent))
+    return Injected(head.with_headers(headers), tuple(grants), secrets, names)
 
 
 def matches(match: Match, head: RequestHead, path: str | None) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
+from typing import Any, Protocol
 
 from moat.api.http import Authority
-from moat.api.runs import ExchangeRecord
+from moat.api.runs import Decision, ExchangeRecord
 from moat.proxy.refusal import Refusal
 
 MAX_PATH_CHARS = 2048
@@ -19,18 +23,37 @@ MAX_PATH_CHARS = 2048
 Emit = Callable[[ExchangeRecord], None]
 EmitLine = Callable[[str, str], None]  # of a run's id and a `Line`
 
+MAX_NAME_CHARS = 128  # of what the client calls its request
+MAX_QUERY_KEYS = 32
+_QUERY_KEY = re.compile(r"[A-Za-z0-9_.:$%\[\]-]{1,64}")  # anything else may be a value that stands where a name should
+_CLIENT_IDS = ("x-request-id", "x-client-request-id", "x-correlation-id")
 _FIELDS = tuple(each.name for each in fields(ExchangeRecord))
 _values = attrgetter(*_FIELDS)  # asdict copies deeply: four times the cost of all the rest
 _as_json = json.JSONEncoder(separators=(",", ":")).encode
-_JSON_TYPES = {"int": int, "float": float, "str": str}
-_TYPES = tuple(_JSON_TYPES.get(str(each.type), list) for each in fields(ExchangeRecord))
+_JSON_TYPES = {"int": int, "float": float, "str": str, "Decision": str}
+_TYPES = {each.name: _JSON_TYPES.get(str(each.type), list) for each in fields(ExchangeRecord)}
+_DEFAULTS = {each.name: each.default for each in fields(ExchangeRecord) if each.default is not MISSING}
+_BEGINNING = f"req_{secrets.token_hex(4)}"  # of this process's ids
+_numbers = itertools.count(1)
+
+
+def new_id() -> str:
+    """Return an id for a request, unlike any other of this installation."""
+    return f"{_BEGINNING}{next(_numbers):08x}"
+
+
+class Scrubs(Protocol):
+    """Who takes secrets out of an answer, and counts them."""
+
+    scrubbed: int
 
 
 @dataclass(slots=True)
 class Trail:
     """One exchange while it lasts. Its owner calls one of the ends; further ends do nothing.
 
-    host: as the client spelled it, until an Authority is agreed.
+    host: as the client spelled it, until an Authority is agreed. first: when the upstream's answer came, as started, 0
+    before. The rest as in ExchangeRecord.
     """
 
     emit: Emit = field(repr=False)
@@ -48,6 +71,16 @@ class Trail:
     started: float = field(default_factory=time.monotonic)
     at: float = field(default_factory=time.time)
     is_done: bool = False
+    id: str = field(default_factory=new_id)
+    client_id: str = ""
+    first: float = 0.0
+    query_keys: tuple[str, ...] = ()
+    protocol: str = ""
+    injected: tuple[str, ...] = ()
+    replaced: int = 0
+    scrubs: Scrubs | None = field(default=None, repr=False)
+    decision: Decision = ""
+    rule: str = ""
 
     def aim(self, authority: Authority) -> None:
         """Remember whom it is for."""
@@ -57,21 +90,44 @@ class Trail:
         """Remember what was asked, without query or authority. unsaid: takes secrets out."""
         self.method = method
         self.path = unsaid(without_query(target))
+        self.query_keys = tuple(unsaid("\n".join(query_keys(target))).split("\n")) if "?" in target else ()
+
+    def introduce(
+        self, version: str, headers: Mapping[str, tuple[str, ...]], unsaid: Callable[[str], str] = str
+    ) -> None:
+        """Remember the client's version of HTTP, and what it calls its request. headers: by lower-case name."""
+        self.protocol = "h2" if version == "2" else f"http/{version}"
+        for name in _CLIENT_IDS:
+            if name in headers:
+                self.client_id = unsaid(headers[name][0][:MAX_NAME_CHARS])
+                return
+
+    def answered(self, status: int, when: float = 0.0) -> None:
+        """Remember the upstream's answer. when: it came, as `now`; left out, now."""
+        self.status = status
+        self.first = self.first or when or self.now()
+
+    @staticmethod
+    def now() -> float:
+        """Return the time by the clock of started."""
+        return time.monotonic()
 
     def refused(self, refusal: Refusal) -> None:
         """End with an answer of the proxy's own."""
         self.status = refusal.status
-        self._end(refusal.outcome, refusal.reason, refusal.allow_line)
+        if refusal.outcome == "denied":
+            self.decision, self.rule = "deny", refusal.rule or refusal.kind
+        self._end(refusal.outcome, refusal.reason, refusal.kind or "refused", refusal.allow_line)
 
     def forwarded(self, reason: str = "") -> None:
         """End with the upstream's answer; reason: what cut it short, "" for a whole one."""
-        self._end("forwarded", reason)
+        self._end("forwarded", reason, "cut" if reason else "")
 
     def failed(self, reason: str) -> None:
         """End without any answer."""
-        self._end("failed", reason)
+        self._end("failed", reason, "broken")
 
-    def _end(self, outcome: str, reason: str, allow_line: str = "") -> None:
+    def _end(self, outcome: str, reason: str, error: str, allow_line: str = "") -> None:
         if self.is_done:
             return
         self.is_done = True
@@ -91,8 +147,19 @@ class Trail:
                 grants=self.grants,
                 request_bytes=self.request_bytes,
                 response_bytes=self.response_bytes,
-                duration_ms=round((time.monotonic() - self.started) * 1000, 3),
+                duration_ms=round((self.now() - self.started) * 1000, 3),
                 allow_line=allow_line,
+                id=self.id,
+                client_id=self.client_id,
+                first_byte_ms=round((self.first - self.started) * 1000, 3) if self.first else 0.0,
+                query_keys=self.query_keys,
+                protocol=self.protocol,
+                injected=self.injected,
+                replaced=self.replaced,
+                scrubbed=0 if self.scrubs is None else self.scrubs.scrubbed,
+                decision=self.decision,
+                rule=self.rule,
+                error=error,
             )
         )
 
@@ -100,22 +167,27 @@ class Trail:
 class Line:
     """The line of a forwarded exchange, but for what differs each time: as `line_of`, for less."""
 
-    __slots__ = ("_before", "_between", "_counted")
+    __slots__ = ("_same",)
 
     def __init__(self, trail: Trail) -> None:
-        asked = {"via": trail.via, "method": trail.method, "scheme": trail.scheme, "host": trail.host,
-                 "port": trail.port, "path": trail.path}  # fmt: skip
-        told = {"outcome": "forwarded", "reason": "", "grants": trail.grants}
-        self._before = f'{{"run_id":{_as_json(trail.run_id)},"at":"'
-        self._between = f'+00:00",{_as_json(asked)[1:-1]},"status":'
-        self._counted = f',{_as_json(told)[1:-1]},"request_bytes":'
+        same = {
+            "version": 1, "run_id": trail.run_id, "via": trail.via, "method": trail.method, "scheme": trail.scheme,
+            "host": trail.host, "port": trail.port, "path": trail.path, "query_keys": trail.query_keys,
+            "protocol": trail.protocol, "client_id": trail.client_id, "outcome": "forwarded", "reason": "",
+            "grants": trail.grants, "injected": trail.injected, "replaced": trail.replaced,
+            "decision": trail.decision, "rule": trail.rule, "error": "", "allow_line": "",
+        }  # fmt: skip
+        self._same = f'{_as_json(same)[:-1]},"id":"{_BEGINNING}'
 
-    def text(self, at: float, status: int, request_bytes: int, response_bytes: int, duration_s: float) -> str:
-        """Return the line, without its end. at: Unix time."""
+    def text(
+        self, at: float, status: int, sizes: tuple[int, int], spans_s: tuple[float, float], scrubbed: int = 0
+    ) -> str:
+        """Return the line, without its end. at: Unix time. sizes: up and down. spans_s: to first byte and end."""
         second = int(at)
         return (
-            f"{self._before}{_second(second)}.{int((at - second) * 1000):03d}{self._between}{status}{self._counted}"
-            f'{request_bytes},"response_bytes":{response_bytes},"duration_ms":{duration_s * 1000:.3f},"allow_line":""}}'
+            f'{self._same}{next(_numbers):08x}","at":"{_second(second)}.{int((at - second) * 1000):03d}+00:00"'
+            f',"status":{status},"request_bytes":{sizes[0]},"response_bytes":{sizes[1]},"first_byte_ms":'
+            f'{spans_s[0] * 1000:.3f},"duration_ms":{spans_s[1] * 1000:.3f},"scrubbed":{scrubbed}}}'
         )
 
 
@@ -129,10 +201,17 @@ def record_of(line: str | bytes) -> ExchangeRecord:
     wire = json.loads(line)
     if not isinstance(wire, dict):
         raise ValueError("an exchange is no JSON object")
-    values = [wire.get(name) for name in _FIELDS]
-    if tuple(map(type, values)) != _TYPES or not all(isinstance(grant, str) for grant in wire["grants"]):
+    values: dict[str, Any] = _DEFAULTS | {name: wire[name] for name in _FIELDS if name in wire}
+    if len(values) < len(_FIELDS) or not all(_fits(name, value) for name, value in values.items()):
         raise ValueError("an exchange lacks a value")
-    return ExchangeRecord(**(dict(zip(_FIELDS, values, strict=True)) | {"grants": tuple(wire["grants"])}))
+    parts: dict[str, Any] = {name: tuple(each) if _TYPES[name] is list else each for name, each in values.items()}
+    return ExchangeRecord(**parts)
+
+
+def _fits(name: str, value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return _TYPES[name] is list and all(isinstance(each, str) for each in value)
+    return type(value) is _TYPES[name]
 
 
 def _timestamp(at: float) -> str:
@@ -144,6 +223,14 @@ def _timestamp(at: float) -> str:
 @lru_cache(maxsize=4)
 def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def query_keys(target: str) -> list[str]:
+    """Return the names in a target's query, bounded. What has no value is left out: it may be one."""
+    query = target.partition("#")[0].partition("?")[2]
+    parts = (part.partition("=") for part in query.split("&", MAX_QUERY_KEYS)[:MAX_QUERY_KEYS])
+    names = dict.fromkeys(name for name, _, value in parts if value)
+    return [name for name in names if _QUERY_KEY.fullmatch(name)]
 
 
 def without_query(target: str) -> str:

@@ -21,8 +21,8 @@ class Refusal(Exception):
     """One answer. reason: one line, for client and trace. kind: value of X-Moat-Blocked or X-Moat-Error.
 
     outcome: as in ExchangeRecord. keeps: whether the client's connection may go on. is_line_first: whether allow_line
-    helps only before the rule that denies: the first that fits decides. content_type, body: the answer, where it is not
-    the reason in a line.
+    helps only before the rule that denies: the first that fits decides. rule: what denies, as in ExchangeRecord.
+    content_type, body: the answer, where it is not the reason in a line.
     """
 
     status: int
@@ -32,6 +32,7 @@ class Refusal(Exception):
     allow_line: str = ""
     keeps: bool = False
     is_line_first: bool = False
+    rule: str = ""
     content_type: str = ""
     body: str = ""
 
@@ -67,7 +68,7 @@ class Refusal(Exception):
 def denied(objection: Objection) -> Refusal:
     """Return the 403 for what the policy does not let out."""
     line, is_first = objection.allow_line, bool(objection.rule)
-    return Refusal(403, objection.reason, "denied", "policy", line, keeps=True, is_line_first=is_first)
+    return Refusal(403, objection.reason, "denied", "policy", line, True, is_first, objection.basis)
 
 
 def undialable(host: str, address: str, why: str) -> Refusal:

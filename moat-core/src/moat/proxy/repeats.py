@@ -52,6 +52,7 @@ class Repeats:
         scrub = run.spent.scrub
         known = self.passages.made_of(run, scrub, arrival, request)
         if known is not None:
+            trail.introduce(request.version, request.fields, run.spent.unsaid)
             trail.ask(request.method, request.target, run.spent.unsaid)
             trail.aim(known.authority)
             return known

@@ -8,7 +8,7 @@ ever changes. Sans-IO. A stream is never delayed, but for a tail that may be the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from moat.proxy.renderings import Needle, needles
@@ -34,9 +34,13 @@ class Scrub:
     def __bool__(self) -> bool:
         return bool(self._needles)
 
-    def stream(self) -> ScrubbedStream:
-        """Return the state of one body."""
-        return ScrubbedStream(self)
+    def stream(self, found: Callable[[int], None] | None = None) -> ScrubbedStream:
+        """Return the state of one body. found: told how many secrets were taken out, when some were."""
+        return ScrubbedStream(self, found)
+
+    def count(self, data: bytes) -> int:
+        """Return how many secrets are taken out of data."""
+        return _count(self.find(data), 0)
 
     def text(self, text: str) -> str:
         """Return a head's text (latin-1) without secrets."""
@@ -81,8 +85,9 @@ class ScrubbedStream:
     secret within that is part of a longer one, whose beginning may have left.
     """
 
-    def __init__(self, scrub: Scrub) -> None:
+    def __init__(self, scrub: Scrub, found: Callable[[int], None] | None = None) -> None:
         self._scrub = scrub
+        self._found = found
         self._raw = b""
         self._clean = b""
         self._covered = 0
@@ -93,6 +98,8 @@ class ScrubbedStream:
         found = self._scrub.find(raw)
         if found:
             clean = _masked(clean, found, self._covered)
+            if self._found is not None:
+                self._found(_count(found, self._covered))
             self._covered = max(self._covered, *(end for _, end in found))
         cut = len(raw) - self._scrub.held(raw)
         if cut == len(raw):
@@ -165,6 +172,15 @@ def _masked(data: bytes, spans: Iterable[tuple[int, int]], covered: int) -> byte
             out[start:end] = mask(end - start)
             covered = end
     return bytes(out)
+
+
+def _count(spans: Iterable[tuple[int, int]], covered: int) -> int:
+    """Return how many of spans, in their order, are replaced as one of their own; see _masked."""
+    count = 0
+    for start, end in spans:
+        count += start >= covered
+        covered = max(covered, end)
+    return count
 
 
 def _occurrences(form: bytes, data: bytes) -> Iterable[tuple[int, int]]:

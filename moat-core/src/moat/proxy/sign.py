@@ -18,7 +18,7 @@ from moat.api.signing import Signed, Unsigned
 from moat.net.paths import decoded_path
 from moat.proxy.inject import matches
 from moat.proxy.refusal import Refusal
-from moat.proxy.substitute import BodyTask
+from moat.proxy.substitute import Applied, BodyTask
 
 _NOTHING = hashlib.sha256().hexdigest()
 
@@ -59,15 +59,15 @@ class DigestTask(BodyTask):
         """How much may be held."""
         return self.limit
 
-    def apply(self, body: bytes) -> tuple[bytes, tuple[str, ...]]:
-        """Return body as it leaves, and the grants spent. Raises Refusal."""
-        grants: tuple[str, ...] = ()
+    def apply(self, body: bytes) -> Applied:
+        """Return body as it leaves. Raises Refusal."""
+        applied = Applied(body)
         if self.then is not None and len(body) > self.then.limit_bytes:
             self.then.give_up()
         elif self.then is not None:
-            body, grants = self.then.apply(body)
-        self.digest.sha256 = hashlib.sha256(body).hexdigest()
-        return body, grants
+            applied = self.then.apply(body)
+        self.digest.sha256 = hashlib.sha256(applied.body).hexdigest()
+        return applied
 
     def give_up(self) -> None:
         """Refuse a body that is too long to be signed."""

@@ -27,6 +27,15 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
+class Applied:
+    """A body as it leaves, the grants spent on it, and how many placeholders were found, each once."""
+
+    body: bytes = field(repr=False)
+    grants: tuple[str, ...] = ()
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class BodyTask:
     """What is to be done to a body. encode: how a value is written there; None for a kind of body that is not searched.
 
@@ -49,8 +58,8 @@ class BodyTask:
             limits.append(self.capture.limit_bytes)
         return 0 if self.encode is None else min(limits)
 
-    def apply(self, body: bytes) -> tuple[bytes, tuple[str, ...]]:
-        """Return body with placeholders replaced, and the grants spent. Raises Refusal."""
+    def apply(self, body: bytes) -> Applied:
+        """Return body with placeholders replaced. Raises Refusal."""
         if self.capture is not None:
             demanded(self.capture, self.headers, body)
         found: list[ReplaceToken] = []
@@ -60,7 +69,7 @@ class BodyTask:
                 body = body.replace(placeholder, self.encode(rule.value).encode())
                 found.append(rule)
         _demand([rule for rule in self.missing if rule not in found])
-        return body, tuple(dict.fromkeys(rule.grant for rule in found if rule.grant))
+        return Applied(body, tuple(dict.fromkeys(rule.grant for rule in found if rule.grant)), len(found))
 
     def give_up(self) -> None:
         """Take note that the body is not searched, since it is too large or of another kind. Raises Refusal."""
@@ -74,12 +83,16 @@ class BodyTask:
 
 @dataclass(frozen=True, slots=True)
 class Substituted:
-    """A head with placeholders replaced, the grants spent on it, the values that leave or may leave with the body."""
+    """A head with placeholders replaced, the grants spent on it, the values that leave or may leave with the body.
+
+    count: the placeholders that were found, each once.
+    """
 
     head: RequestHead = field(repr=False)
     grants: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
     body: BodyTask | None = None
+    count: int = 0
 
     @property
     def renewed(self) -> tuple[str, ...]:
@@ -106,7 +119,7 @@ def substitute(rules: Iterable[Rule], head: RequestHead, *, has_body: bool) -> S
     task = _task(bodily, missing, head) if bodily else None
     spent = [rule for rule in ours if rule in found or rule in bodily]
     grants = tuple(dict.fromkeys(rule.grant for rule in found if rule.grant))
-    return Substituted(head, grants, tuple(rule.value for rule in spent), task)
+    return Substituted(head, grants, tuple(rule.value for rule in spent), task, len(found))
 
 
 def captured_body(

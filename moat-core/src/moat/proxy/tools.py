@@ -18,7 +18,7 @@ from moat.net.paths import decoded_path
 from moat.proxy.http1 import Request
 from moat.proxy.inject import matches
 from moat.proxy.refusal import Refusal
-from moat.proxy.substitute import BodyTask
+from moat.proxy.substitute import Applied, BodyTask
 
 CALL = "tools/call"
 
@@ -35,17 +35,17 @@ class ToolTask(BodyTask):
         """How much may be held."""
         return min(rule.limit_bytes for rule in self.only)
 
-    def apply(self, body: bytes) -> tuple[bytes, tuple[str, ...]]:
-        """Return body as it leaves, and the grants spent. Raises Refusal."""
+    def apply(self, body: bytes) -> Applied:
+        """Return body as it leaves. Raises Refusal."""
         for called in tools_called(body):
             for rule in self.only:
                 if called not in rule.tools:
                     raise _denied(f"the tool {called[:80]!r} is not one that this run may call")
         if self.then is None:
-            return body, ()
+            return Applied(body)
         if len(body) > self.then.limit_bytes:
             self.then.give_up()
-            return body, ()
+            return Applied(body)
         return self.then.apply(body)
 
     def give_up(self) -> None:

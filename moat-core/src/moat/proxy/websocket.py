@@ -23,10 +23,11 @@ _LENGTH_BYTES = {126: 2, 127: 8}
 
 
 class ScrubbedFrames:
-    """One direction of one connection. scrub: what to look for now, asked again for every message."""
+    """One direction of one connection. scrub: what to look for now, asked again for every message. found: see Scrub."""
 
-    def __init__(self, scrub: Callable[[], Scrub]) -> None:
+    def __init__(self, scrub: Callable[[], Scrub], found: Callable[[int], None] | None = None) -> None:
         self._scrub = scrub
+        self._found = found
         self._message: ScrubbedStream | None = None
         self._head = bytearray()  # of a frame, while it is not all there
         self._left = 0  # of the payload of the current frame
@@ -84,12 +85,12 @@ class ScrubbedFrames:
             self._control += piece
             if self._left:
                 return b""
-            stream = self._scrub().stream()
+            stream = self._scrub().stream(self._found)
             self._between.append((self._taken, stream.feed(bytes(self._control)) + stream.finish()))
             self._control.clear()
             return self._flush(b"")
         if self._message is None:
-            self._message = self._scrub().stream()
+            self._message = self._scrub().stream(self._found)
         self._taken += len(piece)
         out = self._flush(self._message.feed(piece) if piece else b"")
         return out + self._over() if not self._left and self._is_final else out

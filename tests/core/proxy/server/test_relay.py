@@ -102,7 +102,7 @@ def long_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def without_times(record: ExchangeRecord) -> ExchangeRecord:
-    return replace(record, at="", duration_ms=0.0)
+    return replace(record, at="", duration_ms=0.0, first_byte_ms=0.0, id="")
 
 
 async def test_what_is_plain_goes_the_short_way_and_is_recorded_as_the_long_one(long_ways: list[str]) -> None:
@@ -117,6 +117,8 @@ async def test_what_is_plain_goes_the_short_way_and_is_recorded_as_the_long_one(
     assert f"Authorization: Bearer {SECRET}".encode() in far.asked[-1]
     assert {without_times(record) for record in guest.records} == {without_times(guest.records[0])}
     assert guest.records[-1].at.endswith("+00:00")
+    assert all(0 < record.first_byte_ms <= record.duration_ms for record in guest.records)
+    assert len({record.id for record in guest.records}) == len(guest.records)
 
 
 async def test_a_small_body_goes_along(long_ways: list[str]) -> None:

@@ -248,6 +248,7 @@ class Connection:
     async def _serve(self, stream: Stream, arrival: Arrival, request: Request) -> bool:
         """Take one request from judgement to its record; return whether the connection goes on."""
         trail = self.trail(arrival.via, "", arrival.bound)
+        trail.introduce(request.version, request.fields)
         trail.ask(request.method, request.target)
         return await self._settled(stream, request, trail, self._forward(stream, arrival, request, trail))
 

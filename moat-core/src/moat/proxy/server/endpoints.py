@@ -88,7 +88,7 @@ async def _serve_stream(connection: Connection, stream: PlainStream, endpoint: E
     """Dial first: who speaks first is the protocol's matter, and what upstream agreed on is what the client is told."""
     services = connection.services
     passage = judge_stream(connection.run(), endpoint, trail)
-    trail.grants = passage.grants
+    passage.tell(trail)
     upstream, prelude = passage.upstream, getattr(endpoint.how, "prelude", b"")
     protocols = () if upstream is None else upstream.alpn
     far = await services.pool.dialler.dial(passage.authority, upstream, protocols)

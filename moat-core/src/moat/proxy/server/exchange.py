@@ -36,6 +36,7 @@ from moat.proxy.server.pump import Pump
 from moat.proxy.server.stream import Stream, StreamBroken, within
 from moat.proxy.server.tunnel import join
 from moat.proxy.telling import Told
+from moat.proxy.websocket import is_websocket
 from moat.proxy.whole import WholeTask
 
 MAX_INTERIM = 16  # 1xx answers before the real one; more is a flood
@@ -75,7 +76,7 @@ class Exchange:
 
         Raises Refusal before an answer was begun, Truncated after.
         """
-        self.trail.grants = self.passage.grants
+        self.passage.tell(self.trail)
         task = self.passage.whole
         if task is not None:
             self._share_down = Share(task.holds)
@@ -164,7 +165,7 @@ class Exchange:
 
     async def _answer(self, lease: Lease) -> bool:
         response = await self._response(lease)
-        self.trail.status = response.head.status
+        self.trail.answered(response.head.status)
         if response.head.status == 101:
             return await self._tunnel(lease, response)
         reader, task = answer_reader(response.framing), self.passage.whole
@@ -186,7 +187,7 @@ class Exchange:
 
     async def _down(self, response: Response, reader: BodyReader, source: Stream) -> bool:
         """Pass an answer on; return whether the client's connection may carry another request."""
-        self.trail.status = response.head.status
+        self.trail.answered(response.head.status)
         may_keep = self.request.keeps_alive and self.is_upload_done
         told, reader = self._told(response, reader, may_keep=may_keep)
         await self._body_down(told.head, source, reader, writer_for(told.framing))
@@ -195,7 +196,7 @@ class Exchange:
 
     def _told(self, response: Response, reader: BodyReader, *, may_keep: bool) -> tuple[Told, BodyReader]:
         """Return how the client is told of the answer, and a reader of its body. Raises Refusal."""
-        answering = self.passage.answering and self.passage.answering.begun()
+        self.trail.scrubs = answering = self.passage.answering and self.passage.answering.begun()
         parts = (response, answering and answering.scrub, self.request.version, may_keep)
         known = self.repeats.told.made_of(*parts)
         if known is not None:
@@ -203,7 +204,7 @@ class Exchange:
         if answering is not None:
             response, reader = answering.answer(response, reader)
         told = telling.told(response, self.request.version, may_keep=may_keep)
-        if answering is None or not answering.is_decoding:
+        if answering is None or not (answering.is_decoding or answering.scrubbed):
             self.repeats.told.keep(told, *parts)
         return told, reader
 
@@ -285,11 +286,13 @@ class Exchange:
 
     async def _tunnel(self, lease: Lease, response: Response) -> bool:
         try:
-            sieve = None if self.passage.answering is None else self.passage.answering.sieve(response)
+            self.trail.scrubs = answering = self.passage.answering and self.passage.answering.begun()
+            sieve = answering and answering.sieve(response)
         except Malformed as problem:
             raise unreachable(f"{self.passage.authority}: {problem}", "malformed") from None
         changed = (("Connection", "Upgrade"), ("Upgrade", response.fields.get("upgrade", ("",))[0]))
         self.client.write(telling.told_early(response, self.passage.answering, changed))
+        self.trail.protocol = "websocket" if is_websocket(response) else "upgraded"
         self.is_tunnel = True
         self.client.on_gone(None)  # the tunnel sees the end itself, after what was sent before it
         idle_s, half_idle_s = self.limits.upgrade_idle_s, self.limits.half_idle_s

@@ -80,7 +80,7 @@ class H2Exchange:
             return await self._held()
 
     async def _held(self) -> None:
-        self.trail.grants = self.passage.grants
+        self.passage.tell(self.trail)
         task = self.passage.whole
         if task is not None:
             self._share_down = Share(task.holds)
@@ -168,6 +168,7 @@ class H2Exchange:
 
     async def _answer(self, far: Far) -> None:
         response = await self._response(far)
+        first = self.trail.now()
         try:
             reader = far.reader(response)
         except Malformed as problem:
@@ -175,7 +176,7 @@ class H2Exchange:
         with self._share_down as share:
             if (task := self.passage.whole) is not None:
                 response, reader = await self.captures.settle(task, self.trail.run_id, response, reader, far, share)
-            self.trail.status = response.head.status
+            self.trail.answered(response.head.status, first)
             reader = self._head_down(response, reader)
             if not self.lane.has_finished:
                 await self._body_down(far, reader)
@@ -188,7 +189,7 @@ class H2Exchange:
         if not self.lane.body.is_done:
             self.lane.body.take(self.lane.buffer)
         self.is_upload_done = self.lane.body.is_done
-        self.trail.status = known.response.head.status
+        self.trail.answered(known.response.head.status)
         reader = self._head_down(known.response, known.reader())
         while not reader.is_done:
             await self.lane.send(reader.take(bytearray()))
@@ -207,7 +208,8 @@ class H2Exchange:
     def _scrubbing(self, response: Response, reader: BodyReader) -> tuple[Response, BodyReader]:
         if self.passage.answering is None:
             return response, reader
-        return self.passage.answering.begun().answer(response, reader)
+        self.trail.scrubs = answering = self.passage.answering.begun()
+        return answering.answer(response, reader)
 
     async def _response(self, far: Far) -> Response:
         """Return the final response head, relaying interim ones."""

@@ -49,11 +49,10 @@ async def hold(lane: Near, request: Request, passage: Passage, idle_s: float, sh
     if len(body) > task.limit_bytes:
         task.give_up()
         return Held(request, passage, bytes(body))
-    replaced, grants = task.apply(bytes(body))
+    applied = task.apply(bytes(body))
     if framing.kind == "length":
-        request = replace(request, framing=Framing("length", len(replaced)))
-    passage = replace(passage, grants=tuple(dict.fromkeys((*passage.grants, *grants))))
-    return Held(request, passage, replaced)
+        request = replace(request, framing=Framing("length", len(applied.body)))
+    return Held(request, passage.with_body(applied), applied.body)
 
 
 async def _more(lane: Near, idle_s: float) -> None:

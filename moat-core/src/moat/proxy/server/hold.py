@@ -47,14 +47,15 @@ async def hold(
         task.give_up()
         return request, passage
     body, trailers = held
-    body, grants = task.apply(body)
+    applied = task.apply(body)
+    body = applied.body
     if framing.kind == "chunked":
         writer = ChunkedWriter()
         client.buffer[:0] = (writer.encode(body) if body else b"") + writer.finish(trailers)
     else:
         client.buffer[:0] = body
         request = replace(request, framing=Framing("length", len(body)))
-    return request, replace(passage, grants=tuple(dict.fromkeys((*passage.grants, *grants))))
+    return request, passage.with_body(applied)
 
 
 async def _held(

@@ -178,7 +178,7 @@ class House:
         found = run.objection(authority)
         if found is not None and host not in room.kept_in and len(room.kept_in) < MAX_KEPT_IN:
             room.kept_in.add(host)
-            trail = Trail(self._emit, room.run_id, "dns", "DNS")
+            trail = Trail(self._emit, room.run_id, "dns", "DNS", protocol="dns")
             trail.aim(authority)
             trail.refused(denied(found))
         return None

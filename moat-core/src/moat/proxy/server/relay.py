@@ -20,7 +20,7 @@ from moat.proxy.admit import LiveRun
 from moat.proxy.bodies import answer_reader
 from moat.proxy.flow import Arrival, Passage
 from moat.proxy.http1 import Malformed, Request, read_request, read_response
-from moat.proxy.record import EmitLine, Line, Trail
+from moat.proxy.record import EmitLine, Line, Trail, new_id
 from moat.proxy.refusal import Refusal
 from moat.proxy.scrub import Scrub
 from moat.proxy.server.pool import Key, Lease, Pool
@@ -54,6 +54,7 @@ class _Answer:
     status: int
     head: bytes
     length: int
+    scrubbed: int = 0
 
 
 @dataclass(slots=True)
@@ -117,7 +118,7 @@ class Relay:
         self._way: _Way | None = None
         self._lease: Lease | None = None
         self._body_bytes = 0
-        self._at = 0.0
+        self._at = self._first = 0.0
         self._loop = asyncio.get_running_loop()
         self._woken: asyncio.Future[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -153,7 +154,8 @@ class Relay:
             return None
         self._common.watch.end(self)
         lease.stream.sink = None
-        trail = replace(way.trail, started=self.started, at=self._at, request_bytes=self._body_bytes)
+        trail = replace(way.trail, id=new_id(), started=self.started, at=self._at, first=self._first)
+        trail.request_bytes = self._body_bytes
         return Begun(way.request, way.passage, trail, lease)
 
     def leave(self) -> bool:
@@ -188,7 +190,7 @@ class Relay:
         if lease is None:
             return False
         client.buffer.clear()
-        self.started, self._at, self._lease = time.monotonic(), time.time(), lease
+        self.started, self._at, self._first, self._lease = time.monotonic(), time.time(), 0.0, lease
         self._body_bytes = way.request.framing.length
         lease.stream.resume()
         lease.stream.sink = self._on_upstream
@@ -223,7 +225,7 @@ class Relay:
             return None
         if passage.sign is not None:
             return None
-        trail.grants = passage.grants
+        passage.tell(trail)
         key = Key(trail.run_id, passage.authority, passage.grants, passage.upstream)
         head = telling.head_up(passage, request, None)
         way = _Way(raw, request, run, run.spent.scrub, passage, key, head, trail, Line(trail))
@@ -236,23 +238,26 @@ class Relay:
         lease, way = self._lease, self._way
         if lease is None or way is None:
             return
-        stream = lease.stream
+        stream, now = lease.stream, time.monotonic()
+        self._first = self._first or now
         data = bytes(stream.buffer)
         answer = self._known_answer(way, data)
         if answer is None or stream.is_over or len(data) > len(answer.raw) + answer.length:
             return self.wake()
         if len(data) < len(answer.raw) + answer.length:
             return None  # the rest is on its way
-        body = data[len(answer.raw) :]
+        body, scrubbed = data[len(answer.raw) :], answer.scrubbed
         if answering := way.passage.answering:
-            body = answering.latest.whole(body)
+            came, body = body, answering.latest.whole(body)
+            if body is not came:
+                scrubbed += answering.latest.count(came)
         stream.sink = self._lease = None
         stream.buffer.clear()
         self._client.write(answer.head + body)
         self._common.watch.end(self)
         self._pool.give_back(lease)
-        duration_s = time.monotonic() - self.started
-        line = way.line.text(self._at, answer.status, self._body_bytes, answer.length, duration_s)
+        spans_s = (self._first - self.started, now - self.started)
+        line = way.line.text(self._at, answer.status, (self._body_bytes, answer.length), spans_s, scrubbed)
         self._common.emit(way.trail.run_id, line)
         if self._is_leaving or (self._client.buffer and not self._begin()):
             self.wake()
@@ -266,6 +271,7 @@ class Relay:
         end = data.find(_END) + len(_END)
         if end < len(_END):
             return None
+        scrubbed = 0
         try:
             response = read_response(data[: end - len(_END)].decode("latin-1"), way.request.method)
             if not response.keeps_alive or response.head.status < 200 or response.framing.length > MAX_BODY_BYTES:
@@ -277,10 +283,11 @@ class Relay:
                 response, _ = answering.answer(response, answer_reader(response.framing))
                 if answering.is_decoding:
                     return None
+                scrubbed = answering.scrubbed
         except (Refusal, Malformed):
             return None
         head = telling.told(response, way.request.version, may_keep=True).head
-        way.answer = _Answer(data[:end], response.head.status, head, response.framing.length)
+        way.answer = _Answer(data[:end], response.head.status, head, response.framing.length, scrubbed)
         return way.answer
 
     def _check_idle(self, idle_s: float) -> None:

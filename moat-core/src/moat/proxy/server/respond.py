@@ -14,7 +14,7 @@ from moat.api.endpoints import MAX_QUESTION_BYTES, Question, Reply, Respond
 from moat.api.http import Headers
 from moat.proxy.admit import LiveRun
 from moat.proxy.bodies import BodyReader, reader_for
-from moat.proxy.endpoint import Asked, asked_of, authority_of
+from moat.proxy.endpoint import Asked, asked_of, authority_of, ingress_of
 from moat.proxy.flow import Arrival, check_method, check_open
 from moat.proxy.holds import Holds, Share
 from moat.proxy.http1 import Malformed, Request, end_to_end, render_response
@@ -119,7 +119,8 @@ class Responding:
         return b"" if self.request.method == "HEAD" or reply.status in _WITHOUT_BODY else reply.body
 
     def _recorded(self, reply: Reply) -> None:
-        self.trail.status, self.trail.response_bytes = reply.status, len(self._shown(reply))
+        self.trail.answered(reply.status)
+        self.trail.response_bytes = len(self._shown(reply))
         self.trail.forwarded()
 
 
@@ -132,7 +133,8 @@ def responding(
     asked = asked_of(run, arrival, request)
     if asked is None or not isinstance(how := asked.endpoint.how, Respond):
         return None
-    trail.via = "endpoint"
+    trail.via = ingress_of(asked.endpoint.where)
+    trail.introduce(request.version, request.fields, run.spent.unsaid)
     trail.aim(authority_of(asked.endpoint.where))
     trail.ask(request.method, request.target, run.spent.unsaid)
     check_open(run)

@@ -27,4 +27,6 @@ async def signed(passage: Passage, run: LiveRun, asks: Asks) -> Passage:
     run.spent.add(token for secret in made.secrets for token in secrets_in(secret))
     grants = tuple(dict.fromkeys((*passage.grants, grant))) if made.is_spent else passage.grants
     answering = Answering(run.spent.scrub, bool(made.secrets), run.spent) if run.spent.scrub else passage.answering
-    return replace(passage, head=with_signature(passage.head, made), grants=grants, answering=answering, sign=None)
+    injected = (*passage.injected, *(name for name, _ in made.headers))
+    ready = replace(passage, grants=grants, injected=injected, answering=answering, sign=None)
+    return replace(ready, head=with_signature(passage.head, made))
