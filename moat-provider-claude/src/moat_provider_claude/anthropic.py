@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from moat.api import TokenProvider
 
+from moat_provider_claude.usage import read_usage
+
 
 class Anthropic(TokenProvider):
     """Anthropic API key, from https://console.anthropic.com/settings/keys."""
@@ -16,3 +18,4 @@ class Anthropic(TokenProvider):
     check_url = "https://api.anthropic.com/v1/models"  # lists models: costs nothing, unlike a message
     check_headers = (("anthropic-version", "2023-06-01"),)
     placeholder = "sk-ant-api03-moat-placeholder"
+    usage = (read_usage("api.anthropic.com", "anthropic"),)

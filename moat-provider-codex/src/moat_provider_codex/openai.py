@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from moat.api import TokenProvider
 
+from moat_provider_codex.usage import read_usage
+
 
 class OpenAI(TokenProvider):
     """OpenAI API key, from https://platform.openai.com/api-keys."""
@@ -14,3 +16,4 @@ class OpenAI(TokenProvider):
     question = "OpenAI API key"
     check_url = "https://api.openai.com/v1/models"
     placeholder = "sk-moat-placeholder"
+    usage = (read_usage("api.openai.com", "openai"),)

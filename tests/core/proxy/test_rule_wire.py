@@ -12,6 +12,8 @@ from moat.api.rules import (
     Match,
     OnlyPlaceholder,
     OnlyTools,
+    Price,
+    ReadUsage,
     RemoveHeader,
     ReplaceToken,
     Rewriter,
@@ -34,6 +36,7 @@ RULES: tuple[Rule, ...] = (
     RewriteResponse(MATCH, Rewriter("loud", {"sign": "!"})),
     CaptureToken(MATCH, "g", {"grant_type": "refresh_token"}, {"access_token": "moat-placeholder"}, ("id_token",), 9),
     OnlyTools(MATCH, ("read", "list"), 1_000, "g"),
+    ReadUsage(MATCH, ("a.b", "b"), cached=("c",), is_apart=True, prices=(Price("big-1", 1.0, 2.5, 0.1),), grant="g"),
     Sign(Match("*.example.com"), "g", "x-digest", 5),
 )
 
@@ -62,6 +65,7 @@ def test_what_an_older_daemon_leaves_out_has_its_default() -> None:
         (4, {"where": "body"}), (5, {"how": {"do": "exec"}}), (5, {"statuses": ["403"]}), (5, {"otherwise": "s3cr3t"}),
         (6, {"how": {"do": "rewriter", "name": "x", "parameters": {"a": 1}}}), (7, {"tokens": ["s3cr3t"]}),
         (7, {"match": {"authority": "a"}, "tokens": {}}), (1, {"match": None}),
+        (9, {"prices": [{"model": "big-1", "input": "1", "output": 1, "cached": 1}]}), (9, {"prices": [7]}),
     ],
 )  # fmt: skip
 def test_what_is_no_rule_is_an_error_that_quotes_nothing(index: int, change: dict[str, Any]) -> None:

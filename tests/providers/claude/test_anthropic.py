@@ -16,7 +16,9 @@ class TestAnthropic(ProviderContract):
 async def test_the_key_goes_into_x_api_key_of_the_api_alone() -> None:
     credential = await Anthropic().accept(KEY, FakeHost(validate=False))
 
-    assert Anthropic().rules(credential) == [SetHeader(Match("api.anthropic.com"), "x-api-key", KEY, "anthropic")]
+    setter, usage = Anthropic().rules(credential)
+    assert setter == SetHeader(Match("api.anthropic.com"), "x-api-key", KEY, "anthropic")
+    assert usage.match.authority == "api.anthropic.com"
 
 
 async def test_the_check_names_the_version_that_the_api_demands() -> None:

@@ -16,9 +16,9 @@ class TestOpenAI(ProviderContract):
 async def test_the_key_goes_as_bearer_to_the_api_alone() -> None:
     credential = await OpenAI().accept(KEY, FakeHost(validate=False))
 
-    assert OpenAI().rules(credential) == [
-        SetHeader(Match("api.openai.com"), "Authorization", f"Bearer {KEY}", "openai")
-    ]
+    setter, usage = OpenAI().rules(credential)
+    assert setter == SetHeader(Match("api.openai.com"), "Authorization", f"Bearer {KEY}", "openai")
+    assert usage.match.authority == "api.openai.com"
 
 
 async def test_both_variables_are_placeholders_inside() -> None:

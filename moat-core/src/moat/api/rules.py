@@ -234,6 +234,41 @@ class Sign:
             raise MoatError("a request is signed for a grant, and none is named")
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs, in US dollars for a million tokens. cached: read from a cache; written: into it.
+
+    model: the name without its date: `big-1` is for `big-1`, `big-1-latest` and `big-1-20260131`.
+    """
+
+    model: str
+    input: float
+    output: float
+    cached: float
+    written: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadUsage:
+    """Read from an answer which model gave it and for how many tokens, for the trace. Changes and holds up nothing.
+
+    Each of the names is a dotted path into the answer's JSON, or into that of an event of a stream (SSE); of several
+    that are there the first counts, and of several events the latest. cached, written: of a prompt cache. is_apart:
+    whether input leaves these two out. prices: an estimate is all that can be made of them. Answers longer than 256 KiB
+    and longer events are not read, nor what says nothing of `usage`.
+    """
+
+    match: Match
+    model: tuple[str, ...] = ("model",)
+    input: tuple[str, ...] = ("usage.input_tokens",)
+    output: tuple[str, ...] = ("usage.output_tokens",)
+    cached: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+    is_apart: bool = False
+    prices: tuple[Price, ...] = ()
+    grant: str = ""
+
+
 Rule = (
     SetHeader
     | AddHeader
@@ -244,6 +279,7 @@ Rule = (
     | RewriteResponse
     | CaptureToken
     | Sign
+    | ReadUsage
 )
 
 

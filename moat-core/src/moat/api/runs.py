@@ -140,6 +140,8 @@ class ExchangeRecord:
     the upstream's answer, 0 without one. injected: names of header fields that carry a credential of ours. replaced:
     placeholders that became a secret; scrubbed: secrets taken out of the answer. decision: the policy's, "allow",
     "deny" or "" where it was not asked; rule: what made it. error: a word for programs, "" for none; reason says it.
+    model and what follows: as the answer says, where a provider reads it (ReadUsage). cost_usd: an estimate, 0 for
+    unknown. input_tokens include cached_tokens.
     """
 
     run_id: str
@@ -170,6 +172,11 @@ class ExchangeRecord:
     decision: Decision = ""
     rule: str = ""
     error: str = ""
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from moat.api.container import ContainerSetup
 from moat.api.credentials import Credential, CredentialProvider, Host, HttpRequest
 from moat.api.errors import GrantFailed
-from moat.api.rules import Match, OnlyPlaceholder, Rule, SetHeader
+from moat.api.rules import Match, OnlyPlaceholder, ReadUsage, Rule, SetHeader
 
 MAX_TOKEN_CHARS = 16_384  # far above any real token; a file pasted by mistake is refused
 
@@ -21,6 +21,7 @@ class TokenProvider(CredentialProvider):
     question: the prompt. check_url: asked with GET, 2xx means accepted; empty means it cannot be checked.
     check_headers: sent along. placeholder: what tools inside find instead of the token. require: refuse requests whose
     header holds anything else than the placeholder, so that a key of the run's own is kept in and not replaced.
+    usage: what is read from answers for the trace.
     """
 
     hosts: ClassVar[Sequence[str]]
@@ -32,6 +33,7 @@ class TokenProvider(CredentialProvider):
     check_headers: ClassVar[Sequence[tuple[str, str]]] = ()
     placeholder: ClassVar[str] = "moat-placeholder"
     require: ClassVar[bool] = False
+    usage: ClassVar[Sequence[ReadUsage]] = ()
 
     async def grant(self, host: Host) -> Credential:
         """Take the token from the first variable that is set, else ask; check it."""
@@ -51,7 +53,7 @@ class TokenProvider(CredentialProvider):
         if self.require:
             only = [OnlyPlaceholder(Match(host), self.header, self.placeholder, grant=self.name) for host in self.hosts]
             rules += only
-        return rules
+        return [*rules, *self.usage]
 
     def container(self, credential: Credential) -> ContainerSetup:
         """Set every variable to the placeholder."""

@@ -10,6 +10,7 @@ from moat.api.rules import (
     Match,
     OnlyPlaceholder,
     OnlyTools,
+    ReadUsage,
     RemoveHeader,
     ReplaceToken,
     RewriteResponse,
@@ -23,6 +24,7 @@ _DEEDS: dict[type[Rule], str] = {
     RewriteResponse: "replaces answers that a tool cannot bear",
     CaptureToken: "keeps the tokens of answers outside, and shows placeholders",
     Sign: "signs requests anew; the key stays outside",
+    ReadUsage: "reads model and tokens from answers",
 }
 
 
@@ -49,7 +51,7 @@ def _deed(rule: Rule) -> str:
             return f"lets through nothing but the placeholder in {rule.where} {rule.name}"
         case OnlyTools():
             return f"lets only these tools be called: {', '.join(rule.tools)}"
-        case RewriteResponse() | CaptureToken() | Sign():
+        case RewriteResponse() | CaptureToken() | Sign() | ReadUsage():
             return _DEEDS[type(rule)]
         case _:
             assert_never(rule)

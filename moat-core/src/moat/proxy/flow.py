@@ -14,7 +14,7 @@ from typing import Literal
 
 from moat.api.endpoints import Upstream, Where
 from moat.api.http import Authority, Headers, RequestHead
-from moat.api.rules import Rule
+from moat.api.rules import ReadUsage, Rule
 from moat.net.authority import AuthorityRefused, from_absolute, from_connect, from_host
 from moat.net.policy import Objection
 from moat.proxy.admit import LiveRun
@@ -28,6 +28,7 @@ from moat.proxy.renderings import secrets_in
 from moat.proxy.sign import SignTask, sign_task
 from moat.proxy.substitute import Applied, BodyTask, captured_body, substitute
 from moat.proxy.tools import tool_task
+from moat.proxy.usage import usage_rules
 from moat.proxy.whole import WholeTask, whole_task
 
 Via = Literal["connect", "http", "transparent", "endpoint"]  # an endpoint's record may say "mcp"
@@ -54,7 +55,8 @@ class Passage:
     body: what is to be done to the request's body before it leaves; whole, then answering: to the answer. None for
     nothing; an answer that has a whole may be passed on through `server/settle.py` only.
     upstream: of the endpoint that it is for, if it is for one. rules: those for its authority. injected, replaced,
-    basis: as in ExchangeRecord, the last as its rule. sign: how it is still to be signed, once its body was held.
+    basis: as in ExchangeRecord, the last as its rule. usage: what is read from the answer. sign: how it is still to be
+    signed, once its body was held.
     """
 
     authority: Authority
@@ -68,6 +70,7 @@ class Passage:
     injected: tuple[str, ...] = ()
     replaced: int = 0
     basis: str = ""
+    usage: tuple[ReadUsage, ...] = ()
     sign: SignTask | None = None
 
     def tell(self, trail: Trail) -> None:
@@ -206,7 +209,7 @@ def _with_credentials(run: LiveRun, authority: Authority, target: str, request: 
     sign, body = sign_task(rules, head, body, has_body=has_body)
     whole = whole and replace(whole, holds=run.holds)
     body = body and replace(body, holds=run.holds)
-    counts = (injected.names, done.count)
+    counts = (injected.names, done.count, "", usage_rules(rules, head))
     if not run.spent.scrub and whole is None:
         return Passage(authority, done.head, grants, None, body, None, None, of_host, *counts, sign=sign)
     answering = Answering(run.spent.scrub, bool(secrets), run.spent) if run.spent.scrub else None

@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -48,6 +48,25 @@ class Scrubs(Protocol):
     scrubbed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a model was asked for, as in ExchangeRecord."""
+
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float = 0.0
+
+
+class Meter(Protocol):
+    """Who reads usage from an answer."""
+
+    def usage(self) -> Usage:
+        """Return what was read so far."""
+        ...
+
+
 @dataclass(slots=True)
 class Trail:
     """One exchange while it lasts. Its owner calls one of the ends; further ends do nothing.
@@ -79,6 +98,7 @@ class Trail:
     injected: tuple[str, ...] = ()
     replaced: int = 0
     scrubs: Scrubs | None = field(default=None, repr=False)
+    meter: Meter | None = field(default=None, repr=False)
     decision: Decision = ""
     rule: str = ""
 
@@ -131,6 +151,7 @@ class Trail:
         if self.is_done:
             return
         self.is_done = True
+        usage = Usage() if self.meter is None else self.meter.usage()
         self.emit(
             ExchangeRecord(
                 run_id=self.run_id,
@@ -160,6 +181,11 @@ class Trail:
                 decision=self.decision,
                 rule=self.rule,
                 error=error,
+                model=usage.model,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cached_tokens=usage.cached_tokens,
+                cost_usd=usage.cost_usd,
             )
         )
 
@@ -176,6 +202,7 @@ class Line:
             "protocol": trail.protocol, "client_id": trail.client_id, "outcome": "forwarded", "reason": "",
             "grants": trail.grants, "injected": trail.injected, "replaced": trail.replaced,
             "decision": trail.decision, "rule": trail.rule, "error": "", "allow_line": "",
+            **asdict(Usage()),
         }  # fmt: skip
         self._same = f'{_as_json(same)[:-1]},"id":"{_BEGINNING}'
 

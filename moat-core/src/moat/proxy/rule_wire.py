@@ -20,6 +20,8 @@ from moat.api.rules import (
     Match,
     OnlyPlaceholder,
     OnlyTools,
+    Price,
+    ReadUsage,
     RemoveHeader,
     ReplaceToken,
     Rewriter,
@@ -30,7 +32,7 @@ from moat.api.rules import (
 )
 
 Wire: TypeAlias = dict[str, Any]  # one JSON object; the readers check what they take out
-Part: TypeAlias = Rule | Match | Instead | Rewriter
+Part: TypeAlias = Rule | Match | Instead | Rewriter | Price
 
 _RULES: dict[str, type[Rule]] = {
     "set_header": SetHeader,
@@ -42,6 +44,7 @@ _RULES: dict[str, type[Rule]] = {
     "rewrite_response": RewriteResponse,
     "capture_token": CaptureToken,
     "sign": Sign,
+    "read_usage": ReadUsage,
 }
 _HOWS: dict[str, type[Instead | Rewriter]] = {"instead": Instead, "rewriter": Rewriter}
 _NAMES: dict[type, str] = {kind: name for name, kind in (*_RULES.items(), *_HOWS.items())}
@@ -64,10 +67,10 @@ def _to_wire(part: Part) -> Wire:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Match | Instead | Rewriter):
+    if isinstance(value, Match | Instead | Rewriter | Price):
         return _to_wire(value)
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(each) for each in value]
     return dict(value) if isinstance(value, Mapping) else value
 
 
@@ -92,6 +95,12 @@ def _number(value: object) -> int:
     if type(value) is not int:  # True is an int too
         raise TypeError
     return value
+
+
+def _real(value: object) -> float:
+    if type(value) not in (int, float):
+        raise TypeError
+    return float(str(value))
 
 
 def _flag(value: object) -> bool:
@@ -130,6 +139,8 @@ _READERS: dict[str, Callable[[Any], object]] = {
     "tuple[str, ...]": _texts,
     "tuple[Place, ...]": _texts,
     "tuple[int, ...]": _numbers,
+    "tuple[Price, ...]": lambda value: tuple(_made(Price, each) for each in value),
+    "float": _real,
     "Mapping[str, str]": _pairs,
     "Match": lambda value: _made(Match, value),
     "Instead | Rewriter": lambda value: _made(_HOWS[value["do"]], value),

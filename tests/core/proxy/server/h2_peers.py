@@ -19,7 +19,7 @@ from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
-from moat.api.rules import Match, SetHeader
+from moat.api.rules import Match, Rule, SetHeader
 from moat.api.runs import NetworkPolicy
 from moat.proxy.limits import Limits
 from moat.proxy.server.tls import TlsStream
@@ -190,7 +190,7 @@ async def h2_house(
     *,
     policy: NetworkPolicy | None = None,
     limits: Limits | None = None,
-    rules: tuple[SetHeader, ...] = (RULE,),
+    rules: tuple[Rule, ...] = (RULE,),
 ) -> AsyncIterator[Guest]:
     """Run a house with one run whose name leads to port."""
     run = a_run(rules=rules, policy=policy)

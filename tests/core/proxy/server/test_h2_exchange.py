@@ -5,10 +5,11 @@ from functools import partial
 
 import pytest
 from h2 import events
+from moat.api.rules import Match, ReadUsage
 from moat.proxy.http2 import CANCEL, INTERNAL_ERROR, NO_ERROR, WINDOW_BYTES
 from moat.proxy.limits import Limits
 
-from core.proxy.server.h2_peers import Client, Peer, h2_client, h2_house, h2_server
+from core.proxy.server.h2_peers import HOST, RULE, Client, Peer, h2_client, h2_house, h2_server
 from core.proxy.server.pairs import until
 
 
@@ -304,3 +305,23 @@ async def test_trailers_that_come_with_an_empty_body_are_not_lost() -> None:
         answer = await client.answered(client.ask())
 
     assert (answer[":status"], answer["grpc-status"]) == ("200", "5")
+
+
+async def test_what_a_model_s_answer_says_of_tokens_is_recorded() -> None:
+    body = b'data: {"model": "big-1", "usage": {"input_tokens": 7, "output_tokens": 3}}\n\n'
+
+    def say(peer: Peer, event: events.Event) -> None:
+        if isinstance(event, events.RequestReceived):
+            peer.send(event.stream_id, (":status", "200"), ("content-type", "text/event-stream"))
+            peer.send(event.stream_id, data=body, end=True)
+
+    async with h2_server(say) as server, h2_house(server.port, rules=(RULE, ReadUsage(Match(HOST)))) as guest:
+        client = await h2_client(guest)
+        stream = client.ask()
+        await client.answered(stream)
+        await until(lambda: bool(guest.records))
+
+    (record,) = guest.records
+    assert client.body(stream) == body
+    assert (record.model, record.input_tokens, record.output_tokens, record.protocol) == ("big-1", 7, 3, "h2")
+    assert 0 < record.first_byte_ms <= record.duration_ms

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from moat.api.http import Authority
-from moat.api.rules import Match, SetHeader
+from moat.api.rules import Match, ReadUsage, Rule, SetHeader
 from moat.api.runs import ExchangeRecord, NetworkPolicy
 from moat.proxy.admit import LiveRun
 from moat.proxy.flow import Arrival
@@ -61,7 +61,7 @@ class Far:
 
 
 @contextlib.asynccontextmanager
-async def asking(limits: Limits | None = None) -> AsyncIterator[tuple[Far, Guest, TlsStream]]:
+async def asking(limits: Limits | None = None, *more: Rule) -> AsyncIterator[tuple[Far, Guest, TlsStream]]:
     """Yield an upstream, a house that knows a credential for it, and a client that has asked once, the long way."""
     far = Far()
     server = await asyncio.start_server(far.serve, "127.0.0.1", 0, ssl=LEAVES.context(HOST))
@@ -69,7 +69,7 @@ async def asking(limits: Limits | None = None) -> AsyncIterator[tuple[Far, Guest
     rule = SetHeader(Match(HOST), "Authorization", f"Bearer {SECRET}", "example")
     pin = {HOST: f"127.0.0.1:{far.port}"}
     try:
-        async with a_house(a_run(rules=(rule,)), roots=CA.certificate_pem, resolve=pin, limits=limits) as guest:
+        async with a_house(a_run(rules=(rule, *more)), roots=CA.certificate_pem, resolve=pin, limits=limits) as guest:
             client = await guest.tls_through(guest.listen(RUN, "proxy"), HOST)
             assert await ask(client, GET) == OK
             yield far, guest, client
@@ -311,3 +311,15 @@ async def test_a_client_that_sent_much_too_early_is_read_on() -> None:
 
     assert answer == OK
     assert len(far.asked) == 12
+
+
+async def test_what_a_model_s_answer_says_of_tokens_is_recorded(long_ways: list[str]) -> None:
+    async with asking(None, ReadUsage(Match(HOST, ("GET",), ("/say",)))) as (far, guest, client):
+        body = b'{"model": "big-1", "usage": {"input_tokens": 7, "output_tokens": 3}}'
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        far.answer = head.encode() + body
+        assert (await ask(client, GET.replace(b"/user?page=1", b"/say"), body)) == far.answer
+        await until(lambda: len(guest.records) == 2)
+
+    assert [each.model for each in guest.records] == ["", "big-1"]
+    assert (guest.records[1].input_tokens, guest.records[1].output_tokens) == (7, 3)

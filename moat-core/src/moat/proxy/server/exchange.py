@@ -36,6 +36,7 @@ from moat.proxy.server.pump import Pump
 from moat.proxy.server.stream import Stream, StreamBroken, within
 from moat.proxy.server.tunnel import join
 from moat.proxy.telling import Told
+from moat.proxy.usage import metered
 from moat.proxy.websocket import is_websocket
 from moat.proxy.whole import WholeTask
 
@@ -190,6 +191,7 @@ class Exchange:
         self.trail.answered(response.head.status)
         may_keep = self.request.keeps_alive and self.is_upload_done
         told, reader = self._told(response, reader, may_keep=may_keep)
+        reader = metered(self.passage.usage, response, reader, self.trail)
         await self._body_down(told.head, source, reader, writer_for(told.framing))
         self.trail.forwarded()
         return may_keep and told.framing is not UNTIL_CLOSE

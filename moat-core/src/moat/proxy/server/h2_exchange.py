@@ -29,6 +29,7 @@ from moat.proxy.server.h2_upstream import Upstreams
 from moat.proxy.server.pool import Key
 from moat.proxy.server.stream import StreamBroken
 from moat.proxy.telling import early
+from moat.proxy.usage import metered
 from moat.proxy.whole import WholeTask
 
 _PIECE_BYTES = 65_536  # taken of an answer at once: the rest waits in the upstream's buffer, which is bounded
@@ -177,7 +178,7 @@ class H2Exchange:
             if (task := self.passage.whole) is not None:
                 response, reader = await self.captures.settle(task, self.trail.run_id, response, reader, far, share)
             self.trail.answered(response.head.status, first)
-            reader = self._head_down(response, reader)
+            reader = metered(self.passage.usage, response, self._head_down(response, reader), self.trail)
             if not self.lane.has_finished:
                 await self._body_down(far, reader)
         self.trail.forwarded()

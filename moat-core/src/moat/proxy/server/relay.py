@@ -221,7 +221,7 @@ class Relay:
         if not _is_plain(request):
             return None
         passage, trail = self._judge(run, request)
-        if passage.body is not None or passage.whole is not None or passage.upstream is not None:
+        if passage.body is not None or passage.whole is not None or passage.upstream is not None or passage.usage:
             return None
         if passage.sign is not None:
             return None
