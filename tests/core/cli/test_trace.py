@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from moat.api.errors import RunNotFound
 from moat.api.runs import ExchangeRecord, RunInfo
+from moat.cli import trace as module
 from moat.cli.main import run
-from moat.cli.trace import TITLES, as_rows, chosen_run
+from moat.cli.trace import chosen_run
 from moat.paths import Home
 from moat.proxy.record import line_of
+from moat.testing.screen import Screen
 from moat.trace.network import NetworkLog
 from moat.trace.store import RunStore
 
@@ -31,30 +35,10 @@ DENIED = replace(
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("MOAT_HOME", str(tmp_path / "moat"))
     home = Home(tmp_path / "moat")
-    store, log = RunStore(home), NetworkLog()
     for info in (OLD, NEW):
-        store.write(info)
-    for record in (FORWARDED, DENIED):
-        log.append(store.network(NEW.run_id), f"{line_of(record)}\n".encode())
-    log.flush()
+        RunStore(home).write(info)
+    add(home, FORWARDED, DENIED)
     return home
-
-
-def test_an_exchange_is_one_readable_row() -> None:
-    row = dict(zip(TITLES, as_rows([FORWARDED])[0], strict=True))
-
-    assert row == {
-        "AT": "10:11:12", "OUTCOME": "forwarded", "STATUS": "200", "METHOD": "GET",
-        "URL": "https://api.example.com/user", "GRANTS": "github", "MS": "13", "WHY": "",
-    }  # fmt: skip
-
-
-def test_a_denial_says_why_and_what_to_add() -> None:
-    row = dict(zip(TITLES, as_rows([DENIED])[0], strict=True))
-
-    assert row["URL"] == "https://[2001:db8::1]:8443/user"
-    assert row["WHY"] == "strict policy; --allow-host [2001:db8::1]:8443"
-    assert row["GRANTS"] == "-"
 
 
 def test_without_a_name_it_is_the_newest_run(home: Home) -> None:
@@ -97,3 +81,124 @@ def test_an_unknown_run_is_an_error(home: Home, capfd: pytest.CaptureFixture[str
     assert run(["trace", "nobody"]) == 1
 
     assert "moat list" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--denied"], ["2001:db8::1"]),
+        (["--host", "api.*"], ["api.example.com"]),
+        (["--status", "2xx"], ["api.example.com"]),
+        (["--status", "404", "--status", "403"], ["2001:db8::1"]),
+        (["--slow"], []),
+    ],
+)
+def test_the_trace_is_narrowed(
+    home: Home, capfd: pytest.CaptureFixture[str], flags: list[str], expected: list[str]
+) -> None:
+    assert run(["trace", "--json", *flags]) == 0
+
+    assert [each["host"] for each in json.loads(capfd.readouterr().out)] == expected
+
+
+def test_the_slow_ones_come_slowest_first(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    add(home, *(replace(FORWARDED, duration_ms=milliseconds) for milliseconds in (1_500.0, 9_000.0, 1_000.0)))
+
+    run(["trace", "--slow", "--json"])
+
+    assert [each["duration_ms"] for each in json.loads(capfd.readouterr().out)] == [9_000.0, 1_500.0, 1_000.0]
+
+
+def test_totals_are_shown_per_host_and_model(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    add(home, replace(FORWARDED, model="big-1", input_tokens=1_000, output_tokens=10, cost_usd=0.5))
+
+    assert run(["trace", "--summary"]) == 0
+    out = capfd.readouterr().out
+    run(["trace", "--summary", "--json"])
+    totals = json.loads(capfd.readouterr().out)
+
+    assert [line.split()[0] for line in out.splitlines() if line] == [
+        "brisk-pine", "HOST", "api.example.com", "2001:db8::1", "total", "MODEL", "big-1",
+    ]  # fmt: skip
+    assert (totals["total"]["requests"], totals["total"]["denied"]) == (3, 1)
+    assert totals["models"][0]["cost_usd"] == 0.5
+
+
+def test_an_archive_is_written(home: Home, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "run.har"
+
+    assert run(["trace", "--har", str(file)]) == 0
+
+    assert "developer tools" in capfd.readouterr().err
+    assert len(json.loads(file.read_text())["log"]["entries"]) == 2
+    assert run(["trace", "--har", str(tmp_path / "no" / "run.har")]) == 1
+    assert "cannot be written" in capfd.readouterr().err
+
+
+def test_an_archive_may_go_to_another_program(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    run(["trace", "--har", "-"])
+
+    assert json.loads(capfd.readouterr().out)["log"]["version"] == "1.2"
+
+
+def test_what_is_missing_is_told(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    with RunStore(home).network(NEW.run_id).open("a") as stream:
+        stream.write('{"version": 1, "marker": "lost", "exchanges": 7}\n')
+
+    run(["trace"])
+
+    assert "7 exchanges are missing" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["-f", "--summary"], ["--status", "six"], ["-f", "--har", "x"]])
+def test_what_cannot_be_done_is_an_error(home: Home, capfd: pytest.CaptureFixture[str], flags: list[str]) -> None:
+    assert run(["trace", *flags]) == 2
+
+    assert "error:" in capfd.readouterr().err
+
+
+def test_a_run_that_is_over_is_followed_to_its_end(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["trace", "-f", "--denied", "--json"]) == 0
+
+    (line,) = capfd.readouterr().out.splitlines()
+    assert json.loads(line)["outcome"] == "denied"
+
+
+def test_a_live_run_is_followed_as_long_as_it_lives(
+    home: Home, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def live(home: Home) -> set[str]:  # whenever it is asked, something has come
+        asked.append(1)
+        add(home, replace(FORWARDED, path=f"/{len(asked)}"))
+        return {NEW.run_id} if len(asked) < 4 else set()
+
+    monkeypatch.setattr(module, "POLL_S", 0.0)
+    monkeypatch.setattr(module, "live_ids", live)
+
+    assert run(["trace", NEW.run_id, "-f"]) == 0
+
+    out = capfd.readouterr().out
+    assert [f"api.example.com/{number} " in out for number in (1, 2, 3, 4)] == [True] * 4
+    assert len(out.splitlines()) == 6
+
+
+def test_a_terminal_gets_colours_and_a_waterfall(home: Home) -> None:
+    program = "import sys; from moat.cli.main import run; sys.exit(run(['trace']))"
+    env = {"MOAT_HOME": str(home.root), "COLUMNS": "120", "PATH": os.environ["PATH"], "PYTHONUTF8": "1"}
+    screen = Screen([sys.executable, "-c", program], env)
+    try:
+        text = screen.read_until("strict policy")
+    finally:
+        screen.close()
+
+    assert "\x1b[31m" in text
+    assert "▏" in text
+
+
+def add(home: Home, *records: ExchangeRecord) -> None:
+    log = NetworkLog()
+    for record in records:
+        log.append(RunStore(home).network(NEW.run_id), f"{line_of(record)}\n".encode())
+    log.flush()

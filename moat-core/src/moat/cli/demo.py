@@ -8,7 +8,7 @@ import click
 
 from moat.api.errors import RuntimeUnavailable
 from moat.cli.output import show, show_table, styled
-from moat.cli.trace import TITLES, as_rows
+from moat.cli.trace_table import TITLES, as_rows
 from moat.runtimes.bubblewrap import Bubblewrap
 
 

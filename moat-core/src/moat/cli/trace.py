@@ -2,36 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
-from moat.api.errors import RunNotFound
+from moat import __version__
+from moat.api.errors import MoatError, RunNotFound, UsageError
 from moat.api.runs import ExchangeRecord, RunInfo
-from moat.cli.output import show, show_json, show_table
+from moat.cli.logs import POLL_S, Tail
+from moat.cli.output import say, show, show_json, show_table, styled
 from moat.cli.runs import live_ids
+from moat.cli.trace_table import HOST_TITLES, MODEL_TITLES, TITLES, as_rows, fitted, host_rows, model_rows
 from moat.paths import Home, find_home
-from moat.trace.network import read_exchanges
+from moat.trace.har import har
+from moat.trace.network import Gap, entry_of, read_trace
+from moat.trace.selection import Selection, ranges
 from moat.trace.store import RunStore
+from moat.trace.summary import summary
 
-TITLES = ("AT", "OUTCOME", "STATUS", "METHOD", "URL", "GRANTS", "MS", "WHY")
+_ASK_EVERY = 5  # looks at the file between two questions whether the run still lives
 
 
 @click.command("trace")
 @click.argument("run", default="")
 @click.option("--network", is_flag=True, help="The run's requests (the only trace so far, and the default).")
-@click.option("--json", "in_json", is_flag=True, help="One JSON array, with every field.")
-def trace(run: str, network: bool, in_json: bool) -> None:
+@click.option("-f", "--follow", is_flag=True, help="Go on showing them as they end, as long as the run lives.")
+@click.option("--host", "hosts", multiple=True, metavar="HOST", help="Only this host; * stands for anything.")
+@click.option("--status", "statuses", multiple=True, metavar="STATUS", help="Only these: 404, 4xx or 400-499.")
+@click.option("--denied", is_flag=True, help="Only what the policy kept in.")
+@click.option("--slow", is_flag=True, help="Only what took a second or longer, the slowest first.")
+@click.option("--summary", "sums_up", is_flag=True, help="Totals per host, and per language model.")
+@click.option("--har", "archive", metavar="FILE", help="Write an HTTP archive for a browser's developer tools.")
+@click.option("--json", "in_json", is_flag=True, help="One JSON array, with every field; with -f one object a line.")
+def trace(
+    run: str,
+    network: bool,
+    follow: bool,
+    hosts: tuple[str, ...],
+    statuses: tuple[str, ...],
+    denied: bool,
+    slow: bool,
+    sums_up: bool,
+    archive: str | None,
+    in_json: bool,
+) -> None:
     """Show the requests of RUN: an id, the beginning of one, or a name. Without RUN: the newest."""
     del network  # there is nothing else to choose yet
+    if follow and (sums_up or archive):
+        raise UsageError("-f shows exchanges as they end, and makes no totals and no archive of them")
+    selection = Selection(hosts, ranges(statuses), denied, slow)
     home = find_home()
     info = chosen_run(home, run)
-    exchanges = list(read_exchanges(RunStore(home).network(info.run_id)))
-    if in_json:
+    file = RunStore(home).network(info.run_id)
+    if follow:
+        return _follow(home, info, file, selection, in_json=in_json)
+    exchanges, missing = _read(file, selection)
+    if archive:
+        _write_archive(archive, info, exchanges)
+    elif sums_up:
+        _sum_up(info, exchanges, missing, in_json=in_json)
+    elif in_json:
         show_json([asdict(exchange) for exchange in exchanges])
     else:
-        _show(info, exchanges)
+        _show(info, exchanges, missing)
+    return None
 
 
 def chosen_run(home: Home, reference: str) -> RunInfo:
@@ -45,33 +86,88 @@ def chosen_run(home: Home, reference: str) -> RunInfo:
     return known[0]
 
 
-def as_rows(exchanges: Sequence[ExchangeRecord]) -> list[tuple[str, ...]]:
-    """Return exchanges as rows under TITLES, oldest first."""
-    return [
-        (
-            each.at[11:19],
-            each.outcome,
-            str(each.status) if each.status else "-",
-            each.method,
-            _url(each),
-            ", ".join(each.grants) or "-",
-            f"{each.duration_ms:.0f}",
-            "; ".join(part for part in (each.reason, each.allow_line) if part),
-        )
-        for each in exchanges
-    ]
+def _read(file: Path, selection: Selection) -> tuple[list[ExchangeRecord], int]:
+    """Return the exchanges that are wanted, and how many are missing of all."""
+    exchanges, missing = [], 0
+    for entry in read_trace(file):
+        if isinstance(entry, Gap):
+            missing += entry.exchanges
+        elif selection.takes(entry):
+            exchanges.append(entry)
+    if selection.slow:
+        exchanges.sort(key=lambda each: -each.duration_ms)
+    return exchanges, missing
 
 
-def _show(info: RunInfo, exchanges: Sequence[ExchangeRecord]) -> None:
+def _show(info: RunInfo, exchanges: list[ExchangeRecord], missing: int) -> None:
     show(f"{info.name} ({info.run_id}, {info.state})")
-    if exchanges:
-        show_table(TITLES, as_rows(exchanges))
-    else:
+    if not exchanges:
         show("no requests")
+    elif sys.stdout.isatty():
+        _show_fitted(exchanges)
+    else:
+        show_table(TITLES, as_rows(exchanges))
+    if missing:
+        say(f"{missing} exchanges are missing: the disk was full, or the trace too long")
 
 
-def _url(exchange: ExchangeRecord) -> str:
-    host = f"[{exchange.host}]" if ":" in exchange.host else exchange.host
-    usual = {"https": 443, "http": 80}.get(exchange.scheme)
-    port = "" if exchange.port == usual else f":{exchange.port}"
-    return f"{exchange.scheme}://{host}{port}{exchange.path}"
+def _show_fitted(exchanges: list[ExchangeRecord], *, has_waterfall: bool = True, has_titles: bool = True) -> None:
+    width = shutil.get_terminal_size().columns
+    for number, line in enumerate(fitted(exchanges, width, has_waterfall=has_waterfall)):
+        if number or has_titles:
+            show(styled(line.text, line.style, sys.stdout) if line.style else line.text)
+        for note in line.notes:
+            show(styled(note, "dim", sys.stdout))
+
+
+def _sum_up(info: RunInfo, exchanges: list[ExchangeRecord], missing: int, *, in_json: bool) -> None:
+    totals = summary(exchanges, missing)
+    if in_json:
+        return show_json(asdict(totals))
+    show(f"{info.name} ({info.run_id}, {info.state})")
+    show_table(HOST_TITLES, host_rows(totals))
+    if totals.models:
+        show()
+        show_table(MODEL_TITLES, model_rows(totals.models))
+    if missing:
+        say(f"{missing} exchanges are missing: the disk was full, or the trace too long")
+    return None
+
+
+def _write_archive(name: str, info: RunInfo, exchanges: Iterable[ExchangeRecord]) -> None:
+    text = json.dumps(har(info, exchanges, __version__), indent=1)
+    if name == "-":
+        return show_json(json.loads(text))
+    try:
+        Path(name).write_text(f"{text}\n", encoding="utf-8")
+    except OSError as failure:
+        raise MoatError(f"{name} cannot be written: {failure.strerror}", hint="name another file") from failure
+    say(f"{name}: open it in a browser's developer tools, tab Network")
+    return None
+
+
+def _follow(home: Home, info: RunInfo, file: Path, selection: Selection, *, in_json: bool) -> None:
+    """Show what is there and what comes, until the run is over."""
+    has_titles = True
+    for exchange in selection.of(_coming(home, info.run_id, file)):
+        if in_json:
+            show(json.dumps(asdict(exchange)))
+        elif sys.stdout.isatty():
+            _show_fitted([exchange], has_waterfall=False, has_titles=has_titles)
+        else:
+            show("  ".join(as_rows([exchange])[0]).rstrip())
+        has_titles = False
+
+
+def _coming(home: Home, run_id: str, file: Path) -> Iterator[ExchangeRecord]:
+    """Yield exchanges as they are written. What was put aside before is not shown again."""
+    with contextlib.closing(Tail(file, from_start=True)) as tail:
+        is_live = True
+        while is_live:
+            is_live = run_id in live_ids(home)  # asked first: what was written before it ended is read below
+            for _ in range(_ASK_EVERY):
+                for line in tail.added():
+                    if isinstance(entry := entry_of(line.encode()), ExchangeRecord):
+                        yield entry
+                if is_live:
+                    time.sleep(POLL_S)
