@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from moat.cli import doctor
 from moat.cli.main import run
-from moat.runs.checkup import Check
+from moat.runs.checks import Check
 
 FINE = [Check("daemon", "ok", "process 7"), Check("door in bubblewrap", "ok", "sealed ✓")]
 POOR = [

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from moat.api.runs import RunInfo
 from moat.cli import status as module
-from moat.cli.status import status
+from moat.cli.status import disk_use, status
 from moat.daemon import lifecycle
 from moat.daemon.protocol import GrantState, Health
 from moat.paths import Home
@@ -36,6 +36,9 @@ class Client:
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOAT_HOME", str(tmp_path))
     monkeypatch.setattr(module, "DaemonClient", Client)
+    folder = tmp_path / "runs" / RUN.run_id
+    folder.mkdir(parents=True)
+    (folder / "network.jsonl").write_text("12345")
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, health: Health | None, *words: str) -> str:
@@ -49,7 +52,7 @@ def test_what_runs_is_shown_with_its_grants_and_how_long_they_last(monkeypatch: 
     out = shown(monkeypatch, replace(HEALTH, grants=GRANTS))
 
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert "calm-otter run_0123456789ab running 2026-01-01 10:11:12 github, fake 7 2" in lines
+    assert "calm-otter run_0123456789ab running 2026-01-01 10:11:12 github, fake 7 2 5 B" in lines
     assert "github default never not renewed" in lines
     assert "fake work 2026-01-02 00:00:00 renewed; next 2026-01-01T12:00:00+00:00" in lines
 
@@ -73,4 +76,21 @@ def test_programs_get_all_of_it_as_json(monkeypatch: pytest.MonkeyPatch) -> None
 
     assert found["daemon"]["grants"][1]["profile"] == "work"
     assert found["runs"][0]["requests"] == 7
-    assert json.loads(shown(monkeypatch, None, "--json")) == {"daemon": None, "runs": []}
+    assert found["disk"]["runs_bytes"] == {RUN.run_id: 5}
+    nothing = json.loads(shown(monkeypatch, None, "--json"))
+    assert (nothing["daemon"], nothing["runs"], nothing["disk"]["used_bytes"] > 5) == (None, [], True)
+
+
+def test_the_room_that_is_taken_and_left_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for health in (HEALTH, None):
+        last = shown(monkeypatch, health).splitlines()[-1]
+
+        assert f" used in {tmp_path}, " in last
+        assert last.endswith(" free")
+
+
+def test_looking_makes_no_installation(tmp_path: Path) -> None:
+    home = Home(tmp_path / "none" / "here")
+
+    assert disk_use(home, []).used_bytes == 0
+    assert not home.root.parent.exists()

@@ -12,7 +12,17 @@ from moat.paths import Home
 from moat.plugins.discovery import Candidate
 from moat.plugins.manager import Plugins
 from moat.runs import checkup, prepare
-from moat.runs.checkup import Check, can_run, check_daemon, check_door, check_keyring, check_runtime, check_up
+from moat.runs.checks import Check
+from moat.runs.checkup import (
+    NO_GETENT,
+    NOT_FOUND,
+    can_run,
+    check_daemon,
+    check_door,
+    check_keyring,
+    check_runtime,
+    check_up,
+)
 from moat.store.keyring import NoKeyring, SystemKeyring
 
 from core.runs.fakes import FakeClient, FakeRuntime
@@ -59,6 +69,14 @@ def test_a_daemon_that_is_well_says_who_it_is(tmp_path: Path, client: Client) ->
     assert check_daemon(Home(tmp_path)).state == "ok"
 
 
+def test_a_daemon_of_another_version_is_told(tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moat.__version__", "9.9.9")
+
+    check = check_daemon(Home(tmp_path))
+
+    assert (check.state, check.hint) == ("warning", "run: moat proxy restart")
+
+
 def test_a_daemon_without_a_worker_is_not_well(tmp_path: Path, client: Client) -> None:
     client.worker_pid = 0
 
@@ -89,9 +107,10 @@ def test_a_runtime_that_is_not_there_is_a_warning_with_what_to_type() -> None:
 def test_a_door_is_checked_by_a_whole_run(tmp_path: Path, client: Client) -> None:
     runtime = FakeRuntime(client.told)
 
-    check = check_door(Home(tmp_path / "moat"), runtime, "img")
+    door, names = check_door(Home(tmp_path / "moat"), runtime, "img")
 
-    assert check == Check("door in fake", "ok", "sealed ✓")
+    assert door == Check("door in fake", "ok", "sealed ✓")
+    assert names == Check("names in fake", "ok", "the door answers")
     assert client.told == ["register doctor", "launch", "created box-1", "close", "end 0"]
 
 
@@ -99,16 +118,16 @@ def test_a_door_that_does_not_open_says_why(tmp_path: Path, client: Client) -> N
     runtime = FakeRuntime([])
     runtime.failure = SandboxFailed("a canary was reached", hint="look")
 
-    assert check_door(Home(tmp_path / "moat"), runtime, "") == Check(
-        "door in fake", "failed", "a canary was reached", "look"
-    )
+    assert list(check_door(Home(tmp_path / "moat"), runtime, "")) == [
+        Check("door in fake", "failed", "a canary was reached", "look")
+    ]
 
 
 def test_a_sandbox_with_a_caveat_is_not_called_sealed(tmp_path: Path, client: Client) -> None:
     runtime = FakeRuntime([])
     runtime.caveat = "no door"
 
-    check = check_door(Home(tmp_path / "moat"), runtime, "")
+    (check,) = check_door(Home(tmp_path / "moat"), runtime, "")
 
     assert (check.state, check.detail) == ("warning", "no door")
 
@@ -117,7 +136,23 @@ def test_a_command_that_fails_is_no_open_door(tmp_path: Path, client: Client) ->
     runtime = FakeRuntime([])
     runtime.exit_code = 1
 
-    assert check_door(Home(tmp_path / "moat"), runtime, "").state == "failed"
+    assert [check.state for check in check_door(Home(tmp_path / "moat"), runtime, "")] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "expected"),
+    [(NOT_FOUND, ("warning", "the door did not answer a look-up")), (NO_GETENT, ("ok", "not tried: no getent there"))],
+)
+def test_names_are_looked_up_inside_where_that_can_be(
+    tmp_path: Path, client: Client, exit_code: int, expected: tuple[str, str]
+) -> None:
+    runtime = FakeRuntime([])
+    runtime.exit_code = exit_code
+
+    door, names = check_door(Home(tmp_path / "moat"), runtime, "")
+
+    assert (door.state, names.name) == ("ok", "names in fake")
+    assert (names.state, names.detail) == expected
 
 
 @pytest.mark.parametrize(
@@ -138,13 +173,20 @@ def test_everything_is_looked_at(tmp_path: Path, client: Client, monkeypatch: py
     checks = list(check_up(Home(tmp_path / "moat"), plugins, Settings()))
 
     assert [check.name for check in checks] == [
+        "versions",
+        "kernel",
+        "name servers",
+        "clock",
+        "disk",
         "daemon",
+        "CA",
         "keyring",
         "plugins",
         "plugins",
         "fake",
         "door in fake",
+        "names in fake",
         "fake",
     ]
-    assert "moat-provider-bad" in checks[3].detail
+    assert "moat-provider-bad" in checks[9].detail
     assert "not sealed" in checks[-1].detail

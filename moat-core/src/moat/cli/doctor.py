@@ -12,7 +12,8 @@ from moat.cli.output import show, show_json, styled
 from moat.config.settings import Settings, load_settings
 from moat.paths import Home, find_home
 from moat.plugins.manager import Plugins
-from moat.runs.checkup import Check, can_run, check_up
+from moat.runs.checks import Check
+from moat.runs.checkup import can_run, check_up
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
 _NAME_CHARS = 20

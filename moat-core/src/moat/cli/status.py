@@ -1,22 +1,34 @@
-"""`moat status`: what runs, since when, on which grants, and how these are. Starts nothing."""
+"""`moat status`: what runs, since when, on which grants, how these are, and the room it takes. Starts nothing."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 
 import click
 
 from moat.api.runs import RunInfo
+from moat.cli.clean import shown_size
 from moat.cli.output import show, show_json, show_table
 from moat.cli.proxy import grant_line
 from moat.daemon import lifecycle
 from moat.daemon.client import DaemonClient
 from moat.daemon.protocol import GrantState, Health
-from moat.paths import find_home
+from moat.paths import Home, find_home
+from moat.runs.remains import size_of
 
-RUN_TITLES = ("NAME", "ID", "STATE", "SINCE", "GRANTS", "REQUESTS", "DENIED")
+RUN_TITLES = ("NAME", "ID", "STATE", "SINCE", "GRANTS", "REQUESTS", "DENIED", "DISK")
 GRANT_TITLES = ("GRANT", "PROFILE", "EXPIRES", "STATE")
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUse:
+    """Bytes. runs_bytes: of the live runs' folders, by id: their traces and what they printed."""
+
+    used_bytes: int
+    free_bytes: int
+    runs_bytes: dict[str, int] = field(default_factory=dict)
 
 
 @click.command("status")
@@ -26,30 +38,47 @@ def status(as_json: bool) -> None:
     home = find_home()
     health = lifecycle.status(home)
     runs = DaemonClient(home).runs() if health is not None else []
+    disk = disk_use(home, runs)
     if as_json:
-        show_json({"daemon": None if health is None else asdict(health), "runs": [asdict(info) for info in runs]})
+        told = None if health is None else asdict(health)
+        show_json({"daemon": told, "runs": [asdict(info) for info in runs], "disk": asdict(disk)})
     elif health is None:
         show("nothing runs, and neither does the daemon")
+        _show_disk(home, disk)
     else:
-        _show(health, runs)
+        _show(health, runs, disk)
+        _show_disk(home, disk)
 
 
-def _show(health: Health, runs: Sequence[RunInfo]) -> None:
+def disk_use(home: Home, runs: Sequence[RunInfo]) -> DiskUse:
+    """Return what is taken, and what is left where it is taken."""
+    place = next(each for each in (home.root, *home.root.parents) if each.exists())
+    by_run = {info.run_id: size_of(home.run(info.run_id)) for info in runs}
+    return DiskUse(size_of(home.root), shutil.disk_usage(place).free, by_run)
+
+
+def _show_disk(home: Home, disk: DiskUse) -> None:
+    show(f"{shown_size(disk.used_bytes)} used in {home.root}, {shown_size(disk.free_bytes)} free")
+
+
+def _show(health: Health, runs: Sequence[RunInfo], disk: DiskUse) -> None:
     show(f"the daemon runs since {_time(health.started_at)} (version {health.version})")
     if not runs:
         show("nothing runs")
         return
     show()
-    show_table(RUN_TITLES, [_run_row(info) for info in runs])
+    show_table(RUN_TITLES, [_run_row(info, disk) for info in runs])
     if health.grants:
         show()
         show_table(GRANT_TITLES, [_grant_row(state) for state in health.grants])
+    show()
 
 
-def _run_row(info: RunInfo) -> tuple[str, ...]:
+def _run_row(info: RunInfo, disk: DiskUse) -> tuple[str, ...]:
     grants = ", ".join(info.grants) or "-"
     since = _time(info.started_at)
-    return (info.name, info.run_id, info.state, since, grants, str(info.requests), str(info.denied))
+    counts = (str(info.requests), str(info.denied), shown_size(disk.runs_bytes[info.run_id]))
+    return (info.name, info.run_id, info.state, since, grants, *counts)
 
 
 def _grant_row(state: GrantState) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Whether this machine can hold sealed runs: each part is asked, and a real run is made in each runtime that is ready.
 
-Each check ends in a sentence for the user; none of them ends the others. The run it makes does nothing (`true`).
+Each check ends in a sentence for the user; none of them ends the others. The run it makes looks a name up, which its
+door answers: nobody outside is asked.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+import moat
 from moat.api.errors import MoatError
 from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime, Sandbox, Stdio
@@ -21,29 +21,27 @@ from moat.daemon.lifecycle import ensure_running
 from moat.paths import Home
 from moat.plugins.manager import Plugins
 from moat.runs.attach import Attachment
+from moat.runs.checks import Check
 from moat.runs.launch import Launch
+from moat.runs.machine import check_ca, check_machine
 from moat.runs.prepare import prepare
 from moat.store.keyring import KeyringFailed, SystemKeyring
 
-State = Literal["ok", "warning", "failed"]
 KEYRING_TIMEOUT_S = 5.0  # nobody is to type a password for a check
+NOT_FOUND, NO_GETENT = 53, 54
+LOOK_UP = (
+    f"command -v getent >/dev/null || exit {NO_GETENT}; getent ahostsv4 example.com >/dev/null || exit {NOT_FOUND}"
+)
 PROBED_ACCOUNT = "doctor"  # never stored: a keyring that works answers that there is nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One part's state. name: what was looked at. hint: what to type, "" where there is nothing to do."""
-
-    name: str
-    state: State
-    detail: str
-    hint: str = ""
 
 
 def check_up(home: Home, plugins: Plugins, settings: Settings) -> Iterator[Check]:
     """Yield the checks, quick ones first; the last ones make a run each. Blocking, outside of an event loop."""
+    yield from check_machine(home)
     daemon = check_daemon(home)
     yield daemon
+    if daemon.state != "failed":
+        yield check_ca(home)
     yield check_keyring(SystemKeyring(KEYRING_TIMEOUT_S), os.environ.get("MOAT_KEYRING_BACKEND", ""))
     try:
         runtimes: Sequence[Runtime] = plugins.runtimes()
@@ -54,8 +52,8 @@ def check_up(home: Home, plugins: Plugins, settings: Settings) -> Iterator[Check
     for runtime in runtimes:
         readiness = check_runtime(runtime, settings.image)
         yield readiness
-        if readiness.state == "ok" and runtime.sealed and daemon.state == "ok":
-            yield check_door(home, runtime, settings.image)
+        if readiness.state == "ok" and runtime.sealed and daemon.state != "failed":
+            yield from check_door(home, runtime, settings.image)
 
 
 def can_run(checks: Sequence[Check]) -> bool:
@@ -71,7 +69,10 @@ def check_daemon(home: Home) -> Check:
         return Check("daemon", "failed", failure.problem, failure.hint)
     if not health.worker_pid:
         return Check("daemon", "failed", "it has no proxy worker", "run: moat proxy stop")
-    return Check("daemon", "ok", f"process {health.pid}, version {health.version}, {health.run_count} live runs")
+    detail = f"process {health.pid}, version {health.version}, {health.run_count} live runs"
+    if health.version != moat.__version__:
+        return Check("daemon", "warning", f"{detail}; this command is {moat.__version__}", "run: moat proxy restart")
+    return Check("daemon", "ok", detail)
 
 
 def check_keyring(keyring: SystemKeyring, backend: str) -> Check:
@@ -110,8 +111,8 @@ def check_runtime(runtime: Runtime, image: str) -> Check:
     return Check(runtime.name, "ok", readiness.detail + note)
 
 
-def check_door(home: Home, runtime: Runtime, image: str) -> Check:
-    """Make a sealed run, whole: registered, door handed over, probed, command run, everything undone."""
+def check_door(home: Home, runtime: Runtime, image: str) -> Iterator[Check]:
+    """Make a sealed run, whole: registered, door handed over, probed, a name looked up, everything undone."""
     name = f"door in {runtime.name}"
     caveats: list[str] = []
 
@@ -121,14 +122,27 @@ def check_door(home: Home, runtime: Runtime, image: str) -> Check:
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         with tempfile.TemporaryDirectory(prefix="moat-doctor-") as folder:
-            spec = RunSpec(Path(folder), ("true",), name="doctor", runtime=runtime.name, image=image)
+            spec = RunSpec(Path(folder), ("sh", "-c", LOOK_UP), name="doctor", runtime=runtime.name, image=image)
             prepared = prepare(spec, home, [runtime], {})
             launch = Launch(prepared.plan, runtime, prepared.client, home, note)
             outcome = asyncio.run(launch.perform(Attachment(Stdio(nothing, nothing, nothing))))
     except MoatError as failure:
-        return Check(name, "failed", failure.problem, failure.hint)
+        yield Check(name, "failed", failure.problem, failure.hint)
+        return
     finally:
         os.close(nothing)
-    if outcome.exit_code != 0:
-        return Check(name, "failed", f"`true` ended with {outcome.exit_code}")
-    return Check(name, "warning", caveats[0]) if any(caveats) else Check(name, "ok", "sealed ✓")
+    if outcome.exit_code not in (0, NOT_FOUND, NO_GETENT):
+        yield Check(name, "failed", f"its command ended with {outcome.exit_code}")
+    elif any(caveats):
+        yield Check(name, "warning", caveats[0])
+    else:
+        yield Check(name, "ok", "sealed ✓")
+        yield _names_inside(runtime.name, outcome.exit_code)
+
+
+def _names_inside(runtime: str, exit_code: int) -> Check:
+    name = f"names in {runtime}"
+    if exit_code == NOT_FOUND:
+        hint = "clients that know the proxy variables work; others will not find their hosts"
+        return Check(name, "warning", "the door did not answer a look-up", hint)
+    return Check(name, "ok", "not tried: no getent there" if exit_code == NO_GETENT else "the door answers")
