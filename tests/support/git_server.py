@@ -8,17 +8,26 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
 
+NOTHING: Mapping[str, str] = {}
 
-def make_project(projects: Path, name: str) -> Path:
-    """Make a repository with one commit on `main` that takes pushes; name: as in its address, `owner/project.git`."""
+
+def make_project(projects: Path, name: str, files: Mapping[str, str] = NOTHING) -> Path:
+    """Make a repository with one commit of files on `main` that takes pushes.
+
+    name: as in its address, `owner/project.git`. files: path → text.
+    """
     bare = projects / name
     _git("init", "--quiet", "--bare", "--initial-branch=main", str(bare))
     _git("-C", str(bare), "config", "http.receivepack", "true")
-    tree = _git("-C", str(bare), "hash-object", "-t", "tree", "-w", "--stdin")
+    for path, text in files.items():
+        blob = _git("-C", str(bare), "hash-object", "-w", "--stdin", input=text)
+        _git("-C", str(bare), "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
+    tree = _git("-C", str(bare), "write-tree")
     commit = _git("-C", str(bare), "-c", "user.name=t", "-c", "user.email=t@t", "commit-tree", tree, "-m", "first")
     _git("-C", str(bare), "update-ref", "refs/heads/main", commit)
     return bare
@@ -74,7 +83,7 @@ async def _relay(request: web.Request, backend: Process) -> web.StreamResponse:
     return response
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+def _git(*arguments: str, input: str = "") -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, input=input, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -1,6 +1,7 @@
-"""Package registries with one package each, `moat-sample`: for pip, npm, cargo and apt. Pure: path in, answer out.
+"""Package registries with a package of ours each, `moat-sample`: for pip, npm, cargo and apt. Path in, answer out.
 
-That of apt has a second one, `moat-endless`, which is never done with being installed.
+That of apt has a second one, `moat-endless`, which is never done with being installed. Those of pip and npm have real
+ones besides: `real_packages`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Callable
 from functools import cache, partial
 
 from aiohttp import web
+
+from support import real_packages
 
 NAME, VERSION = "moat-sample", "1.0.0"
 DEBIAN = {  # name → what is run once it is unpacked
@@ -38,7 +41,9 @@ def answer(request: web.Request) -> web.Response:
         "/debian/Packages": _packages,
         **{f"/debian/{name}.deb": partial(_debian_file, name) for name in DEBIAN},
     }
-    return known[path]() if path in known else web.json_response({"error": "not found"}, status=404)
+    if path in known:
+        return known[path]()
+    return real_packages.answer(path, root) or web.json_response({"error": "not found"}, status=404)
 
 
 def _index(root: str) -> web.Response:
