@@ -9,9 +9,10 @@ ca/ca.pem, ca/ca.key     the installation's certificate authority
 daemon/                  daemon.sock daemon.lock images.lock daemon.json daemon.log runs.json routes.json
 doors/<run>/door.sock    one folder a run, nothing else in it
 inside/<run>/            files of ours that a run sees, none secret
-../<MOAT_HOME>-copies/   copies of workspaces, for as long as their runs last
+../<MOAT_HOME>-copies/   copies of workspaces, and repositories of runs in worktrees, for as long as these last
 snapshots/<workspace>/   git repositories of ours
-runs/<run>/              run.json network.jsonl names.json; its launcher's: console.jsonl control.sock changed.json
+runs/<run>/              run.json network.jsonl names.json
+                         its launcher's: console.jsonl control.sock changed.json commits.json result.patch
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from moat.api.runs import ExchangeRecord, NetworkPolicy, RunInfo
-from moat.cli.run_words import end_line, own_secrets, start_line
+from moat.cli.run_words import commits_left, commits_line, end_line, own_secrets, start_line
 from moat.proxy.record import line_of
+from moat.runs.outcomes import Commits
 from moat.trace.network import NetworkLog
 
 from core.cli.facts import a_prepared
@@ -93,3 +94,20 @@ def test_the_start_line_says_where_ports_are_reached() -> None:
 
     assert line.endswith("· http://web.calm-otter.localhost:8080/ · http://api.calm-otter.localhost:8080/")
     assert "localhost" not in start_line(a_prepared(spec), spec, is_sealed=True)
+
+
+def test_what_a_run_committed_is_told_with_what_shows_it() -> None:
+    before, after = "a" * 40, "b" * 40
+
+    made = commits_line(Commits("topic", before, after, 2), "/srv/topic")
+    assert made == "moat: topic · 2 new commits · /srv/topic · git log aaaaaaaaaa..topic"
+    assert commits_line(Commits("topic", before, before), "/srv/topic") == "moat: topic · no new commits · /srv/topic"
+
+
+def test_commits_that_are_not_on_the_branch_are_told_with_where_they_are() -> None:
+    refs = tuple(f"refs/moat/run_1/{number}" for number in range(6))
+
+    assert commits_left(Commits("topic", "", "")) == []
+    moved, kept = commits_left(Commits("topic", "", "", is_moved=False, others=refs))
+    assert moved == "topic was moved on this machine meanwhile, and stays where it is"
+    assert kept.endswith("moat/run_1/0, moat/run_1/1, moat/run_1/2, moat/run_1/3 and 2 more; see: git log")

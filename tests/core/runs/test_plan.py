@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from moat.api.container import Limits, Mount
 from moat.api.errors import PlanConflict, UsageError
-from moat.api.runs import McpServer, NetworkPolicy
+from moat.api.runs import McpServer, NetworkPolicy, Worktree
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import SetupResponse
 from moat.net.rules import parse_rule
@@ -274,3 +274,28 @@ def test_servers_and_ports_are_registered() -> None:
 def test_a_port_without_a_door_is_refused_rather_than_forgotten() -> None:
     with pytest.raises(UsageError, match="bubblewrap can be reached by name"):
         plan(replace(a_spec(), ports={"web": 3000}), some_facts(is_sealed=False))
+
+
+def test_in_a_worktree_git_finds_a_repository_of_the_runs_own_and_the_users_objects_to_read() -> None:
+    worktree = Worktree(Path("/srv/project/.git"), Path("/srv/project/.git/worktrees/topic"), "topic")
+    planned = plan(replace(a_spec(), worktree=worktree), some_facts())
+
+    mounts = {mount.target: mount for mount in planned.sandbox.mounts}
+    assert planned.worktree == worktree
+    own = Path("/home/someone/.moat-copies/run_0123456789ab.own/repository.git")
+    assert mounts["/repository.git"] == Mount(own, "/repository.git")
+    assert mounts["/repository.objects"] == Mount(
+        Path("/srv/project/.git/objects"), "/repository.objects", read_only=True
+    )
+    assert mounts["/workspace/.git"].read_only
+    assert planned.files[mounts["/workspace/.git"].source] == "gitdir: /repository.git\n"
+    assert planned.origins["/repository.git"] == "worktree topic"
+
+
+def test_a_worktree_is_refused_where_nothing_keeps_a_run_from_the_repository_and_on_a_copy() -> None:
+    spec = replace(a_spec(), worktree=Worktree(Path("/srv/.git"), Path("/srv/.git/worktrees/x"), "x"))
+
+    with pytest.raises(UsageError, match="cannot keep a run from the repository"):
+        plan(spec, some_facts(is_sealed=False))
+    with pytest.raises(UsageError, match="a worktree is a copy already"):
+        plan(replace(spec, on_a_copy=True), some_facts())

@@ -94,3 +94,13 @@ def test_links_are_neither_followed_nor_counted_as_what_they_lead_to(home: Home,
     remove(remains)
 
     assert (precious / "file").exists()
+
+
+def test_what_a_run_over_worked_on_is_a_stray_and_that_of_a_live_one_is_none(home: Home) -> None:
+    over, held = written(home, 1), written(home, 2, state="running", ended_at="")
+    for name in (over.run_id, f"{over.run_id}.git", f"{over.run_id}.own", f"{held.run_id}.own", "else.own"):
+        private_folder(home.copies / name)
+
+    found = strays(home, {held.run_id})
+
+    assert [each.path.name for each in found] == [over.run_id, f"{over.run_id}.git", f"{over.run_id}.own"]

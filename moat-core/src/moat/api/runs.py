@@ -60,13 +60,23 @@ class McpServer:
 
 
 @dataclass(frozen=True, slots=True)
+class Worktree:
+    """The git worktree that a run works in. repository: the user's own (`.git`). admin: what it knows of this one."""
+
+    repository: Path
+    admin: Path
+    branch: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunSpec:
     """What the user asked for: flags, moat.yaml and settings merged. Paths are absolute. profile: "" for the default.
 
     env: may hold secrets of the user's. ports: name → port inside that this machine may reach. on_a_copy: the run gets
-    a copy of the workspace. dependencies: what the image must have, as `config/dependencies.py` writes it. post_build:
-    shell that is run in it, once. origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME",
-    "mount./inside") → who asked for it; what is not in it comes from the command line.
+    a copy of the workspace. worktree: what the workspace is, where it is one. dependencies: what the image must have,
+    as `config/dependencies.py` writes it. post_build: shell that is run in it, once. origins: what it is, as
+    `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not in it comes from the
+    command line.
     """
 
     workspace: Path
@@ -84,6 +94,7 @@ class RunSpec:
     mcp: tuple[McpServer, ...] = ()
     ports: Mapping[str, int] = field(default_factory=dict)
     on_a_copy: bool = False
+    worktree: Worktree | None = None
     dependencies: tuple[str, ...] = ()
     post_build: str = ""
     origins: Mapping[str, str] = field(default_factory=dict)

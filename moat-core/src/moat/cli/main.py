@@ -51,6 +51,7 @@ COMMANDS = {
     "diff": Lazy("moat.cli.result:diff", "Show what a run changed in its copy of the workspace."),
     "apply": Lazy("moat.cli.result:apply", "Take what a run changed in its copy over into the workspace."),
     "image": Lazy("moat.cli.image:image", "Build, list and remove the images of dependencies."),
+    "wt": Lazy("moat.cli.wt:wt", "Run in a git worktree of a branch, which is made if need be."),
     "snapshot": Lazy("moat.cli.snapshot:snapshot", "Keep a workspace's files as they are, and bring them back."),
     "destroy": Lazy("moat.cli.clean:destroy", "Forget runs that have ended: what they printed and did."),
     "clean": Lazy("moat.cli.clean:clean", "Remove old runs, and whatever was left behind."),

@@ -15,11 +15,12 @@ from moat.api.errors import MoatError, RunNotFound
 from moat.api.runs import RunInfo, RunSpec
 from moat.api.runtimes import Sandbox, Stdio
 from moat.cli.output import say, show, warn
-from moat.cli.run_words import end_line, start_line
+from moat.cli.run_words import commits_left, commits_line, end_line, start_line
 from moat.paths import Home
 from moat.runs.attach import Attachment, first_terminal
 from moat.runs.console import Shape
 from moat.runs.launch import Launch
+from moat.runs.outcomes import commits_of
 from moat.runs.prepare import Prepared
 from moat.runs.results import files_in, result_of
 from moat.runs.watched import read_changes
@@ -127,7 +128,11 @@ def warn_of_changes(changed: tuple[str, ...]) -> None:
 
 
 def say_result(home: Home, info: RunInfo) -> None:
-    """Tell at the end of a run that worked on a copy what to do with its changes."""
+    """Tell at the end of a run that worked on a copy or in a worktree what to do with its changes."""
+    if (commits := commits_of(home, info.run_id)) is not None:
+        say(commits_line(commits, info.workspace))
+        for problem in commits_left(commits):
+            warn(problem)
     patch = result_of(home, info.run_id)
     if patch is not None:
         count = files_in(patch)

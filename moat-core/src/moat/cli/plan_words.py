@@ -30,6 +30,7 @@ def as_text(prepared: Prepared, spec: RunSpec) -> str:
         f"command    {shlex.join(sandbox.argv)}  [{_origin(spec, 'command')}]",
         f"runtime    {prepared.runtime.name} ({sealed})  [{_origin(spec, 'runtime')}]{image}",
         *([f"workspace  a copy of {prepared.plan.copied}  [{_origin(spec, 'workspace')}]"] if spec.on_a_copy else []),
+        *_worktree(prepared, spec),
         *_build(prepared, spec),
         f"policy     {spec.policy.mode}  [{_origin(spec, 'policy')}]",
         *(f"  + {host}  [{_origin(spec, f'allow.{host}')}]" for host in spec.policy.allow),
@@ -60,6 +61,7 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
         "command": list(sandbox.argv),
         "workspace": str(plan.copied or sandbox.mounts[0].source),
         "on_a_copy": spec.on_a_copy,
+        "branch": spec.worktree.branch if spec.worktree else None,
         "workdir": sandbox.workdir,
         "home": sandbox.home,
         "runtime": prepared.runtime.name,
@@ -98,6 +100,12 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
         "from": {key: owner for key, owner in sorted(spec.origins.items()) if not key.startswith(("env.", "mount."))},
         "warnings": [*plan.warnings, *warnings],
     }
+
+
+def _worktree(prepared: Prepared, spec: RunSpec) -> Iterator[str]:
+    if spec.worktree is not None:
+        folder = prepared.plan.sandbox.mounts[0].source
+        yield f"workspace  {folder}, a worktree of {spec.worktree.branch}  [{_origin(spec, 'workspace')}]"
 
 
 def _build(prepared: Prepared, spec: RunSpec) -> Iterator[str]:

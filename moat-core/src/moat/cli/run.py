@@ -44,6 +44,8 @@ from moat.runs.prepare import Prepared, prepare
 @click.option("--allow-socket", is_flag=True, help="Mount sockets of the host too: each is a way out.")
 @click.option("--name", default="", metavar="N", help="Name the run; otherwise it gets one.")
 @click.option("--copy", "on_a_copy", is_flag=True, help="Work on a copy of the workspace: moat diff, moat apply.")
+@click.option("--worktree", "branch", default="", metavar="B", help="Work in a git worktree of this branch: moat wt.")
+@click.option("--from", "start", default="", metavar="REV", help="With --worktree: where a new branch begins.")
 @click.option("--snapshot", is_flag=True, help="Keep the workspace's files first: moat snapshot list.")
 @click.option("-d", "--detach", "detached", is_flag=True, help="Leave it running; print its name.")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal of its own, also with -d, to attach to later.")
@@ -68,6 +70,8 @@ def run(
     allow_socket: bool,
     name: str,
     on_a_copy: bool,
+    branch: str,
+    start: str,
     yes: bool,
     ignore_file: bool,
     dry_run: bool,
@@ -100,6 +104,10 @@ def run(
         profile=checked_profile(profile),
         on_a_copy=on_a_copy,
     )
+    if branch or start:
+        from moat.cli.wt import in_a_worktree
+
+        options = in_a_worktree(options, home, branch, start, makes=not dry_run)
     runtimes = Plugins.load().runtimes()
     asked = ask(options, load_settings(home), runtimes, os.environ, ignores_file=ignore_file)
     if dry_run:

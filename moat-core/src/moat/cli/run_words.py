@@ -8,6 +8,7 @@ from pathlib import Path
 
 from moat.api.runs import ExchangeRecord, RunInfo, RunSpec
 from moat.runs.merge import FILE, secret_of
+from moat.runs.outcomes import Commits
 from moat.runs.prepare import Prepared
 from moat.trace.network import read_exchanges
 
@@ -33,6 +34,25 @@ def end_line(info: RunInfo, network: Path) -> str:
         parts += _ways_out(read_exchanges(network))
         parts.append(f"see: moat trace {info.name} --network")
     return "moat: " + " · ".join(parts)
+
+
+def commits_line(commits: Commits, folder: str) -> str:
+    """Return the line that is said at the end of a run in a worktree. folder: the worktree's."""
+    made = _counted(commits.count, "new commit") if commits.after != commits.before else "no new commits"
+    see = f" · git log {commits.before[:10]}..{commits.branch}" if commits.count and commits.is_moved else ""
+    return f"moat: {commits.branch} · {made} · {folder}{see}"
+
+
+def commits_left(commits: Commits) -> list[str]:
+    """Return a warning for what the run committed and its branch does not have."""
+    warnings = []
+    if not commits.is_moved:
+        warnings.append(f"{commits.branch} was moved on this machine meanwhile, and stays where it is")
+    if commits.others:
+        shown = ", ".join(name.removeprefix("refs/") for name in commits.others[:SHOWN_LINES])
+        rest = f" and {len(commits.others) - SHOWN_LINES} more" if len(commits.others) > SHOWN_LINES else ""
+        warnings.append(f"commits of the run that are not on {commits.branch} are kept: {shown}{rest}; see: git log")
+    return warnings
 
 
 def own_secrets(spec: RunSpec) -> list[str]:

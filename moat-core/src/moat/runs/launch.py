@@ -37,6 +37,7 @@ from moat.runs.watched import Marks, changes, marks_of, write_changes
 
 if TYPE_CHECKING:
     from moat.runs.copies import WorkingCopy
+    from moat.runs.repositories import OwnRepository
 
 T = TypeVar("T")
 
@@ -108,7 +109,7 @@ class Launch:
         return Outcome(self._exit_code or 0, self._info, self._changed)
 
     async def _steps(self, attachment: Attachment | Console, interrupts: Interrupts, undo: AsyncExitStack) -> None:
-        copy = await self._copied(undo)
+        aside = await self._set_aside(undo)
         # Not in a thread: a registration that is cancelled half-way would leave a run that nobody ends.
         asked = replace(self._plan.registration, launcher_pid=os.getpid())
         registered = self._patiently(lambda client: client.register(asked))
@@ -120,8 +121,8 @@ class Launch:
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         write_files(folder, self._plan.files)
 
-        if copy is not None:
-            undo.callback(copy.finish)
+        if aside is not None:
+            undo.callback(aside.finish)
         undo.enter_context(attachment)
         ticket = replace(door_ticket(self._home, registered), listen=partial(self._listen, token))
 
@@ -138,16 +139,25 @@ class Launch:
         carrying = [attachment.carry()] if isinstance(attachment, Console) else []
         self._exit_code = await interrupts.supervise(sandbox, self._kept(interrupts), *carrying)
 
-    async def _copied(self, undo: AsyncExitStack) -> WorkingCopy | None:
-        """Copy the workspace, if the run is to have a copy: before it is registered, since that may take long."""
-        if self._plan.copied is None:
-            return None
-        from moat.runs.copies import WorkingCopy
+    async def _set_aside(self, undo: AsyncExitStack) -> WorkingCopy | OwnRepository | None:
+        """Make what the run has in the user's place: before it is registered, since a copy may take long."""
+        aside = self._aside()
+        if aside is not None:
+            undo.callback(aside.discard)
+            await aside.make()
+        return aside
 
-        copy = WorkingCopy(self._home, self._plan.registration.run_id, self._plan.copied)
-        undo.callback(copy.discard)
-        await copy.make()
-        return copy
+    def _aside(self) -> WorkingCopy | OwnRepository | None:
+        run_id = self._plan.registration.run_id
+        if self._plan.copied is not None:
+            from moat.runs.copies import WorkingCopy
+
+            return WorkingCopy(self._home, run_id, self._plan.copied)
+        if self._plan.worktree is not None:
+            from moat.runs.repositories import OwnRepository
+
+            return OwnRepository(self._home, run_id, self._plan.worktree)
+        return None
 
     @property
     def _workspace(self) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
-from moat.api.runs import McpServer, NetworkPolicy, NetworkRule, PolicyMode, RunSpec
+from moat.api.runs import McpServer, NetworkPolicy, NetworkRule, PolicyMode, RunSpec, Worktree
 from moat.config.mounts import absolute, checked_target
 from moat.config.settings import Settings
 
@@ -44,6 +44,7 @@ class Options:
     allow_sockets: bool = False
     profile: str = ""
     on_a_copy: bool = False
+    worktree: Worktree | None = None
 
 
 def merged(options: Options, project: Project | None, settings: Settings, home: Path) -> RunSpec:
@@ -66,12 +67,13 @@ def merged(options: Options, project: Project | None, settings: Settings, home: 
         allow_sockets=options.allow_sockets,
         profile=options.profile,
         on_a_copy=options.on_a_copy,
+        worktree=options.worktree,
         origins=origins,
     )
     origins |= {f"grant.{name}": "--grant" for name in spec.grants}
     origins |= {"command": "command line"} if spec.command else {}
     origins |= {"name": "--name"} if spec.name else {}
-    origins |= {"workspace": "--copy"} if spec.on_a_copy else {}
+    origins |= {"workspace": "--copy"} if spec.on_a_copy else {"workspace": "--worktree"} if spec.worktree else {}
     return spec if project is None else _with_project(spec, options, project, settings, home)
 
 

@@ -10,20 +10,21 @@ Pure: no file is looked at and nothing is made. Every path that matters was look
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from moat.api.container import ContainerSetup, Mount, merge
 from moat.api.errors import PlanConflict, UsageError
-from moat.api.runs import RunSpec
+from moat.api.runs import RunSpec, Worktree
 from moat.api.runtimes import SandboxSpec
 from moat.config.mounts import checked_target
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import RegisterRequest, SetupResponse
 from moat.paths import Home
 from moat.runs.merge import FILE, rule_lines
+from moat.runs.outcomes import OBJECTS_INSIDE, REPOSITORY, repository_path
 from moat.runs.trust import (
     BUNDLE,
     JAVA,
@@ -77,7 +78,8 @@ class Facts:
 class RunPlan:
     """A run decided. files: host path → contents, to be written. origins: variable or path inside → who wants it.
 
-    copied: the workspace, where the run works on a copy of it, which is the sandbox's first mount.
+    copied: the workspace, where the run works on a copy of it, which is the sandbox's first mount. worktree: what the
+    workspace is, where the run gets a repository of its own.
     """
 
     sandbox: SandboxSpec
@@ -86,6 +88,7 @@ class RunPlan:
     origins: Mapping[str, str]
     warnings: tuple[str, ...] = ()
     copied: Path | None = None
+    worktree: Worktree | None = None
 
 
 def plan(spec: RunSpec, facts: Facts) -> RunPlan:
@@ -121,7 +124,7 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
     origins = {WORKSPACE: "workspace", TRUST_STORE: _OURS} | dict.fromkeys(defaults, "default")
     origins |= _origins(contributions)
     copied = facts.paths[spec.workspace].resolved if spec.on_a_copy else None
-    return RunPlan(sandbox, _registration(spec, facts), files, origins, dropped, copied)
+    return RunPlan(sandbox, _registration(spec, facts), files, origins, dropped, copied, spec.worktree)
 
 
 def _shown(spec: RunSpec, facts: Facts) -> Path:
@@ -142,8 +145,26 @@ def _contributions(spec: RunSpec, facts: Facts, own_env: Mapping[str, str]) -> l
         (_OURS, ContainerSetup({**trust_variables(), **proxy_variables()}, trust)),
         (_granting(spec.grants), ContainerSetup(_without_java(setup.env), setup.files, granted)),
         *((owner, ContainerSetup(_without_java(env))) for owner, env in own),
+        *_own_repository(spec, facts),
         *(_mounted(mount, spec, facts) for mount in spec.mounts),
     ]
+
+
+def _own_repository(spec: RunSpec, facts: Facts) -> Iterator[tuple[str, ContainerSetup]]:
+    """Yield what makes git work in a worktree: a repository of the run's own, and the objects of the user's to read.
+
+    The worktree's `.git`, which leads to the user's repository on this machine, is covered, so that it stays.
+    """
+    if spec.worktree is None:
+        return
+    if not facts.is_sealed:
+        raise UsageError(f"{facts.runtime} cannot keep a run from the repository", hint="leave --worktree away")
+    if spec.on_a_copy:
+        raise UsageError("a worktree is a copy already", hint="leave --copy away, or workspace.mode in moat.yaml")
+    own = Mount(repository_path(facts.home, facts.run_id), REPOSITORY)
+    objects = Mount(spec.worktree.repository / "objects", OBJECTS_INSIDE, read_only=True)
+    files = {f"{WORKSPACE}/.git": f"gitdir: {REPOSITORY}\n"}
+    yield f"worktree {spec.worktree.branch}", ContainerSetup(files=files, mounts=(own, objects))
 
 
 def _java_options(*owned: tuple[str, Mapping[str, str]]) -> tuple[str, ContainerSetup]:

@@ -42,13 +42,13 @@ def strays(home: Home, live: Collection[str]) -> list[Remains]:
     kinds = {
         home.root / "doors": "a door that leads nowhere",
         home.root / "inside": "files of a run that is over",
-        home.copies: "a copy of the workspace, with work that moat diff would keep",
+        home.copies: "what a run worked on, with work that moat diff, or moat wt list, would keep",
     }
     return [
         Remains(f"{what}, of {path.name}", path, size_of(path))
         for folder, what in kinds.items()
         for path in _folders(folder)
-        if (run_id := path.name.removesuffix(".git")) not in live and over.get(run_id, True)
+        if (run_id := path.name.partition(".")[0]) not in live and over.get(run_id, True)
     ]
 
 
@@ -95,4 +95,4 @@ def _ended_at(info: RunInfo) -> datetime:
 
 def _folders(parent: Path) -> Iterator[Path]:
     if parent.is_dir():
-        yield from sorted(each for each in parent.iterdir() if RUN_ID.fullmatch(each.name.removesuffix(".git")))
+        yield from sorted(each for each in parent.iterdir() if RUN_ID.fullmatch(each.name.partition(".")[0]))
