@@ -123,12 +123,30 @@ def test_a_port_of_the_file_is_reached_by_name_while_the_run_lives(made: Install
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         url = f"http://web.routed-{runtime}.localhost:{port}/"
+        _open_in_a_browser(made, f"routed-{runtime}", url)
         answer = subprocess.run(["curl", "-sS", "-m", "20", url], capture_output=True, check=False)
         assert answer.stdout == b"it is me", answer.stderr
         _, err = process.communicate(timeout=30)
         assert url.encode() in err
     finally:
         end(process)
+
+
+def _open_in_a_browser(made: Installation, run: str, url: str) -> None:
+    """Have `moat open` find the one port, by any way of naming it, and start a browser with its address."""
+    seen = made.home / "seen"
+    browser = made.file("browser", f"#!/bin/sh\necho $1 >> {seen}\n", 0o755)
+    for words in ((), (run,), (run, "web"), (run, "3000")):
+        assert made.ok("open", *words, env={"BROWSER": f"{browser} %s"}) == f"{url}\n"
+    assert seen.read_text() == f"{url}\n" * 4
+    seen.unlink()
+    assert made.ok("open", "--print") == f"{url}\n"
+    ((told),) = json.loads(made.ok("open", run, "--json"))
+    assert (told["name"], told["port"], told["url"]) == ("web", 3000, url)
+    assert b"has no port 'api', only web" in made.run("open", run, "api").stderr
+    done = made.run("open", run, env={"BROWSER": "/bin/false %s", "PATH": "/nowhere"})
+    assert (done.returncode, done.stdout) == (1, f"{url}\n".encode())
+    assert b"error: no browser can be started here" in done.stderr
 
 
 @pytest.mark.bubblewrap

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from moat.api.errors import PlanConflict, UsageError
-from moat.routing.table import MAX_AGENTS, Route, Table, check
+from moat.routing.table import MAX_AGENTS, Route, Table, check, read_routes
 
 ONE, OTHER = "run_0123456789ab", "run_ba9876543210"
 
@@ -138,3 +138,15 @@ def test_a_folder_that_others_may_write_costs_only_the_memory_of_it(file: Path) 
 
     assert table.get("calm-otter") is not None
     assert not file.exists()
+
+
+def test_who_only_looks_sees_what_was_written_and_changes_nothing(file: Path) -> None:
+    assert read_routes(file) == []
+    table = Table(file)
+    table.put(Route("keen-lark", OTHER, {"api": 4000}))
+    table.put(Route("calm-otter", ONE, {"web": 3000}))
+    assert read_routes(file) == list(table)
+
+    file.write_text("{broken")
+    assert read_routes(file) == []
+    assert file.read_text() == "{broken"

@@ -45,6 +45,7 @@ COMMANDS = {
     "status": Lazy("moat.cli.status:status", "Show what runs, on which grants, and how long those last."),
     "list": Lazy("moat.cli.runs:list_runs", "List runs."),
     "route": Lazy("moat.cli.route:route", "Reach ports of a run by name, from this machine."),
+    "open": Lazy("moat.cli.open:open_", "Open a port of a run in the browser."),
     "trace": Lazy("moat.cli.trace:trace", "Show what a run did on the network."),
     "grant": Lazy("moat.cli.grant:grant", "Store a credential, and list, show or revoke those stored."),
     "proxy": Lazy("moat.cli.proxy:proxy", "Start, stop or look at the daemon."),

@@ -20,6 +20,8 @@ from moat.routing.names import checked_label
 VERSION = 1
 MAX_AGENTS, MAX_ENDPOINTS = 1_000, 64
 
+_BROKEN = (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, UsageError)
+
 log = logging.getLogger(__name__)
 
 
@@ -78,7 +80,7 @@ class Table:
             found = _parsed(self._file.read_bytes())
         except FileNotFoundError:
             return
-        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, UsageError) as failure:
+        except _BROKEN as failure:
             log.warning("routes.json was set aside", extra={"path": str(_aside(self._file)), "problem": str(failure)})
             return
         self._routes = {route.agent: route for route in found if route.run_id in live}
@@ -89,6 +91,14 @@ class Table:
             write_private(self._file, json.dumps({"version": VERSION, "routes": routes}).encode())
         except UNWRITABLE as failure:
             log.warning("routes could not be written down", extra={"problem": str(failure)})
+
+
+def read_routes(file: Path) -> list[Route]:
+    """Return what a daemon wrote down, by agent, for who only looks; nothing where it cannot be read."""
+    try:
+        return sorted(_parsed(file.read_bytes()), key=lambda route: route.agent)
+    except _BROKEN:
+        return []
 
 
 def check(route: Route) -> None:
