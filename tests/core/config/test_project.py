@@ -7,7 +7,8 @@ import pytest
 from architecture.tree import ROOT
 from moat.api.errors import UsageError
 from moat.config.checkout import Checkout
-from moat.config.project import Loaded, MountEntry, Network, Project, load_project, schema_text
+from moat.config.project import Loaded, Network, Project, load_project, schema_text
+from moat.config.sections import MountEntry
 
 PATH = Path("/w/moat.yaml")
 SCHEMA = ROOT / "docs" / "reference" / "moat-yaml.schema.json"

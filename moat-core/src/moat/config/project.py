@@ -8,34 +8,22 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from moat.api.errors import UsageError
 from moat.config.checkout import Checkout
-from moat.config.dependencies import checked_dependencies, parse_dependency
+from moat.config.dependencies import checked_dependencies
 from moat.config.mounts import checked_target
 from moat.config.plain_yaml import NotPlain, Place, Plain, Value, read_plain
+from moat.config.sections import Hooks, MountEntry, Workspace
+from moat.config.values import MOST, Dependency, Free, Memory, Name, Reference, Scalar, Section, Text, Variable
 
 NAME = "moat.yaml"
-SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-LEAST_MEMORY_BYTES = 16 << 20  # engines refuse less than 6 MiB, and nothing useful starts in that
-_SIZE = r"^([0-9]{1,15})([kmgKMG]?)[bB]?$"
-_MOST = 256  # entries of any list: a person reads them
 _EXPECTED = {  # pydantic's types of errors, in words of the file
     "tuple_type": "must be a list",
     "dict_type": "must be a mapping",
@@ -47,55 +35,6 @@ _EXPECTED = {  # pydantic's types of errors, in words of the file
     "float_parsing": "must be a number",
 }
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Free = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[^\x00]*$")]
-Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Reference = Annotated[str, StringConstraints(max_length=1024, pattern=r"^(env|file|cmd)://[^\x00-\x1f\x7f]+$")]
-Scalar = Annotated[Free, WithJsonSchema({"type": ["string", "number", "boolean"]})]  # YAML's own; taken as written
-
-
-def size_of(text: object) -> object:
-    """Return the bytes of "512m"; what is no text is left to be refused."""
-    if not isinstance(text, str):
-        return text
-    match = re.fullmatch(_SIZE, text)
-    if match is None:
-        raise ValueError("write bytes, or a number with k, m or g")
-    return int(match[1]) * SIZES[match[2].lower()]
-
-
-def dependency_of(text: object) -> object:
-    """Return text if it is a dependency; what is no text is left to be refused."""
-    if isinstance(text, str):
-        parse_dependency(text)
-    return text
-
-
-Dependency = Annotated[Text, BeforeValidator(dependency_of)]
-Memory = Annotated[
-    int,
-    BeforeValidator(size_of),
-    Field(ge=LEAST_MEMORY_BYTES),
-    WithJsonSchema({"type": ["string", "integer"], "pattern": _SIZE}),
-]
-
-
-class Section(BaseModel):
-    """Part of the file. Other keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class MountEntry(Section):
-    """A path of this machine that is shown inside."""
-
-    source: Text = Field(
-        description="Path on this machine; relative to moat.yaml, or ~ for your home.", examples=["./data"]
-    )
-    target: Text = Field(description="Absolute path inside.", examples=["/data"])
-    read_only: bool = Field(default=False, description="Whether the run cannot write there.", examples=[True])
-
 
 class Network(Section):
     """What may leave."""
@@ -106,12 +45,12 @@ class Network(Section):
     )  # fmt: skip
     allow: tuple[Text, ...] = Field(
         default=(),
-        max_length=_MOST,
+        max_length=MOST,
         description="Hosts that strict lets out, as with --allow-host.",
         examples=[["pypi.org"]],
     )
     rules: tuple[Text, ...] = Field(
-        default=(), max_length=_MOST, description="As with --rule; the first that fits decides.",
+        default=(), max_length=MOST, description="As with --rule; the first that fits decides.",
         examples=[["allow GET api.github.com/repos/**"]],
     )  # fmt: skip
 
@@ -129,14 +68,6 @@ class Ulimit(Section):
         return self
 
 
-class Workspace(Section):
-    """How a run works on the folder."""
-
-    mode: Literal["bind", "copy"] = Field(
-        default="bind", description="bind: on the folder itself. copy: on a copy; see `moat apply`.", examples=["copy"]
-    )
-
-
 class Container(Section):
     """The most that a run may use."""
 
@@ -152,15 +83,6 @@ class Container(Section):
     )
 
 
-class Hooks(Section):
-    """What is run besides the command."""
-
-    post_build: Free = Field(
-        default="", description="Shell, run as root in the image that is built, after its dependencies.",
-        examples=["useradd app"],
-    )  # fmt: skip
-
-
 class McpEntry(Section):
     """An MCP server, relayed at /mcp/NAME of the proxy's own address."""
 
@@ -171,7 +93,7 @@ class McpEntry(Section):
         default="Authorization", description="Where: Authorization has Bearer before it.", examples=["X-Api-Key"]
     )
     tools: tuple[Text, ...] = Field(
-        default=(), max_length=_MOST, description="The only tools that may be called.", examples=[["list_issues"]]
+        default=(), max_length=MOST, description="The only tools that may be called.", examples=[["list_issues"]]
     )
 
 
@@ -181,19 +103,19 @@ class Project(Section):
     name: Name | None = Field(default=None, description="Name of the run, as --name.", examples=["my-project"])
     command: tuple[Free, ...] = Field(
         default=(),
-        max_length=_MOST,
+        max_length=MOST,
         description="What `moat run` runs when nothing follows --.",
         examples=[["make", "test"]],
     )
     env: dict[Variable, Scalar] = Field(
-        default_factory=dict, max_length=_MOST, description="Variables inside. No secrets: a run can read this file.",
+        default_factory=dict, max_length=MOST, description="Variables inside. No secrets: a run can read this file.",
         examples=[{"CI": "1"}],
     )  # fmt: skip
     grants: tuple[Name, ...] = Field(
-        default=(), max_length=_MOST, description="Credentials to spend, as --grant.", examples=[["github"]]
+        default=(), max_length=MOST, description="Credentials to spend, as --grant.", examples=[["github"]]
     )
     secrets: dict[Variable, Reference] = Field(
-        default_factory=dict, max_length=_MOST,
+        default_factory=dict, max_length=MOST,
         description="Variables whose values are fetched at start: env://NAME, file://PATH, cmd://PROGRAM ARGUMENTS.",
         examples=[{"DATABASE_URL": "env://DATABASE_URL"}],
     )  # fmt: skip
@@ -201,23 +123,23 @@ class Project(Section):
         default_factory=Workspace, description="How a run works on the folder.", examples=[{"mode": "copy"}]
     )
     mounts: tuple[MountEntry, ...] = Field(
-        default=(), max_length=_MOST, description="More paths of this machine that are shown inside.",
+        default=(), max_length=MOST, description="More paths of this machine that are shown inside.",
         examples=[[{"source": "./fixtures", "target": "/fixtures", "read_only": True}]],
     )  # fmt: skip
     network: Network = Field(default_factory=Network, description="What may leave.", examples=[{"policy": "strict"}])
     ports: dict[Name, Annotated[int, Field(ge=1, le=65_535)]] = Field(
-        default_factory=dict, max_length=_MOST, description="Ports inside that this machine reaches by name.",
+        default_factory=dict, max_length=MOST, description="Ports inside that this machine reaches by name.",
         examples=[{"web": 3000}],
     )  # fmt: skip
     mcp: tuple[McpEntry, ...] = Field(
-        default=(), max_length=_MOST, description="MCP servers that are relayed into the run.",
+        default=(), max_length=MOST, description="MCP servers that are relayed into the run.",
         examples=[[{"name": "linear", "url": "https://mcp.linear.app/mcp", "grant": "linear"}]],
     )  # fmt: skip
     base_image: Text | None = Field(
         default=None, description="Container image, for docker.", examples=["debian:bookworm-slim"]
     )
     dependencies: tuple[Dependency, ...] = Field(
-        default=(), max_length=_MOST, description="What the image must have, for docker: it is built on first use.",
+        default=(), max_length=MOST, description="What the image must have, for docker: it is built on first use.",
         examples=[["node@22", "pip:ruff==0.6"]],
     )  # fmt: skip
     hooks: Hooks = Field(

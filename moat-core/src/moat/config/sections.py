@@ -1,0 +1,36 @@
+"""The sections of moat.yaml that say what a run finds: its workspace, its mounts, what is run besides its command."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from moat.config.values import Free, Section, Text
+
+
+class MountEntry(Section):
+    """A path of this machine that is shown inside."""
+
+    source: Text = Field(
+        description="Path on this machine; relative to moat.yaml, or ~ for your home.", examples=["./data"]
+    )
+    target: Text = Field(description="Absolute path inside.", examples=["/data"])
+    read_only: bool = Field(default=False, description="Whether the run cannot write there.", examples=[True])
+
+
+class Workspace(Section):
+    """How a run works on the folder."""
+
+    mode: Literal["bind", "copy"] = Field(
+        default="bind", description="bind: on the folder itself. copy: on a copy; see `moat apply`.", examples=["copy"]
+    )
+
+
+class Hooks(Section):
+    """What is run besides the command."""
+
+    post_build: Free = Field(
+        default="", description="Shell, run as root in the image that is built, after its dependencies.",
+        examples=["useradd app"],
+    )  # fmt: skip

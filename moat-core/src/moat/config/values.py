@@ -1,0 +1,54 @@
+"""The kinds of values that moat.yaml is made of: text, names, sizes, and what every section of it has in common."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+from moat.config.dependencies import parse_dependency
+
+SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+LEAST_MEMORY_BYTES = 16 << 20  # engines refuse less than 6 MiB, and nothing useful starts in that
+_SIZE = r"^([0-9]{1,15})([kmgKMG]?)[bB]?$"
+MOST = 256  # entries of any list: a person reads them
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Free = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[^\x00]*$")]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Reference = Annotated[str, StringConstraints(max_length=1024, pattern=r"^(env|file|cmd)://[^\x00-\x1f\x7f]+$")]
+Scalar = Annotated[Free, WithJsonSchema({"type": ["string", "number", "boolean"]})]  # YAML's own; taken as written
+
+
+def size_of(text: object) -> object:
+    """Return the bytes of "512m"; what is no text is left to be refused."""
+    if not isinstance(text, str):
+        return text
+    match = re.fullmatch(_SIZE, text)
+    if match is None:
+        raise ValueError("write bytes, or a number with k, m or g")
+    return int(match[1]) * SIZES[match[2].lower()]
+
+
+def dependency_of(text: object) -> object:
+    """Return text if it is a dependency; what is no text is left to be refused."""
+    if isinstance(text, str):
+        parse_dependency(text)
+    return text
+
+
+Dependency = Annotated[Text, BeforeValidator(dependency_of)]
+Memory = Annotated[
+    int,
+    BeforeValidator(size_of),
+    Field(ge=LEAST_MEMORY_BYTES),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": _SIZE}),
+]
+
+
+class Section(BaseModel):
+    """Part of the file. Other keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

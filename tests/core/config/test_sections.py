@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+from moat.config.sections import Hooks, MountEntry, Workspace
+
+
+def test_a_section_that_says_nothing_changes_nothing() -> None:
+    assert Workspace().mode == "bind"
+    assert Hooks().post_build == ""
+    assert not MountEntry(source="a", target="/a").read_only
