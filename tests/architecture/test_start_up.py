@@ -15,7 +15,8 @@ SLOW = frozenset(
 )
 PROVIDERS = frozenset(("moat.api.credentials", "moat.api.endpoints", "moat.api.rules", "moat.api.tokens",
                        "moat_provider_aws.provider", "moat_provider_github.provider"))  # fmt: skip
-OF_SOME_RUNS = frozenset(("moat.net.rules", "moat.config.project", "moat.runs.approvals", "moat.runs.secrets",
+OF_SOME_RUNS = frozenset(("moat.net.rules", "moat.config.excludes", "moat.config.project", "moat.runs.hidden",
+                          "moat.runs.approvals", "moat.runs.secrets",
                           "moat.runs.snapshots", "moat.runs.supervise", "moat.runs.viewer", "moat.runs.wishes",
                           "moat.runtimes.docker_config", "moat.runtimes.docker_launch"))  # fmt: skip
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,13 @@ from moat.paths import (
     bind_by_folder,
     find_home,
     private_folder,
+    remove_tree,
     set_aside,
     socket_address,
     write_private,
 )
+
+NOBODY = 65_534
 
 
 def mode(path: Path) -> int:
@@ -170,3 +175,24 @@ def test_what_stands_in_the_way_is_put_aside_and_earlier_ones_stay(tmp_path: Pat
     assert (tmp_path / "x.broken").read_text() == "0"
     assert (tmp_path / "x.broken-3").read_text() == "2"
     assert not file.exists()
+
+
+def test_what_a_run_left_is_removed_though_its_owner_may_not_write_there() -> None:
+    folder = Path(tempfile.mkdtemp())  # where nobody can get at it
+    made, is_root = folder / "made", os.geteuid() == 0
+    try:
+        os.chown(folder, *((NOBODY, NOBODY) if is_root else (-1, -1)))
+        os.seteuid(NOBODY if is_root else os.geteuid())
+        (made / "a" / "b").mkdir(parents=True)
+        (made / "a" / "b" / "c").touch()
+        (made / "link").symlink_to("/")
+        for each in (made / "a" / "b", made / "a", made):
+            each.chmod(0o500)
+
+        remove_tree(made)
+
+        assert not made.exists()
+        remove_tree(made)  # there is none
+    finally:
+        os.seteuid(0 if is_root else os.geteuid())
+        shutil.rmtree(folder)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,26 @@ def private_folder(path: Path) -> Path:
     if status.st_mode & 0o022:
         raise UsageError(f"{path} can be written by others", hint=f"run: chmod 700 {path}")
     return path
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and all that a run left in it, folders too that nobody may write. Raises OSError.
+
+    Only where nobody else can change what is below path meanwhile. One that is not there is fine.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if os.geteuid():  # root needs no leave
+            _open_up(path)
+        shutil.rmtree(path)
+
+
+def _open_up(path: Path) -> None:
+    path.chmod(0o700)
+    for parent, folders, _ in os.walk(path):
+        for name in folders:
+            folder = Path(parent, name)
+            if not folder.is_symlink():
+                folder.chmod(0o700)
 
 
 def set_aside(path: Path) -> Path:

@@ -10,6 +10,7 @@ from moat.cli.plan_words import as_json, as_text
 from moat.config.dependencies import checked_dependencies
 from moat.config.settings import Settings
 from moat.daemon.protocol import SetupResponse
+from moat.runs.masks import Hidden
 from moat.runs.merge import Options
 from moat.runs.plan import Found, plan
 from moat.runs.prepare import Prepared
@@ -190,3 +191,23 @@ def test_an_image_of_the_runs_own_is_told_with_its_recipe(is_built: bool, state:
         "recipe": recipe.text,
     }
     assert told("")["build"] is None
+
+
+def test_what_is_hidden_is_told_with_its_pattern() -> None:
+    spec = joined("workspace: {exclude: [.env]}", options(command=("true",), excluded=("b/",)))
+    facts = some_facts(hidden={"/workspace": (Hidden(".env", "file", ".env"), Hidden("b", "folder", "b/"))})
+    prepared = Prepared(facts, plan(spec, facts), FakeRuntime([]), FakeClient(HOME, []))
+
+    lines, found = as_text(prepared, spec).splitlines(), as_json(prepared, spec, [])
+
+    assert "  /workspace without b/  [--exclude]" in lines
+    assert "  /workspace without .env  [moat.yaml]" in lines
+    assert "    /workspace/.env is hidden, a file" in lines
+    assert not [line for line in lines if ".hidden" in line]
+    everything = [
+        {"path": "/workspace/.env", "kind": "file", "pattern": ".env"},
+        {"path": "/workspace/b", "kind": "folder", "pattern": "b/"},
+    ]
+    assert found["hidden"] == everything
+    on_a_copy = replace(spec, on_a_copy=True)
+    assert as_json(replace(prepared, plan=plan(on_a_copy, facts)), on_a_copy, [])["hidden"] == everything

@@ -8,7 +8,7 @@ from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
 from moat.cli import main as program
 from moat.cli import run as command
-from moat.cli.run import checked_command, parse_variables
+from moat.cli.run import checked_command, checked_excludes, parse_variables
 from moat.daemon.protocol import SetupRequest, SetupResponse
 from moat.net.rules import parse_rule
 from moat.paths import Home
@@ -258,3 +258,9 @@ def test_a_secret_is_warned_about_and_not_shown(
     assert err.count("is a variable inside, and the run can read it") == 3
     assert "s3cr3t" not in out + err
     assert stage.specs[-1].env == {"PLAIN": "s3cr3t-value"}
+
+
+def test_a_pattern_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--exclude '!a' begins with !"):
+        checked_excludes((".env", "!a"))
+    assert checked_excludes((".env",)) == (".env",)

@@ -7,3 +7,8 @@ def test_a_section_that_says_nothing_changes_nothing() -> None:
     assert Workspace().mode == "bind"
     assert Hooks().post_build == ""
     assert not MountEntry(source="a", target="/a").read_only
+
+
+def test_what_is_hidden_is_kept_in_its_order() -> None:
+    assert Workspace.model_validate({"exclude": ["b", "a/**"]}).exclude == ("b", "a/**")
+    assert MountEntry.model_validate({"source": "a", "target": "/a", "exclude": ["*.key"]}).exclude == ("*.key",)

@@ -68,7 +68,11 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
     [
         ("upstreem: {}", "unknown setting upstreem", "did you mean upstream?"),
         ("upstream: {ca_bundel: x}", "unknown setting upstream.ca_bundel", "did you mean upstream.ca_bundle?"),
-        ("colour: red", "unknown setting colour", "known here: upstream, image, runtime, network, daemon, routing"),
+        (
+            "colour: red",
+            "unknown setting colour",
+            "known here: upstream, image, runtime, network, workspace, daemon, routing",
+        ),
     ],
 )
 def test_unknown_keys_are_errors_with_a_suggestion(tmp_path: Path, text: str, problem: str, hint: str) -> None:
@@ -199,3 +203,10 @@ def test_the_daemon_leaves_when_it_is_told_to(tmp_path: Path, text: str, minutes
 def test_a_time_that_makes_no_sense_is_an_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match=r"daemon\.idle"):
         settings(tmp_path, text)
+
+
+def test_what_is_hidden_of_every_workspace_is_set_and_checked(tmp_path: Path) -> None:
+    assert settings(tmp_path, "workspace: {exclude: [.env]}").workspace.exclude == (".env",)
+    for text in ("workspace: {exclude: ['!a']}", "workspace: {exclude: .env}", "workspace: {exclud: [a]}"):
+        with pytest.raises(UsageError, match=r"workspace"):
+            settings(tmp_path, text)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from moat.config.values import Section, size_of
+from moat.config.values import Section, exclude_of, size_of
 from pydantic import ValidationError
 
 
@@ -21,3 +21,10 @@ def test_a_section_takes_no_key_that_it_does_not_know_and_repeats_nothing() -> N
         Section.model_validate({"token": "s3cr3t"})
 
     assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["!a", "../a"])
+def test_a_pattern_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"mean nothing|no path"):
+        exclude_of(text)
+    assert exclude_of(3) == 3

@@ -109,3 +109,22 @@ def test_what_the_runtime_is_becomes_a_fact(tmp_path: Path, client: AskedClient)
     facts = collect(RunSpec(tmp_path, ("x",)), Home(tmp_path), client, FakeRuntime([], sealed=False), {}, None)
 
     assert (facts.runtime, facts.is_sealed, facts.needs_image) == ("fake", False, False)
+
+
+def test_what_is_hidden_of_a_workspace_is_hidden_wherever_it_is_shown(tmp_path: Path, client: AskedClient) -> None:
+    for name in ("a/.env", "a/b/x.key", "secrets/.env", "other/y.key"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    mounts = tuple(Mount(tmp_path / name, f"/{name}") for name in ("a", "secrets", "other"))
+    hidden = {"/workspace": (".env", "secrets/", "/a/b/*"), "/other": ("*.key",)}
+    spec = RunSpec(tmp_path, ("x",), mounts=mounts, hidden=hidden)
+
+    found = collect(spec, Home(tmp_path / "moat"), client, FakeRuntime([]), {}, None).hidden
+
+    assert {target: [each.path for each in of_it] for target, of_it in found.items()} == {
+        "/workspace": ["a/.env", "a/b/x.key", "secrets"],
+        "/a": [".env", "b/x.key"],
+        "/secrets": [],  # mounted on purpose
+        "/other": ["y.key"],
+    }

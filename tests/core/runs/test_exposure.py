@@ -67,6 +67,13 @@ def test_what_is_no_secret_is_not_reported(tmp_path: Path, name: str, text: str)
     assert describe(()) == ""
 
 
+def test_what_the_run_does_not_see_is_not_reported(tmp_path: Path) -> None:
+    for name in (".env", "config/secrets/.env", "config/.env"):
+        put(tmp_path, name)
+
+    assert [item.path for item in exposed_secrets(tmp_path, [".env", "config/secrets"])] == ["config/.env"]
+
+
 def test_links_are_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     put(outside, ".env")
@@ -98,7 +105,7 @@ def test_it_stops_at_a_number_and_names_only_a_few(tmp_path: Path) -> None:
     found = exposed_secrets(tmp_path)
 
     assert len(found) == LIMIT_FINDINGS
-    assert describe(found).endswith(f"and {LIMIT_FINDINGS - 5} more")
+    assert f"and {LIMIT_FINDINGS - 5} more; hide them with --exclude" in describe(found)
 
 
 def test_a_file_name_cannot_steer_the_terminal(tmp_path: Path) -> None:

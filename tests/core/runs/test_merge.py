@@ -6,7 +6,7 @@ import pytest
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
 from moat.api.runs import McpServer, RunSpec
-from moat.config.settings import DEFAULT_IMAGE, Settings
+from moat.config.settings import DEFAULT_IMAGE, Settings, WorkspaceSettings
 from moat.net.rules import rule_text
 from moat.runs.merge import Options, merged, secret_of
 
@@ -158,3 +158,18 @@ def test_servers_and_ports_are_the_files() -> None:
     assert spec.ports == {"web": 3000}
     assert spec.mcp == (McpServer("m", "https://a.example/x", "g", "Authorization", ("t",)),)
     assert (spec.origins["port.web"], spec.origins["mcp.m"]) == ("moat.yaml", "moat.yaml")
+
+
+def test_what_is_hidden_is_joined_and_each_pattern_knows_its_owner() -> None:
+    mounts = "[{source: x, target: /x, exclude: [k]}, {source: y, target: /data, exclude: [k]}]"
+    text = f"workspace: {{exclude: [b, a]}}\nmounts: {mounts}"
+    own = settings(workspace=WorkspaceSettings(("c", "b")))
+    spec = joined(text, options(excluded=("a", "d"), mounts=FLAGS.mounts), own)
+
+    assert spec.hidden == {"/workspace": ("a", "d", "b", "c"), "/x": ("k",)}
+    assert [spec.origins[f"exclude./workspace:{name}"] for name in "adbc"] == [
+        "--exclude", "--exclude", "moat.yaml", "config.yaml"
+    ]  # fmt: skip
+    assert spec.origins["exclude./x:k"] == "moat.yaml"
+    assert merged(options(), None, own, USER_HOME).hidden == {"/workspace": ("c", "b")}
+    assert joined("").hidden == {}

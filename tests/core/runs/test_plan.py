@@ -10,6 +10,7 @@ from moat.api.runs import McpServer, NetworkPolicy, Worktree
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import SetupResponse
 from moat.net.rules import parse_rule
+from moat.runs.masks import Hidden
 from moat.runs.plan import Found, plan
 from moat.runs.trust import BUNDLE, DOOR_URL, JAVA, SYSTEM_BUNDLE, TRUST_STORE, java_options
 from moat.runs.truststore import trust_store
@@ -299,3 +300,39 @@ def test_a_worktree_is_refused_where_nothing_keeps_a_run_from_the_repository_and
         plan(spec, some_facts(is_sealed=False))
     with pytest.raises(UsageError, match="a worktree is a copy already"):
         plan(replace(spec, on_a_copy=True), some_facts())
+
+
+HIDDEN = {"/workspace": (Hidden("b", "folder", "b"), Hidden("a/.env", "file", ".env"))}
+
+
+def test_something_empty_lies_over_what_is_hidden() -> None:
+    spec = replace(a_spec(), hidden={"/workspace": ("b", ".env")})
+
+    planned = plan(spec, some_facts(hidden=HIDDEN))
+
+    place = HOME.inside("run_0123456789ab") / ".hidden"
+    assert planned.sandbox.mounts[-2:] == (
+        Mount(place / "folder-0", "/workspace/b"),
+        Mount(place / "file", "/workspace/a/.env", read_only=True),
+    )
+    assert planned.folders == (place / "folder-0",)
+    assert planned.files[place / "file"] == ""
+    assert planned.hidden == {"/workspace/b": "b", "/workspace/a/.env": ".env"}
+    assert planned.left_out == ()
+
+
+def test_what_is_hidden_is_left_out_of_a_copy() -> None:
+    spec = replace(a_spec(), hidden={"/workspace": ("b", ".env")}, on_a_copy=True)
+
+    planned = plan(spec, some_facts(hidden=HIDDEN, is_sealed=False))
+
+    assert planned.left_out == ("b", "a/.env")
+    assert planned.hidden == {}
+
+
+@pytest.mark.parametrize(("target", "on_a_copy"), [("/workspace", False), ("/data", True)])
+def test_a_runtime_that_hides_nothing_is_refused(target: str, on_a_copy: bool) -> None:
+    spec = replace(a_spec(), hidden={target: (".env",)}, on_a_copy=on_a_copy)
+
+    with pytest.raises(UsageError, match="hides nothing"):
+        plan(spec, some_facts(is_sealed=False))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from moat.config.settings import Settings
+from moat.config.settings import Settings, WorkspaceSettings
 from moat.runs.merge import Options
 from moat.runs.secrets import Reference
 from moat.runs.wishes import Circumstances, one_line, wishes
@@ -170,3 +170,12 @@ def test_a_credential_of_another_profile_is_another_wish() -> None:
         "spend your credential github of the profile work",
         "send your credential g of the profile work to https://a.example/x, as the MCP server m",
     )
+
+
+def test_a_mount_of_what_the_user_hides_needs_a_yes() -> None:
+    text = "workspace: {exclude: [own]}\nmounts: [{source: ./own, target: /o}, {source: ./keys/a, target: /k}]"
+    wish = f"read and change {WORK}/keys/a, as /k, which you hide from runs"
+
+    assert wished(text) == ()
+    assert wished(text, options(excluded=("keys/",))) == (wish,)
+    assert wished(text, own=settings(workspace=WorkspaceSettings(("/keys",)))) == (wish,)

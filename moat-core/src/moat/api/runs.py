@@ -72,11 +72,12 @@ class Worktree:
 class RunSpec:
     """What the user asked for: flags, moat.yaml and settings merged. Paths are absolute. profile: "" for the default.
 
-    env: may hold secrets of the user's. ports: name → port inside that this machine may reach. on_a_copy: the run gets
-    a copy of the workspace. worktree: what the workspace is, where it is one. dependencies: what the image must have,
-    as `config/dependencies.py` writes it. post_build: shell that is run in it, once. origins: what it is, as
-    `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not in it comes from the
-    command line.
+    env: may hold secrets of the user's. ports: name → port inside that this machine may reach. on_a_copy: the run
+    gets a copy of the workspace. worktree: what the workspace is, where it is one. dependencies: what the image
+    must have, as `config/dependencies.py` writes it. post_build: shell that is run in it, once. hidden: target of a
+    mount, "/workspace" for the workspace → patterns of what of it is not shown, as `config/excludes.py` reads them.
+    origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what
+    is not in it comes from the command line.
     """
 
     workspace: Path
@@ -97,6 +98,7 @@ class RunSpec:
     worktree: Worktree | None = None
     dependencies: tuple[str, ...] = ()
     post_build: str = ""
+    hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from moat.api.container import Limits, Mount
 from moat.api.runs import RunSpec
+from moat.config.mounts import WORKSPACE
 from moat.net.rules import rule_text
 from moat.runs.merge import FILE, secret_of
 from moat.runs.prepare import Prepared
@@ -48,7 +49,7 @@ def as_text(prepared: Prepared, spec: RunSpec) -> str:
         lines.append(f"spent on   {', '.join(hosts)}")
     lines += [f"  {line}" for line in prepared.facts.setup.rules]
     lines += ["limits" if spec.limits.names() else "limits     none of its own", *_limits(spec)]
-    lines += ["inside", *(_mount(prepared, mount) for mount in sandbox.mounts), "variables"]
+    lines += ["inside", *(_mount(prepared, mount) for mount in _shown(prepared)), *_hidden(prepared, spec), "variables"]
     lines += [f"  {name}={value}  [{prepared.plan.origins[name]}]" for name, value in _env(prepared, spec).items()]
     return "\n".join(line.replace("\n", "\\n").replace("\t", "\\t") for line in lines)
 
@@ -87,11 +88,12 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
                 "read_only": mount.read_only,
                 "from": plan.origins[mount.target],
             }
-            for mount in sandbox.mounts
+            for mount in _shown(prepared)
         ],
+        "hidden": [{"path": path, "kind": kind, "pattern": text} for path, kind, text in _all_hidden(prepared, spec)],
         "files": {
             mount.target: {"bytes": len(_bytes(plan.files[mount.source])), "from": plan.origins[mount.target]}
-            for mount in sandbox.mounts
+            for mount in _shown(prepared)
             if mount.source in plan.files
         },
         "variables": {
@@ -138,6 +140,27 @@ def _mount(prepared: Prepared, mount: Mount) -> str:
     held = plan.files.get(mount.source)
     source = f" = {mount.source}" if held is None else f" ({len(_bytes(held))} bytes of ours)"
     return f"  {mount.target}{source}{' (read-only)' if mount.read_only else ''}  [{plan.origins[mount.target]}]"
+
+
+def _shown(prepared: Prepared) -> list[Mount]:
+    return [mount for mount in prepared.plan.sandbox.mounts if mount.target not in prepared.plan.hidden]
+
+
+def _all_hidden(prepared: Prepared, spec: RunSpec) -> Iterator[tuple[str, str, str]]:
+    """Yield path inside, kind and pattern of all that is hidden, or not copied."""
+    for mount in prepared.plan.sandbox.mounts:
+        if pattern := prepared.plan.hidden.get(mount.target):
+            yield mount.target, "file" if mount.read_only else "folder", pattern
+    if spec.on_a_copy:
+        for each in prepared.facts.hidden.get(WORKSPACE, ()):
+            yield f"{WORKSPACE}/{each.path}", each.kind, each.pattern
+
+
+def _hidden(prepared: Prepared, spec: RunSpec) -> Iterator[str]:
+    for target, patterns in spec.hidden.items():
+        for pattern in patterns:
+            yield f"  {target} without {pattern}  [{_origin(spec, f'exclude.{target}:{pattern}')}]"
+    yield from (f"    {path} is hidden, a {kind}" for path, kind, _ in _all_hidden(prepared, spec))
 
 
 def _bytes(content: str | bytes) -> bytes:

@@ -19,7 +19,7 @@ from moat.cli.dashes import DashedCommand, after_dashes
 from moat.cli.output import say, show, show_json, warn
 from moat.cli.perform import DETACHED_SIZE, Performance
 from moat.cli.run_words import own_secrets
-from moat.config.mounts import parse_mount
+from moat.config.mounts import WORKSPACE, parse_mount
 from moat.config.settings import load_settings
 from moat.ids import checked_profile
 from moat.paths import Home, find_home
@@ -46,6 +46,9 @@ from moat.runs.prepare import Prepared, prepare
 @click.option("--copy", "on_a_copy", is_flag=True, help="Work on a copy of the workspace: moat diff, moat apply.")
 @click.option("--worktree", "branch", default="", metavar="B", help="Work in a git worktree of this branch: moat wt.")
 @click.option("--from", "start", default="", metavar="REV", help="With --worktree: where a new branch begins.")
+@click.option(
+    "--exclude", "excluded", multiple=True, metavar="P", help="Hide this of the workspace: .env, dist/, *.key"
+)
 @click.option("--snapshot", is_flag=True, help="Keep the workspace's files first: moat snapshot list.")
 @click.option("-d", "--detach", "detached", is_flag=True, help="Leave it running; print its name.")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal of its own, also with -d, to attach to later.")
@@ -72,6 +75,7 @@ def run(
     on_a_copy: bool,
     branch: str,
     start: str,
+    excluded: tuple[str, ...],
     yes: bool,
     ignore_file: bool,
     dry_run: bool,
@@ -103,6 +107,7 @@ def run(
         allow_sockets=allow_socket,
         profile=checked_profile(profile),
         on_a_copy=on_a_copy,
+        excluded=checked_excludes(excluded),
     )
     if branch or start:
         from moat.cli.wt import in_a_worktree
@@ -154,6 +159,19 @@ def parse_variables(texts: Iterable[str]) -> dict[str, str]:
     return variables
 
 
+def checked_excludes(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the patterns of --exclude. Raises UsageError for one that is none."""
+    if texts:
+        from moat.config.excludes import parse_exclude
+
+        for text in texts:
+            try:
+                parse_exclude(text)
+            except ValueError as failure:
+                raise UsageError(f"--exclude {text!r} {failure}", hint="write --exclude .env") from None
+    return texts
+
+
 def _rehearse(asked: Asked, home: Home, runtimes: Sequence[Runtime], in_json: bool) -> int:
     """Show the plan. Nobody is asked for anything, and no secret is fetched."""
     spec = asked.spec
@@ -186,7 +204,8 @@ def _warn(prepared: Prepared, spec: RunSpec) -> None:
         from moat.net.batch import batch_warnings
 
         warnings += batch_warnings(spec.policy)
-    if seen := describe(exposed_secrets(prepared.facts.paths[spec.workspace].resolved)):
+    hidden = [each.path for each in prepared.facts.hidden.get(WORKSPACE, ())]
+    if seen := describe(exposed_secrets(prepared.facts.paths[spec.workspace].resolved, hidden)):
         warnings.append(seen)
     if not prepared.runtime.sealed:
         warnings.append(f"{prepared.runtime.name} does not isolate: the command can go around the proxy")

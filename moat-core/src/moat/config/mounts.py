@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from moat.api.container import Mount
 from moat.api.errors import UsageError
 
+WORKSPACE = "/workspace"  # where every run finds it
 _MODES = {"ro": True, "rw": False}
 _SHAPE = "write SRC, SRC:DST or SRC:DST:ro"
 

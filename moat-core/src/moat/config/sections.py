@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from moat.config.values import Free, Section, Text
+from moat.config.values import MOST, ExcludePattern, Free, Section, Text
 
 
 class MountEntry(Section):
@@ -17,6 +17,10 @@ class MountEntry(Section):
     )
     target: Text = Field(description="Absolute path inside.", examples=["/data"])
     read_only: bool = Field(default=False, description="Whether the run cannot write there.", examples=[True])
+    exclude: tuple[ExcludePattern, ...] = Field(
+        default=(), max_length=MOST, description="What of it is not shown, as .gitignore writes it.",
+        examples=[["*.key", "secrets/**"]],
+    )  # fmt: skip
 
 
 class Workspace(Section):
@@ -25,6 +29,10 @@ class Workspace(Section):
     mode: Literal["bind", "copy"] = Field(
         default="bind", description="bind: on the folder itself. copy: on a copy; see `moat apply`.", examples=["copy"]
     )
+    exclude: tuple[ExcludePattern, ...] = Field(
+        default=(), max_length=MOST, description="What of it is not shown, and not copied, as .gitignore writes it.",
+        examples=[[".env", "node_modules"]],
+    )  # fmt: skip
 
 
 class Hooks(Section):

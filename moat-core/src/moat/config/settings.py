@@ -2,6 +2,8 @@
 
     image: debian:bookworm-slim
     runtime: bubblewrap
+    workspace:
+      exclude: [.env]
     network:
       policy: strict
       rules: ["allow GET api.github.com/repos/**", "deny * api.github.com"]
@@ -74,6 +76,20 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkspaceSettings:
+    """What of any workspace no run is shown. exclude: patterns, as `config/excludes.py` reads them."""
+
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.exclude:
+            from moat.config.excludes import parse_exclude
+
+            for text in self.exclude:
+                parse_exclude(text)
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonSettings:
     """How the daemon lives. idle_minutes: it leaves after so long without runs; 0 is never."""
 
@@ -99,6 +115,7 @@ class Settings:
     image: str = DEFAULT_IMAGE
     runtime: str = ""
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
     routing: RoutingSettings = field(default_factory=RoutingSettings)
 
@@ -154,7 +171,7 @@ def _checked(path: Path, values: object) -> Settings:
         raise UsageError(f"{path} must be a mapping of settings", hint=f"edit {path}")
     _refuse_unknown(path, "", values, Settings)
     sections = {"network": NetworkSettings, "upstream": UpstreamSettings, "daemon": DaemonSettings,
-                "routing": RoutingSettings}  # fmt: skip
+                "routing": RoutingSettings, "workspace": WorkspaceSettings}  # fmt: skip
     for name, kind in sections.items():
         if isinstance(section := values.get(name), dict):
             _refuse_unknown(path, f"{name}.", section, kind)

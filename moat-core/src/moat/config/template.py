@@ -24,11 +24,13 @@ TEMPLATE = """\
 
 # workspace:
 #   mode: copy                     # a run works on a copy; see moat diff and moat apply
+#   exclude: [.env, node_modules, secrets/**]   # what of it a run does not see, as .gitignore writes it
 
 # mounts:                          # asks, unless the source lies in this folder
 #   - source: ./fixtures
 #     target: /fixtures
 #     read_only: true
+#     exclude: ["*.key"]
 
 # network:
 #   policy: strict                 # or permissive, which is the default

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from moat.config.dependencies import parse_dependency
+from moat.config.excludes import parse_exclude
 
 SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 LEAST_MEMORY_BYTES = 16 << 20  # engines refuse less than 6 MiB, and nothing useful starts in that
@@ -39,7 +40,15 @@ def dependency_of(text: object) -> object:
     return text
 
 
+def exclude_of(text: object) -> object:
+    """Return text if it is a pattern of what is not shown; what is no text is left to be refused."""
+    if isinstance(text, str):
+        parse_exclude(text)
+    return text
+
+
 Dependency = Annotated[Text, BeforeValidator(dependency_of)]
+ExcludePattern = Annotated[Text, BeforeValidator(exclude_of)]
 Memory = Annotated[
     int,
     BeforeValidator(size_of),

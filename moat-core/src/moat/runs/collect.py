@@ -6,10 +6,11 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
+from moat.config.mounts import WORKSPACE
 from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import patiently
 from moat.daemon.protocol import SetupRequest, SetupResponse
@@ -18,6 +19,9 @@ from moat.paths import Home
 from moat.runs.merge import rule_lines
 from moat.runs.plan import PASSED_ON, Facts, Found
 from moat.runs.trust import host_roots
+
+if TYPE_CHECKING:
+    from moat.runs.masks import Hidden
 
 Kind = Literal["folder", "file", "socket", "other", "absent"]
 
@@ -47,6 +51,7 @@ def collect(
         roots=host_roots(),
         passed={name: env[name] for name in PASSED_ON if name in env},
         terminal=terminal,
+        hidden=_hidden(spec) if spec.hidden else {},
     )
 
 
@@ -58,6 +63,24 @@ def found_at(path: Path) -> Found:
     except (OSError, RuntimeError):  # RuntimeError: links in a circle, before Python 3.13
         return Found(path, "absent")
     return Found(resolved, _kind(mode))
+
+
+def _hidden(spec: RunSpec) -> dict[str, tuple[Hidden, ...]]:
+    """Return what the run is not shown of its workspace, also where a mount shows a part of that, and of its mounts."""
+    from moat.config.excludes import Exclude, is_hidden, parse_exclude
+    from moat.runs.hidden import hidden_in
+
+    rules = {target: [parse_exclude(text) for text in patterns] for target, patterns in spec.hidden.items()}
+    workspace, of_all = found_at(spec.workspace).resolved, rules.pop(WORKSPACE, [])
+    found = {WORKSPACE: hidden_in(workspace, [((), each) for each in of_all])}
+    for mount in spec.mounts:
+        source = found_at(mount.source).resolved
+        own: list[tuple[tuple[str, ...], Exclude]] = [((), each) for each in rules.get(mount.target, [])]
+        before = source.relative_to(workspace).parts if source.is_relative_to(workspace) else None
+        if before is not None and not is_hidden(of_all, before, is_folder=True):  # else it is shown on purpose
+            own += [(before, each) for each in of_all]
+        found[mount.target] = hidden_in(source, own) if own else ()
+    return found
 
 
 def _kind(mode: int) -> Kind:

@@ -2,7 +2,8 @@
 
     workspace ──cp──▶ <MOAT_HOME>-copies/<run>/ ──the run──▶ compared ──▶ runs/<run>/result.patch; the copy is removed
 
-All files are copied, ignored ones too; the patch leaves out what .gitignore names, as `git diff` does.
+All files are copied, ignored ones too, but for what `exclude` names; the patch leaves out what .gitignore names, as
+`git diff` does.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from moat.api.errors import MoatError, UsageError
 from moat.api.runs import RunInfo
-from moat.paths import UNWRITABLE, Home, private_folder, write_private
+from moat.paths import UNWRITABLE, Home, private_folder, remove_tree, write_private
+from moat.runs.copying import NotCopied, copy_tree
 from moat.runs.results import FILE_NAME
 from moat.runs.snapshots import Snapshots
 
@@ -26,12 +28,13 @@ class CopyFailed(MoatError):
 
 
 class WorkingCopy:
-    """One run's copy. source: the workspace."""
+    """One run's copy. source: the workspace. left_out: what of it, paths below it, is not copied."""
 
-    def __init__(self, home: Home, run_id: str, source: Path) -> None:
+    def __init__(self, home: Home, run_id: str, source: Path, left_out: Sequence[str] = ()) -> None:
         self._home = home
         self._run_id = run_id
         self._source = source
+        self._left_out = left_out
         self._target = home.copies / run_id
         self._repository = home.copies / f"{run_id}.git"
         self._has_work = False
@@ -40,18 +43,11 @@ class WorkingCopy:
         """Copy the workspace. Raises CopyFailed, and UsageError where git, which compares, is missing."""
         private_folder(self._target.parent)
         self._target.mkdir(mode=0o700)
-        command = ("cp", "-a", "--reflink=auto", "--", f"{self._source}/.", str(self._target))
-        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
         try:
-            _, said = await process.communicate()
-        except asyncio.CancelledError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            raise
-        if process.returncode:
-            problem = f"the workspace could not be copied: {_last(said)}"
-            raise CopyFailed(problem, hint="free some space, or run it without a copy")
+            await copy_tree(self._source, self._target, self._left_out)
+        except NotCopied as failure:
+            problem = f"the workspace could not be copied: {failure}"
+            raise CopyFailed(problem, hint="free some space, or run it without a copy") from None
         await asyncio.to_thread(self._snapshots().create, "as it was copied")
 
     def finish(self) -> None:
@@ -72,7 +68,8 @@ class WorkingCopy:
         """Remove the copy and what it is compared with, unless there is work in it that is not kept."""
         if not self._has_work:
             for folder in (self._target, self._repository):
-                shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    remove_tree(folder)
 
     def _snapshots(self) -> Snapshots:
         return Snapshots(self._home, self._target, self._repository)

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -53,13 +53,18 @@ class Exposed:
     what: str
 
 
-def exposed_secrets(workspace: Path, *, clock: Callable[[], float] = time.monotonic) -> tuple[Exposed, ...]:
-    """Return the obvious secrets in workspace, sorted by path; at most LIMIT_FINDINGS, within about LIMIT_S."""
+def exposed_secrets(
+    workspace: Path, hidden: Collection[str] = (), *, clock: Callable[[], float] = time.monotonic
+) -> tuple[Exposed, ...]:
+    """Return the obvious secrets in workspace, sorted by path; at most LIMIT_FINDINGS, within about LIMIT_S.
+
+    hidden: paths below it that the run does not see.
+    """
     deadline = clock() + LIMIT_S
     found: list[Exposed] = []
     for entry in islice(_files(workspace, lambda: clock() > deadline), LIMIT_ENTRIES):
-        if what := _judge(entry):
-            found.append(Exposed(str(entry.relative_to(workspace)), what))
+        if (what := _judge(entry)) and not _is_hidden(path := entry.relative_to(workspace), hidden):
+            found.append(Exposed(str(path), what))
         if len(found) == LIMIT_FINDINGS:
             break
     return tuple(sorted(found, key=lambda item: item.path))
@@ -71,7 +76,7 @@ def describe(found: tuple[Exposed, ...], shown: int = 5) -> str:
         return ""
     named = ", ".join(f"{_printable(item.path)} ({item.what})" for item in found[:shown])
     rest = f" and {len(found) - shown} more" if len(found) > shown else ""
-    return f"the run can read secrets in the workspace: {named}{rest}"
+    return f"the run can read secrets in the workspace: {named}{rest}; hide them with --exclude or workspace.exclude"
 
 
 def _files(folder: Path, is_late: Callable[[], bool]) -> Iterator[Path]:
@@ -90,6 +95,10 @@ def _files(folder: Path, is_late: Callable[[], bool]) -> Iterator[Path]:
                 elif entry.name not in _SKIPPED:
                     deeper.append(Path(entry.path))
         level = deeper
+
+
+def _is_hidden(path: Path, hidden: Collection[str]) -> bool:
+    return any(str(each) in hidden for each in (path, *path.parents))
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

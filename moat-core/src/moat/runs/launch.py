@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +25,7 @@ from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import patiently
 from moat.daemon.protocol import RegisterResponse
 from moat.frames import Message
-from moat.paths import UNWRITABLE, Home, private_folder
+from moat.paths import UNWRITABLE, Home, private_folder, remove_tree
 from moat.runs.attach import Attachment
 from moat.runs.console import Console
 from moat.runs.control import Control
@@ -118,8 +117,9 @@ class Launch:
         await undo.enter_async_context(self._control.serving(private_folder(self._home.run(registered.run_id))))
 
         folder = self._home.inside(registered.run_id)
-        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        undo.callback(_removed, folder)
         write_files(folder, self._plan.files)
+        make_folders(self._plan.folders)
 
         if aside is not None:
             undo.callback(aside.finish)
@@ -152,7 +152,7 @@ class Launch:
         if self._plan.copied is not None:
             from moat.runs.copies import WorkingCopy
 
-            return WorkingCopy(self._home, run_id, self._plan.copied)
+            return WorkingCopy(self._home, run_id, self._plan.copied, self._plan.left_out)
         if self._plan.worktree is not None:
             from moat.runs.repositories import OwnRepository
 
@@ -209,6 +209,18 @@ def write_files(folder: Path, files: Mapping[Path, str | bytes]) -> None:
         path.chmod(0o644)
         for parent in path.parents[: len(path.relative_to(folder).parts)]:
             parent.chmod(0o755)  # whatever the umask says
+
+
+def make_folders(folders: Iterable[Path]) -> None:
+    """Make the empty folders that a run sees instead of others."""
+    for path in folders:
+        path.mkdir(parents=True)
+        path.chmod(0o755)
+
+
+def _removed(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        remove_tree(folder)
 
 
 def door_ticket(home: Home, registered: RegisterResponse) -> DoorTicket:

@@ -6,7 +6,7 @@ order of those who asked, mounts by target and variables by name. Says of each t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
 from moat.api.runs import McpServer, NetworkPolicy, NetworkRule, PolicyMode, RunSpec, Worktree
-from moat.config.mounts import absolute, checked_target
+from moat.config.mounts import WORKSPACE, absolute, checked_target
 from moat.config.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Options:
     profile: str = ""
     on_a_copy: bool = False
     worktree: Worktree | None = None
+    excluded: tuple[str, ...] = ()
 
 
 def merged(options: Options, project: Project | None, settings: Settings, home: Path) -> RunSpec:
@@ -68,6 +69,7 @@ def merged(options: Options, project: Project | None, settings: Settings, home: 
         profile=options.profile,
         on_a_copy=options.on_a_copy,
         worktree=options.worktree,
+        hidden=_hidden({WORKSPACE: (("--exclude", options.excluded), (SETTINGS, settings.workspace.exclude))}, origins),
         origins=origins,
     )
     origins |= {f"grant.{name}": "--grant" for name in spec.grants}
@@ -112,6 +114,7 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
         on_a_copy=spec.on_a_copy or _took(origins, "workspace", project.workspace.mode == "copy"),
         dependencies=dependencies,
         post_build=_took(origins, "post_build", project.hooks.post_build),
+        hidden=_hidden(_excluded(options, project, settings, {mount.target for mount in mounts}), origins),
         origins=origins,
     )
 
@@ -166,6 +169,28 @@ def _rules(lines: tuple[str, ...], owner: str, origins: dict[str, str]) -> list[
             raise UsageError(f"{FILE}: network.rules: {failure.problem}", hint=failure.hint) from None
         origins.setdefault(f"rule.{rule_text(rules[-1])}", owner)
     return rules
+
+
+def _excluded(
+    options: Options, project: Project, settings: Settings, targets: Collection[str]
+) -> dict[str, tuple[tuple[str, tuple[str, ...]], ...]]:
+    """Return who wants what hidden of which mount. targets: those of the mounts that are the file's."""
+    own = (("--exclude", options.excluded), (FILE, project.workspace.exclude), (SETTINGS, settings.workspace.exclude))
+    mounts = {checked_target(each.target): ((FILE, each.exclude),) for each in project.mounts}
+    return {WORKSPACE: own} | {target: wanted for target, wanted in mounts.items() if target in targets}
+
+
+def _hidden(
+    wanted: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]], origins: dict[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """Return target → patterns, each once, and note of each the first who wants it."""
+    hidden = {}
+    for target, asked in wanted.items():
+        for owner, patterns in reversed(asked):
+            origins |= {f"exclude.{target}:{pattern}": owner for pattern in patterns}
+        if patterns := _once(tuple(pattern for _, several in asked for pattern in several)):
+            hidden[target] = patterns
+    return hidden
 
 
 def _dependencies(project: Project) -> tuple[str, ...]:

@@ -19,10 +19,11 @@ from moat.api.container import ContainerSetup, Mount, merge
 from moat.api.errors import PlanConflict, UsageError
 from moat.api.runs import RunSpec, Worktree
 from moat.api.runtimes import SandboxSpec
-from moat.config.mounts import checked_target
+from moat.config.mounts import WORKSPACE, checked_target
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import RegisterRequest, SetupResponse
 from moat.paths import Home
+from moat.runs.masks import Hidden, Masks, masks
 from moat.runs.merge import FILE, rule_lines
 from moat.runs.outcomes import OBJECTS_INSIDE, REPOSITORY, repository_path
 from moat.runs.trust import (
@@ -37,7 +38,6 @@ from moat.runs.trust import (
 )
 from moat.runs.truststore import trust_store
 
-WORKSPACE = "/workspace"
 INSIDE_HOME = "/home/moat"
 INSIDE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = ("TERM", "COLORTERM", "LANG", "TZ", "NO_COLOR")  # how output looks; nothing that says who the user is
@@ -59,6 +59,7 @@ class Facts:
     """What collect found out. paths: the workspace and every mount's source. passed: host variables of PASSED_ON.
 
     roots: the host's certificate bundle, PEM. terminal: rows and columns when the run gets a terminal of its own.
+    hidden: target of a mount → what is not shown of it.
     """
 
     run_id: str
@@ -72,6 +73,7 @@ class Facts:
     roots: str = field(default="", repr=False)
     passed: Mapping[str, str] = field(default_factory=dict)
     terminal: tuple[int, int] | None = None
+    hidden: Mapping[str, tuple[Hidden, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ class RunPlan:
     """A run decided. files: host path → contents, to be written. origins: variable or path inside → who wants it.
 
     copied: the workspace, where the run works on a copy of it, which is the sandbox's first mount. worktree: what the
-    workspace is, where the run gets a repository of its own.
+    workspace is, where the run gets a repository of its own. left_out: what is not copied. folders:
+    empty ones, to be made. hidden: path inside that something empty lies over → which pattern is why.
     """
 
     sandbox: SandboxSpec
@@ -89,6 +92,9 @@ class RunPlan:
     warnings: tuple[str, ...] = ()
     copied: Path | None = None
     worktree: Worktree | None = None
+    left_out: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
+    hidden: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(spec: RunSpec, facts: Facts) -> RunPlan:
@@ -102,18 +108,21 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
     if spec.ports and not facts.is_sealed:
         problem = f"no port of a run in the runtime {facts.runtime} can be reached by name"
         raise UsageError(problem, hint="use --runtime docker, or take out ports in moat.yaml")
+    _check_hiding(spec, facts)
     own_env, dropped = _own_variables(spec)
     contributions = _contributions(spec, facts, own_env)
     merged = merge(contributions)
     _check_cover(merged)
     files, mounts = _place({**merged.files, TRUST_STORE: trust_store(merged.files[BUNDLE])}, facts)
     defaults = _defaults(facts)
+    shown = (Mount(_shown(spec, facts), WORKSPACE), *mounts, *merged.mounts)
+    hiding = _masks(spec, facts, shown)
     sandbox = SandboxSpec(
         run_id=facts.run_id,
         name=facts.name,
         argv=spec.command,
         env={**defaults, **merged.env},
-        mounts=(Mount(_shown(spec, facts), WORKSPACE), *mounts, *merged.mounts),
+        mounts=(*shown, *hiding.mounts),
         workdir=WORKSPACE,
         home=INSIDE_HOME,
         image=spec.image if facts.needs_image else "",
@@ -124,7 +133,26 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
     origins = {WORKSPACE: "workspace", TRUST_STORE: _OURS} | dict.fromkeys(defaults, "default")
     origins |= _origins(contributions)
     copied = facts.paths[spec.workspace].resolved if spec.on_a_copy else None
-    return RunPlan(sandbox, _registration(spec, facts), files, origins, dropped, copied, spec.worktree)
+    return RunPlan(
+        sandbox,
+        _registration(spec, facts),
+        {**files, **dict.fromkeys(hiding.files, "")},
+        origins,
+        dropped,
+        copied,
+        spec.worktree,
+        tuple(each.path for each in facts.hidden.get(WORKSPACE, ())) if spec.on_a_copy else (),
+        hiding.folders,
+        hiding.patterns,
+    )
+
+
+def _masks(spec: RunSpec, facts: Facts, shown: tuple[Mount, ...]) -> Masks:
+    """Return what hides what is not to be seen. Nothing of the workspace where it is a copy, which does not have it."""
+    if not facts.hidden:
+        return Masks()
+    hidden = {target: of_it for target, of_it in facts.hidden.items() if target != WORKSPACE or not spec.on_a_copy}
+    return masks(hidden, shown, facts.home.inside(facts.run_id))
 
 
 def _shown(spec: RunSpec, facts: Facts) -> Path:
@@ -272,6 +300,13 @@ def _check_paths(spec: RunSpec, facts: Facts) -> None:
             problem = f"{mount.source} cannot be mounted: it is neither a file nor a folder, and could be a way out"
             raise UsageError(problem, hint="if that is what you want: --allow-socket")
         _check_apart("mount", found.resolved, facts.home.root)
+
+
+def _check_hiding(spec: RunSpec, facts: Facts) -> None:
+    """Refuse to promise that something is not seen where all of this machine is."""
+    if not facts.is_sealed and spec.hidden.keys() - ({WORKSPACE} if spec.on_a_copy else set()):
+        problem = f"the runtime {facts.runtime} hides nothing of the workspace or a mount from a run"
+        raise UsageError(problem, hint="use --runtime docker or bubblewrap, or take out exclude")
 
 
 def _check_apart(what: str, path: Path, home: Path) -> None:

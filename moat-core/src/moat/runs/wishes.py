@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moat.api.runs import RunSpec
+from moat.config.excludes import is_hidden, parse_exclude
+from moat.config.mounts import WORKSPACE
 from moat.config.settings import Settings
 from moat.net.rules import parse_rule, rule_text
 from moat.runs.merge import FILE, Options
@@ -71,8 +73,23 @@ def _of_profile(spec: RunSpec) -> str:
 
 def _mounts(spec: RunSpec, workspace: Path) -> Iterator[str]:
     for mount in spec.mounts:
-        if spec.origins.get(f"mount.{mount.target}") == FILE and not mount.source.is_relative_to(workspace):
-            yield f"{'read' if mount.read_only else 'read and change'} {mount.source}, as {mount.target}"
+        if spec.origins.get(f"mount.{mount.target}") != FILE:
+            continue
+        what = f"{'read' if mount.read_only else 'read and change'} {mount.source}, as {mount.target}"
+        if not mount.source.is_relative_to(workspace):
+            yield what
+        elif _is_hidden(spec, mount.source.relative_to(workspace).parts):
+            yield f"{what}, which you hide from runs"
+
+
+def _is_hidden(spec: RunSpec, parts: Sequence[str]) -> bool:
+    """Whether the user, not the file itself, hides this of the workspace."""
+    own = [
+        parse_exclude(text)
+        for text in spec.hidden.get(WORKSPACE, ())
+        if spec.origins[f"exclude.{WORKSPACE}:{text}"] != FILE
+    ]
+    return is_hidden(own, parts, is_folder=True)
 
 
 def _network(project: Project, around: Circumstances) -> Iterator[str]:
