@@ -193,6 +193,11 @@ def test_what_a_run_left_is_removed_though_its_owner_may_not_write_there() -> No
 
         assert not made.exists()
         remove_tree(made)  # there is none
+        for _ in range(1_200):
+            made.mkdir()
+            made = made / "d"
+        remove_tree(folder / "made")
+        assert not (folder / "made").exists()
     finally:
         os.seteuid(0 if is_root else os.geteuid())
         shutil.rmtree(folder)

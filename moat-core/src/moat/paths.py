@@ -10,6 +10,7 @@ daemon/                  daemon.sock daemon.lock images.lock daemon.json daemon.
 doors/<run>/door.sock    one folder a run, nothing else in it
 inside/<run>/            files of ours that a run sees, none secret
 ../<MOAT_HOME>-copies/   copies of workspaces, and repositories of runs in worktrees, for as long as these last
+../<MOAT_HOME>-volumes/  what the runs of a workspace keep from one to the next
 snapshots/<workspace>/   git repositories of ours
 runs/<run>/              run.json network.jsonl names.json
                          its launcher's: console.jsonl control.sock changed.json commits.json result.patch
@@ -22,6 +23,7 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +80,17 @@ class Home:
         """Copies of workspaces that runs work on, one folder each. Beside the root, which is never shown to a run."""
         return self.root.with_name(f"{self.root.name}-copies")
 
+    @property
+    def volumes(self) -> Path:
+        """What runs keep from one to the next, a folder for each workspace. Beside the root, as copies are."""
+        return self.root.with_name(f"{self.root.name}-volumes")
+
+    def volumes_of(self, workspace: Path) -> Path:
+        """Return the folder with the volumes of one workspace, a real path."""
+        import hashlib
+
+        return self.volumes / hashlib.sha256(os.fsencode(workspace)).hexdigest()[:20]
+
     def door(self, run_id: str) -> Path:
         """Return the folder that holds only this run's door socket."""
         return self.root / "doors" / run_id
@@ -128,19 +141,39 @@ def remove_tree(path: Path) -> None:
 
     Only where nobody else can change what is below path meanwhile. One that is not there is fine.
     """
-    with contextlib.suppress(FileNotFoundError):
-        if os.geteuid():  # root needs no leave
-            _open_up(path)
+    if not os.path.lexists(path):
+        return
+    if os.geteuid():  # root needs no leave
+        _open_up(path)
+    try:
         shutil.rmtree(path)
+    except (OSError, RecursionError) as failure:  # one deeper than Python goes is made by who means harm
+        import subprocess
+
+        subprocess.run(["rm", "-rf", "--", str(path)], stderr=subprocess.DEVNULL, check=False)
+        if os.path.lexists(path):
+            raise failure if isinstance(failure, OSError) else OSError(f"{path} is too deep") from None
+
+
+def entries_below(path: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield what lies below a folder, at any depth, each folder before what is in it; no link is followed.
+
+    What cannot be looked into is passed over. `os.walk` would call itself, and a run can make it do so too often.
+    """
+    waiting = [str(path)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
 
 
 def _open_up(path: Path) -> None:
     path.chmod(0o700)
-    for parent, folders, _ in os.walk(path):
-        for name in folders:
-            folder = Path(parent, name)
-            if not folder.is_symlink():
-                folder.chmod(0o700)
+    for entry in entries_below(path):
+        if entry.is_dir(follow_symlinks=False):
+            Path(entry.path).chmod(0o700)
 
 
 def set_aside(path: Path) -> Path:

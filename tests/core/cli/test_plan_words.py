@@ -162,10 +162,11 @@ def test_the_workspace_is_that_of_the_facts() -> None:
 
 
 def test_servers_and_ports_are_told() -> None:
-    text = "ports: {web: 3000}\nmcp: [{name: m, url: 'https://a.example/x', grant: g}]"
+    text = "ports: {web: 3000}\nvolumes: {cache: /c}\nmcp: [{name: m, url: 'https://a.example/x', grant: g}]"
     found, lines = told(text), as_text(*planned(text)).splitlines()
 
-    assert found["ports"] == {"web": 3000}
+    assert (found["ports"], found["volumes"]) == ({"web": 3000}, {"cache": "/c"})
+    assert "volume     cache = /c  [moat.yaml]" in lines
     assert found["mcp"] == [
         {"name": "m", "url": "https://a.example/x", "grant": "g", "header": "Authorization", "tools": []}
     ]

@@ -9,12 +9,14 @@ def test_all_of_moats_is_gone_and_its_daemon_and_runs_with_it() -> None:
     with installation() as moat:
         (moat.home / "work").mkdir()
         moat.file("work/mine", "stays")
+        moat.file(".moat-volumes/x/cache/kept", "").chmod(0o400)
         moat.ok("run", "-d", "work", "--runtime", "process", "--name", "alive", "--", "sleep", "600")
         daemon = moat.daemon_pid()
 
         refused = moat.run("uninstall")
         assert refused.returncode == 2
         assert b"nobody to ask" in refused.stderr
+        assert b".moat-volumes" in refused.stdout
         assert b"live runs, which are stopped: 1" in refused.stdout
 
         done = moat.run("uninstall", "--yes")
@@ -23,6 +25,7 @@ def test_all_of_moats_is_gone_and_its_daemon_and_runs_with_it() -> None:
         assert b"pip uninstall moat-core" in done.stderr
         eventually("the daemon is gone", lambda: not Path(f"/proc/{daemon}/fd").exists())
         eventually("nothing is left", lambda: not (moat.home / ".moat").exists())
+        assert not (moat.home / ".moat-volumes").exists()
         assert (moat.home / "work" / "mine").read_text() == "stays"
         assert b"nothing of moat's" in moat.run("uninstall").stdout
 

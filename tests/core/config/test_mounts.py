@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from moat.api.container import Mount
 from moat.api.errors import UsageError
-from moat.config.mounts import checked_target, parse_mount
+from moat.config.mounts import checked_target, parse_mount, parse_volume
 
 CWD = Path("/home/someone/project")
 HOME = Path("/home/someone")
@@ -59,3 +59,15 @@ def test_a_target_is_an_absolute_path_without_detours(target: str) -> None:
 def test_a_neighbour_of_a_closed_tree_is_open() -> None:
     assert checked_target("/process") == "/process"
     assert checked_target("/etc/moats") == "/etc/moats"
+
+
+def test_a_volume_has_a_name_and_a_place() -> None:
+    assert parse_volume("cache:/home/moat/.cache/") == ("cache", "/home/moat/.cache")
+
+
+@pytest.mark.parametrize(
+    "text", ["cache", "cache:", ":/x", "Cache:/x", "a/b:/x", "..:/x", "cache:x", "cache:/x/../y", "cache:/etc"]
+)
+def test_what_is_no_volume_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"volume|inside a run"):
+        parse_volume(text)

@@ -93,6 +93,9 @@ def test_an_unknown_key_is_an_error_with_its_line_and_a_suggestion(text: str, pr
             'mounts.exclude: ["*.key"',
         ),
         ("mounts: [{source: a}]", "mounts.0.target", "mounts.target: /data"),
+        ("volumes: {A: /a}", "volumes.A: is not written", "volumes: {cache: /home/moat/.cache}"),
+        ("volumes: {a: /etc}", "line 1: volumes.a: nothing can be mounted", "write the path inside like /data"),
+        ("volumes: [a]", "volumes: must be a mapping", "volumes: {cache: /home/moat/.cache}"),
         ("network: {policy: loose}", "network.policy: must be 'permissive' or 'strict'", "network.policy: strict"),
         ("container: {memory: lots}", "container.memory: write bytes", "container.memory: 2g"),
         ("container: {memory: 1k}", "container.memory: must be greater", "container.memory: 2g"),
@@ -132,6 +135,7 @@ def test_two_mounts_at_one_place_are_told_with_the_second_ones_line() -> None:
     error = refusal("mounts:\n  - {source: a, target: /a}\n  - {source: b, target: /a/}\n")
 
     assert "line 3: mounts.1.target: /a is the target of two mounts" in error.problem
+    assert "volumes.v: /a is the target" in refusal("mounts: [{source: a, target: /a}]\nvolumes: {v: /a}").problem
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,17 @@ def test_servers_and_ports_are_the_files() -> None:
     assert (spec.origins["port.web"], spec.origins["mcp.m"]) == ("moat.yaml", "moat.yaml")
 
 
+def test_volumes_are_joined_by_name_and_place() -> None:
+    text = (
+        "volumes: {a: /a, b: /b, c: /data, d: /x//}\nmounts: [{source: m, target: /of-flag}, {source: n, target: /n}]"
+    )
+    spec = joined(text, options(volumes={"b": "/other", "x": "/of-flag"}, mounts=FLAGS.mounts))
+
+    assert spec.volumes == {"a": "/a", "d": "/x", "b": "/other", "x": "/of-flag"}
+    assert [spec.origins[f"volume.{name}"] for name in "abx"] == ["moat.yaml", "--volume", "--volume"]
+    assert [mount.target for mount in spec.mounts] == ["/data", "/n"]
+
+
 def test_what_is_hidden_is_joined_and_each_pattern_knows_its_owner() -> None:
     mounts = "[{source: x, target: /x, exclude: [k]}, {source: y, target: /data, exclude: [k]}]"
     text = f"workspace: {{exclude: [b, a]}}\nmounts: {mounts}"

@@ -336,3 +336,23 @@ def test_a_runtime_that_hides_nothing_is_refused(target: str, on_a_copy: bool) -
 
     with pytest.raises(UsageError, match="hides nothing"):
         plan(spec, some_facts(is_sealed=False))
+
+
+def test_a_volume_is_the_workspaces_own() -> None:
+    spec = replace(a_spec(), volumes={"cache": "/c"}, origins={"volume.cache": "moat.yaml"})
+
+    planned = plan(spec, some_facts())
+
+    assert planned.sandbox.mounts[-1] == Mount(HOME.volumes_of(WORK) / "cache", "/c")
+    assert planned.origins["/c"] == "moat.yaml"
+    assert planned.volumes == {"cache": "/c"}
+    assert HOME.volumes_of(WORK) != HOME.volumes_of(WORK / "sub")
+    with pytest.raises(UsageError, match="has no volumes"):
+        plan(spec, some_facts(is_sealed=False))
+
+
+def test_a_volume_cannot_be_had_by_a_mount() -> None:
+    path = HOME.volumes_of(Path("/srv/other")) / "cache"
+
+    with pytest.raises(UsageError, match="is moat's own folder"):
+        plan(a_spec(mounts=(Mount(path, "/c"),)), some_facts(paths={path: Found(path, "folder")}))

@@ -9,6 +9,7 @@ import pytest
 from moat.api.runs import RunInfo
 from moat.paths import Home, private_folder
 from moat.runs.remains import of_run, old_runs, remove, size_of, strays
+from moat.runs.volumes import all_volumes, make_volumes
 from moat.trace.store import RunStore
 
 NOW = datetime(2026, 6, 30, tzinfo=UTC)
@@ -104,3 +105,15 @@ def test_what_a_run_over_worked_on_is_a_stray_and_that_of_a_live_one_is_none(hom
     found = strays(home, {held.run_id})
 
     assert [each.path.name for each in found] == [over.run_id, f"{over.run_id}.git", f"{over.run_id}.own"]
+
+
+def test_volumes_of_a_workspace_that_is_gone_are_strays(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("there", "gone"):
+        make_volumes(home, tmp_path / name, ["b", "a"])
+
+    (found,) = strays(home, ())
+
+    assert found.what.endswith("gone, which is gone: a, b")
+    remove(found)
+    assert [each.workspace.name for each in all_volumes(home)] == ["there", "there"]

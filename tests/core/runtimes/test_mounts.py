@@ -36,6 +36,15 @@ def check(home: Path, source: Path | str, target: str = "/workspace", *, allow_s
     check_mounts(mounts, home=home, ours=home / "inside" / "run_1", allow_sockets=allow_sockets)
 
 
+def test_a_socket_that_a_run_left_in_a_volume_is_no_way_out(home: Path) -> None:
+    path = home.with_name("home-volumes") / "x" / "cache"
+    path.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path / "s"))
+
+        check(home, path, "/cache")
+
+
 def test_ordinary_folder_may_be_mounted(home: Path, folder: Path) -> None:
     check(home, folder)
 

@@ -54,6 +54,7 @@ COMMANDS = {
     "image": Lazy("moat.cli.image:image", "Build, list and remove the images of dependencies."),
     "wt": Lazy("moat.cli.wt:wt", "Run in a git worktree of a branch, which is made if need be."),
     "snapshot": Lazy("moat.cli.snapshot:snapshot", "Keep a workspace's files as they are, and bring them back."),
+    "volume": Lazy("moat.cli.volume:volume", "List and remove what runs keep from one to the next."),
     "destroy": Lazy("moat.cli.clean:destroy", "Forget runs that have ended: what they printed and did."),
     "clean": Lazy("moat.cli.clean:clean", "Remove old runs, and whatever was left behind."),
     "doctor": Lazy("moat.cli.doctor:doctor", "Check whether this machine can hold sealed runs."),

@@ -43,6 +43,7 @@ def as_text(prepared: Prepared, spec: RunSpec) -> str:
         sent = f", sent the credential {server.grant}" if server.grant else ""
         lines.append(f"mcp        {server.name} = {server.url}{sent}  [{_origin(spec, f'mcp.{server.name}')}]")
     lines += [f"port       {name} = {port}  [{_origin(spec, f'port.{name}')}]" for name, port in spec.ports.items()]
+    lines += [f"volume     {name} = {at}  [{_origin(spec, f'volume.{name}')}]" for name, at in spec.volumes.items()]
     if spec.profile:
         lines.append(f"profile    {spec.profile}  [{_origin(spec, 'profile')}]")
     if hosts := prepared.facts.setup.hosts:
@@ -80,6 +81,7 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
         "credential_rules": list(prepared.facts.setup.rules),
         "mcp": [asdict(server) for server in spec.mcp],
         "ports": dict(spec.ports),
+        "volumes": dict(spec.volumes),
         "limits": _limits_as_json(spec.limits),
         "mounts": [
             {

@@ -19,7 +19,7 @@ from moat.cli.dashes import DashedCommand, after_dashes
 from moat.cli.output import say, show, show_json, warn
 from moat.cli.perform import DETACHED_SIZE, Performance
 from moat.cli.run_words import own_secrets
-from moat.config.mounts import WORKSPACE, parse_mount
+from moat.config.mounts import WORKSPACE, parse_mount, parse_volume
 from moat.config.settings import load_settings
 from moat.ids import checked_profile
 from moat.paths import Home, find_home
@@ -36,6 +36,9 @@ from moat.runs.prepare import Prepared, prepare
 @click.option("--profile", envvar="MOAT_PROFILE", default="", metavar="P", help="Whose credentials to spend.")
 @click.option("-e", "--env", "variables", multiple=True, metavar="K=V", help="Set a variable inside.")
 @click.option("--mount", "mounts", multiple=True, metavar="SRC[:DST][:ro]", help="Show a host path inside.")
+@click.option(
+    "--volume", "volumes", multiple=True, metavar="NAME:DST", help="A folder that this workspace's runs keep."
+)
 @click.option("--runtime", envvar="MOAT_RUNTIME", default="", metavar="R", help="bubblewrap, docker or process.")
 @click.option("--image", envvar="MOAT_IMAGE", default="", metavar="I", help="Container image, for docker.")
 @click.option("--policy", type=click.Choice(["permissive", "strict"]), help="What may leave; permissive by default.")
@@ -65,6 +68,7 @@ def run(
     profile: str,
     variables: tuple[str, ...],
     mounts: tuple[str, ...],
+    volumes: tuple[str, ...],
     runtime: str,
     image: str,
     policy: PolicyMode | None,
@@ -108,6 +112,7 @@ def run(
         profile=checked_profile(profile),
         on_a_copy=on_a_copy,
         excluded=checked_excludes(excluded),
+        volumes=dict(map(parse_volume, volumes)),
     )
     if branch or start:
         from moat.cli.wt import in_a_worktree

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 import click
 
@@ -12,7 +11,7 @@ from moat.cli.clean import confirm, shown_size
 from moat.cli.output import say, show, warn
 from moat.cli.runs import live_ids
 from moat.daemon import lifecycle
-from moat.paths import Home, find_home
+from moat.paths import Home, find_home, remove_tree
 from moat.runs.remains import size_of
 from moat.store.key import KeyHolder
 
@@ -27,14 +26,16 @@ def uninstall(yes: bool) -> None:
         return
     live = len(live_ids(home))
     show(f"{home.root}  {shown_size(size_of(home.root))}: credentials, keys, runs, settings")
+    if home.volumes.is_dir():
+        show(f"{home.volumes}  {shown_size(size_of(home.volumes))}: volumes")
     if live:
         show(f"live runs, which are stopped: {live}")
     confirm("remove all of it for good?", yes=yes, again="moat uninstall --yes")
     lifecycle.stop(home)
     _forget_key(home)
     try:
-        shutil.rmtree(home.copies, ignore_errors=True)
-        shutil.rmtree(home.root)
+        for folder in (home.copies, home.volumes, home.root):
+            remove_tree(folder)
     except OSError as failure:
         raise MoatError(f"{home.root} could not be removed: {failure}", hint=f"run: rm -rf {home.root}") from failure
     say("moat: removed. The packages go with: pip uninstall moat-core, and the moat-provider-* that you installed")

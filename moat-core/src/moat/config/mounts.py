@@ -5,12 +5,14 @@ Looks at text only; whether the source exists, and what it is, is for whoever ca
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 
 from moat.api.container import Mount
 from moat.api.errors import UsageError
 
 WORKSPACE = "/workspace"  # where every run finds it
+VOLUME_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MODES = {"ro": True, "rw": False}
 _SHAPE = "write SRC, SRC:DST or SRC:DST:ro"
 
@@ -36,6 +38,14 @@ def parse_mount(text: str, cwd: Path, home: Path) -> Mount:
         raise UsageError(f"mount {text!r} has too many parts or an empty one", hint=_SHAPE)
     source = absolute(parts[0], cwd, home)
     return Mount(source, checked_target(parts[1] if len(parts) == 2 else str(source)), read_only)
+
+
+def parse_volume(text: str) -> tuple[str, str]:
+    """Return name and path inside of `NAME:DST`. Raises UsageError when text has another shape."""
+    name, _, target = text.partition(":")
+    if not VOLUME_NAME.fullmatch(name) or not target.startswith("/"):
+        raise UsageError(f"volume {text!r} is not a name and a path inside", hint="write NAME:/DST, as in cache:/cache")
+    return name, checked_target(target)
 
 
 def checked_target(text: str) -> str:

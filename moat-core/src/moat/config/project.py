@@ -126,6 +126,11 @@ class Project(Section):
         default=(), max_length=MOST, description="More paths of this machine that are shown inside.",
         examples=[[{"source": "./fixtures", "target": "/fixtures", "read_only": True}]],
     )  # fmt: skip
+    volumes: dict[Name, Text] = Field(
+        default_factory=dict, max_length=MOST,
+        description="Folders that runs of this workspace keep from one to the next, and their paths inside.",
+        examples=[{"cache": "/home/moat/.cache"}],
+    )  # fmt: skip
     network: Network = Field(default_factory=Network, description="What may leave.", examples=[{"policy": "strict"}])
     ports: dict[Name, Annotated[int, Field(ge=1, le=65_535)]] = Field(
         default_factory=dict, max_length=MOST, description="Ports inside that this machine reaches by name.",
@@ -192,14 +197,19 @@ def load_project(checkout: Checkout) -> Loaded:
 
 def _check_targets(path: Path, plain: Plain, project: Project) -> None:
     taken: set[str] = set()
-    for number, mount in enumerate(project.mounts):
-        where = _where(path, plain, ("mounts", number, "target"))
+    places: list[tuple[Place, str]] = [
+        *((("mounts", number, "target"), mount.target) for number, mount in enumerate(project.mounts)),
+        *((("volumes", name), target) for name, target in project.volumes.items()),
+    ]
+    for place, text in places:
+        where = _where(path, plain, place)
         try:
-            target = checked_target(mount.target)
+            target = checked_target(text)
         except UsageError as failure:
-            raise UsageError(f"{where}: {failure.problem}", hint="write target like /data, without ..") from None
+            what = "target" if place[0] == "mounts" else "the path inside"
+            raise UsageError(f"{where}: {failure.problem}", hint=f"write {what} like /data, without ..") from None
         if target in taken:
-            raise UsageError(f"{where}: {target} is the target of two mounts", hint=f"edit {path}")
+            raise UsageError(f"{where}: {target} is the target of two mounts or volumes", hint=f"edit {path}")
         taken.add(target)
 
 

@@ -32,6 +32,9 @@ TEMPLATE = """\
 #     read_only: true
 #     exclude: ["*.key"]
 
+# volumes:                         # folders that runs of this workspace keep from one to the next
+#   cache: /home/moat/.cache
+
 # network:
 #   policy: strict                 # or permissive, which is the default
 #   allow: [pypi.org, "*.example.com"]          # asks where you yourself say strict

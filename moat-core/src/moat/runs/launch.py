@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from moat.api.errors import MoatError
 from moat.api.runs import RunInfo
 from moat.api.runtimes import DoorTicket, Runtime, Sandbox
+from moat.config.mounts import WORKSPACE
 from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import patiently
 from moat.daemon.protocol import RegisterResponse
@@ -120,6 +121,8 @@ class Launch:
         undo.callback(_removed, folder)
         write_files(folder, self._plan.files)
         make_folders(self._plan.folders)
+        if self._plan.volumes:
+            self._make_volumes()
 
         if aside is not None:
             undo.callback(aside.finish)
@@ -158,6 +161,14 @@ class Launch:
 
             return OwnRepository(self._home, run_id, self._plan.worktree)
         return None
+
+    def _make_volumes(self) -> None:
+        from moat.runs.volumes import make_place, make_volumes
+
+        make_volumes(self._home, Path(self._plan.registration.workspace), self._plan.volumes)
+        for target in self._plan.volumes.values():
+            if target.startswith(f"{WORKSPACE}/"):
+                make_place(self._workspace, target.removeprefix(f"{WORKSPACE}/"))
 
     @property
     def _workspace(self) -> Path:

@@ -46,6 +46,7 @@ class Options:
     on_a_copy: bool = False
     worktree: Worktree | None = None
     excluded: tuple[str, ...] = ()
+    volumes: Mapping[str, str] = field(default_factory=dict)
 
 
 def merged(options: Options, project: Project | None, settings: Settings, home: Path) -> RunSpec:
@@ -69,19 +70,27 @@ def merged(options: Options, project: Project | None, settings: Settings, home: 
         profile=options.profile,
         on_a_copy=options.on_a_copy,
         worktree=options.worktree,
+        volumes=dict(options.volumes),
         hidden=_hidden({WORKSPACE: (("--exclude", options.excluded), (SETTINGS, settings.workspace.exclude))}, origins),
         origins=origins,
     )
     origins |= {f"grant.{name}": "--grant" for name in spec.grants}
     origins |= {"command": "command line"} if spec.command else {}
     origins |= {"name": "--name"} if spec.name else {}
+    origins |= {f"volume.{name}": "--volume" for name in spec.volumes}
     origins |= {"workspace": "--copy"} if spec.on_a_copy else {"workspace": "--worktree"} if spec.worktree else {}
     return spec if project is None else _with_project(spec, options, project, settings, home)
 
 
 def _with_project(spec: RunSpec, options: Options, project: Project, settings: Settings, home: Path) -> RunSpec:
     origins = dict(spec.origins)
-    taken = {mount.target for mount in spec.mounts}
+    taken = {*(mount.target for mount in spec.mounts), *spec.volumes.values()}
+    volumes = {
+        name: target
+        for name, text in project.volumes.items()
+        if name not in spec.volumes and (target := checked_target(text)) not in taken
+    }
+    origins |= {f"volume.{name}": FILE for name in volumes}
     mounts = [
         Mount(absolute(each.source, options.workspace, home), target, each.read_only)
         for each in project.mounts
@@ -114,6 +123,7 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
         on_a_copy=spec.on_a_copy or _took(origins, "workspace", project.workspace.mode == "copy"),
         dependencies=dependencies,
         post_build=_took(origins, "post_build", project.hooks.post_build),
+        volumes={**volumes, **spec.volumes},
         hidden=_hidden(_excluded(options, project, settings, {mount.target for mount in mounts}), origins),
         origins=origins,
     )

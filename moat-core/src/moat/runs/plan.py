@@ -83,6 +83,7 @@ class RunPlan:
     copied: the workspace, where the run works on a copy of it, which is the sandbox's first mount. worktree: what the
     workspace is, where the run gets a repository of its own. left_out: what is not copied. folders:
     empty ones, to be made. hidden: path inside that something empty lies over → which pattern is why.
+    volumes: name → path inside of those that must be there.
     """
 
     sandbox: SandboxSpec
@@ -95,6 +96,7 @@ class RunPlan:
     left_out: tuple[str, ...] = ()
     folders: tuple[Path, ...] = ()
     hidden: Mapping[str, str] = field(default_factory=dict)
+    volumes: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(spec: RunSpec, facts: Facts) -> RunPlan:
@@ -144,6 +146,7 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
         tuple(each.path for each in facts.hidden.get(WORKSPACE, ())) if spec.on_a_copy else (),
         hiding.folders,
         hiding.patterns,
+        spec.volumes,
     )
 
 
@@ -175,6 +178,7 @@ def _contributions(spec: RunSpec, facts: Facts, own_env: Mapping[str, str]) -> l
         *((owner, ContainerSetup(_without_java(env))) for owner, env in own),
         *_own_repository(spec, facts),
         *(_mounted(mount, spec, facts) for mount in spec.mounts),
+        *_volumes(spec, facts),
     ]
 
 
@@ -219,6 +223,13 @@ def _mounted(mount: Mount, spec: RunSpec, facts: Facts) -> tuple[str, ContainerS
     if owner == FILE and resolved != mount.source:
         raise UsageError(f"{mount.source} has become a link to {resolved} meanwhile", hint="run it again")
     return owner, ContainerSetup(mounts=(Mount(resolved, mount.target, mount.read_only),))
+
+
+def _volumes(spec: RunSpec, facts: Facts) -> Iterator[tuple[str, ContainerSetup]]:
+    """Yield who wants a volume, and its mount: one of the workspace's own, whoever else has one of that name."""
+    for name, target in spec.volumes.items():
+        source = facts.home.volumes_of(facts.paths[spec.workspace].resolved) / name
+        yield spec.origins.get(f"volume.{name}", "--volume"), ContainerSetup(mounts=(Mount(source, target),))
 
 
 def _by_owner(spec: RunSpec, env: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
@@ -291,7 +302,7 @@ def _check_paths(spec: RunSpec, facts: Facts) -> None:
     if workspace.kind != "folder":
         what = "does not exist" if workspace.kind == "absent" else "is no folder"
         raise UsageError(f"the workspace {spec.workspace} {what}", hint="run: moat run FOLDER -- COMMAND")
-    _check_apart("workspace", workspace.resolved, facts.home.root)
+    _check_apart("workspace", workspace.resolved, facts.home)
     for mount in spec.mounts:
         found = facts.paths[mount.source]
         if found.kind == "absent":
@@ -299,24 +310,26 @@ def _check_paths(spec: RunSpec, facts: Facts) -> None:
         if found.kind == "other" or (found.kind == "socket" and not spec.allow_sockets):
             problem = f"{mount.source} cannot be mounted: it is neither a file nor a folder, and could be a way out"
             raise UsageError(problem, hint="if that is what you want: --allow-socket")
-        _check_apart("mount", found.resolved, facts.home.root)
+        _check_apart("mount", found.resolved, facts.home)
 
 
 def _check_hiding(spec: RunSpec, facts: Facts) -> None:
-    """Refuse to promise that something is not seen where all of this machine is."""
+    """Refuse to promise that something is shown or not seen where all of this machine is."""
+    if not facts.is_sealed and spec.volumes:
+        problem = f"the runtime {facts.runtime} has no volumes"
+        raise UsageError(problem, hint="use --runtime docker or bubblewrap, or take out volumes")
     if not facts.is_sealed and spec.hidden.keys() - ({WORKSPACE} if spec.on_a_copy else set()):
         problem = f"the runtime {facts.runtime} hides nothing of the workspace or a mount from a run"
         raise UsageError(problem, hint="use --runtime docker or bubblewrap, or take out exclude")
 
 
-def _check_apart(what: str, path: Path, home: Path) -> None:
-    """Refuse to show moat's own folder, which holds the store and the sockets, or anything around or in it."""
-    if path == home or home in path.parents:
+def _check_apart(what: str, path: Path, home: Home) -> None:
+    """Refuse to show moat's own folder, which holds the store and the sockets, anything around or in it, or volumes."""
+    if any(path == own or own in path.parents for own in (home.root, home.volumes)):
         raise UsageError(f"the {what} {path} is moat's own folder", hint="choose another folder")
-    if path in home.parents:
-        raise UsageError(
-            f"the {what} {path} holds moat's own folder {home}", hint="choose a folder that does not, or set MOAT_HOME"
-        )
+    if path in home.root.parents:
+        hint = "choose a folder that does not, or set MOAT_HOME"
+        raise UsageError(f"the {what} {path} holds moat's own folder {home.root}", hint=hint)
 
 
 def _check_cover(merged: ContainerSetup) -> None:

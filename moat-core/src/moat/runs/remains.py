@@ -2,13 +2,14 @@
 
     runs/<id>/     a run that is over: its record, its exchanges, what it printed
     doors/<id>/    inside/<id>/     of a run that no daemon holds: a crash left them
+    <MOAT_HOME>-volumes/<hash>/     volumes of a workspace that is gone
 
 Nothing of a run that lives, or that says so and may be taken over by the next daemon, is ever touched.
 """
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,8 @@ from pathlib import Path
 
 from moat.api.runs import RunInfo
 from moat.ids import RUN_ID
-from moat.paths import Home
+from moat.paths import Home, entries_below, remove_tree
+from moat.runs.volumes import volumes_of_nobody
 from moat.trace.store import LIVE_STATES, RunStore
 
 
@@ -49,16 +51,18 @@ def strays(home: Home, live: Collection[str]) -> list[Remains]:
         for folder, what in kinds.items()
         for path in _folders(folder)
         if (run_id := path.name.partition(".")[0]) not in live and over.get(run_id, True)
+    ] + [
+        Remains(f"volumes of {workspace}, which is gone: {', '.join(names)}", path, size_of(path))
+        for path, workspace, names in volumes_of_nobody(home)
     ]
 
 
 def remove(remains: Remains) -> None:
     """Remove it whole: it has another name before its first file goes. Raises OSError."""
     aside = remains.path.with_name(f".{remains.path.name}.removed")
-    if aside.exists():  # of a removal that was cut short
-        shutil.rmtree(aside)
+    remove_tree(aside)  # of a removal that was cut short
     remains.path.rename(aside)
-    shutil.rmtree(aside)
+    remove_tree(aside)
 
 
 def of_run(home: Home, info: RunInfo, live: Collection[str]) -> Remains | None:
@@ -69,11 +73,9 @@ def of_run(home: Home, info: RunInfo, live: Collection[str]) -> Remains | None:
 def size_of(path: Path) -> int:
     """Return how many bytes the files below path hold; those that vanish meanwhile count nothing."""
     size = 0
-    for file in path.rglob("*"):
-        try:
-            size += file.lstat().st_size
-        except OSError:
-            continue
+    for entry in entries_below(path):
+        with contextlib.suppress(OSError):
+            size += entry.stat(follow_symlinks=False).st_size
     return size
 
 

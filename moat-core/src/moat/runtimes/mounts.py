@@ -12,6 +12,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from moat.api.container import Mount
 from moat.api.errors import SandboxFailed
+from moat.paths import Home
 
 # Never shown, not as a whole and not in part; a mount that contains one is as bad as one that is in it.
 PROTECTED_SOURCES = ("/proc", "/sys", "/dev", "/boot", "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers",
@@ -26,13 +27,15 @@ def check_mounts(mounts: Iterable[Mount], *, home: Path, ours: Path, allow_socke
 
     home: MOAT_HOME. ours: the folder in it that holds this run's own files, whose mounts are not the user's.
     """
-    own = ours.resolve()
+    own, kept = ours.resolve(), Home(home).volumes.resolve()
     for mount in mounts:
         source = _real(mount.source)
         if source.is_relative_to(own):
             continue
         _check_source(mount.source, source, home)
         _check_target(mount.target)
+        if source.is_relative_to(kept):  # nobody but runs of its workspace can listen at sockets there
+            continue
         if not allow_sockets and (found := next(sockets_in(source), None)) is not None:
             raise SandboxFailed(
                 f"{mount.source} holds the socket {found}: a run could talk to the host through it",
