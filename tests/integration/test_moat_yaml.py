@@ -110,6 +110,25 @@ def test_the_first_example_of_the_documentation_does_what_it_says(made: Installa
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
+def test_hooks_run_inside_before_the_command_and_one_that_fails_ends_the_run(made: Installation, runtime: str) -> None:
+    hooks = [
+        "echo $GREETING from $(pwd) > made",
+        "cat made; grep -q stop made && exit 7; ! curl -sf -m 5 http://1.1.1.1/",
+    ]
+    work = workspace(made, {"env": {"GREETING": "hello"}, "hooks": {"pre_run": hooks}, "network": {"policy": "strict"}})
+    env = {"MOAT_RUNTIME": runtime}
+
+    done = made.run("run", work, "--", "sh", "-c", "cat; cat made", input=b"input\n", env=env)
+    failed = made.run("run", work, "-e", "GREETING=stop", "--", "echo", "never", env=env)
+    last = json.loads(made.ok("list", "-a", "--json"))[0]
+
+    assert (done.returncode, done.stdout) == (0, b"hello from /workspace\ninput\nhello from /workspace\n"), done.stderr
+    assert (failed.returncode, failed.stdout) == (7, b"stop from /workspace\n"), failed.stderr
+    assert b"moat: hooks.pre_run 2 of 2 ended with 7, so the command was not run: cat made; grep" in failed.stderr
+    assert (last["exit_code"], last["command"]) == (7, ["echo", "never"])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_port_of_the_file_is_reached_by_name_while_the_run_lives(made: Installation, runtime: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]

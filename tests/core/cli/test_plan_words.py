@@ -212,3 +212,11 @@ def test_what_is_hidden_is_told_with_its_pattern() -> None:
     assert found["hidden"] == everything
     on_a_copy = replace(spec, on_a_copy=True)
     assert as_json(replace(prepared, plan=plan(on_a_copy, facts)), on_a_copy, [])["hidden"] == everything
+
+
+def test_hooks_are_told_before_the_command() -> None:
+    text = "hooks: {pre_run: [npm ci]}"
+    lines = as_text(*planned(text)).splitlines()
+
+    assert lines[1:3] == ["before     npm ci  [moat.yaml]", "command    git push  [command line]"]
+    assert (told(text)["pre_run"], told(text)["command"]) == (["npm ci"], ["git", "push"])

@@ -56,7 +56,7 @@ def test_every_key_is_read() -> None:
         ("container: {ulimits: {core: {sof: 1, hard: 2}}}", "core.sof", "did you mean container.ulimits.core.soft?"),
         ("workspace: {exlude: [a]}", "workspace.exlude: this key", "did you mean workspace.exclude?"),
         ("agent: claude", "agent: this key is not known", "known here: name, command, env"),
-        ("hooks: {pre_run: x}", "hooks.pre_run: this key is not known", "known here: post_build"),
+        ("hooks: {prerun: x}", "hooks.prerun: this key is not known", "did you mean hooks.pre_run?"),
     ],
 )
 def test_an_unknown_key_is_an_error_with_its_line_and_a_suggestion(text: str, problem: str, hint: str) -> None:
@@ -106,6 +106,8 @@ def test_an_unknown_key_is_an_error_with_its_line_and_a_suggestion(text: str, pr
         ("dependencies: [node@20, node@22]", "two versions of one thing", "edit"),
         ("hooks: {postbuild: x}", "hooks.postbuild: this key is not known", "did you mean hooks.post_build?"),
         ("hooks: {post_build: [a]}", "hooks.post_build: must be text", "hooks.post_build: useradd app"),
+        ("hooks: {pre_run: {a: b}}", "hooks.pre_run: must be a list", "hooks.pre_run: [npm ci]"),
+        ("hooks: {pre_run: ['']}", "hooks.pre_run.0: ", "hooks.pre_run: [npm ci]"),
         ("mcp: [{name: m, ulr: x}]", "mcp.0.ulr: this key is not known", "did you mean mcp.0.url?"),
         ("mcp: [{name: m}]", "mcp.0.url", "mcp.url: https://mcp.linear.app/mcp"),
         ("container: {pids: 1.5}", "container.pids: must be a", "container.pids: 512"),

@@ -12,3 +12,8 @@ def test_a_section_that_says_nothing_changes_nothing() -> None:
 def test_what_is_hidden_is_kept_in_its_order() -> None:
     assert Workspace.model_validate({"exclude": ["b", "a/**"]}).exclude == ("b", "a/**")
     assert MountEntry.model_validate({"source": "a", "target": "/a", "exclude": ["*.key"]}).exclude == ("*.key",)
+
+
+def test_one_hook_needs_no_list() -> None:
+    assert Hooks.model_validate({"pre_run": "npm ci"}).pre_run == ("npm ci",)
+    assert Hooks.model_validate({"pre_run": ["a", "b"]}).pre_run == ("a", "b")

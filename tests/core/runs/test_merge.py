@@ -184,3 +184,10 @@ def test_what_is_hidden_is_joined_and_each_pattern_knows_its_owner() -> None:
     assert spec.origins["exclude./x:k"] == "moat.yaml"
     assert merged(options(), None, own, USER_HOME).hidden == {"/workspace": ("c", "b")}
     assert joined("").hidden == {}
+
+
+def test_what_is_run_before_a_command_is_the_files() -> None:
+    spec = joined("hooks: {pre_run: [a, b]}", FLAGS)
+
+    assert (spec.pre_run, spec.origins["pre_run"]) == (("a", "b"), "moat.yaml")
+    assert "pre_run" not in joined("").origins

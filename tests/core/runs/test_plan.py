@@ -10,6 +10,7 @@ from moat.api.runs import McpServer, NetworkPolicy, Worktree
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import SetupResponse
 from moat.net.rules import parse_rule
+from moat.runs.hooks import after_hooks
 from moat.runs.masks import Hidden
 from moat.runs.plan import Found, plan
 from moat.runs.trust import BUNDLE, DOOR_URL, JAVA, SYSTEM_BUNDLE, TRUST_STORE, java_options
@@ -356,3 +357,10 @@ def test_a_volume_cannot_be_had_by_a_mount() -> None:
 
     with pytest.raises(UsageError, match="is moat's own folder"):
         plan(a_spec(mounts=(Mount(path, "/c"),)), some_facts(paths={path: Found(path, "folder")}))
+
+
+def test_hooks_come_before_the_command_and_are_no_part_of_its_record() -> None:
+    planned = plan(replace(a_spec("make"), pre_run=("npm ci",)), some_facts())
+
+    assert planned.sandbox.argv == after_hooks(("npm ci",), ("make",))
+    assert planned.registration.command == ("make",)

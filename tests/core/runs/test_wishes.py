@@ -32,6 +32,7 @@ def wished(
         ("network: {policy: strict}", STRICT),
         ("base_image: debian:bookworm-slim\nruntime: bubblewrap", Settings()),
         ("base_image: mine\nruntime: docker", settings(image="mine", runtime="docker")),
+        ("hooks: {pre_run: rm -rf /}\nvolumes: {v: /v}", Settings()),
         ("container: {memory: 16g, cpus: 64, pids: 4096}", Settings()),
     ],
 )
@@ -129,6 +130,7 @@ def test_a_runtime_that_isolates_nothing_makes_everything_a_wish() -> None:
 )
 def test_so_it_does_where_the_user_chose_it(said: Options, own: Settings) -> None:
     assert wished("command: [sh, -c, id]", said, own) == ("run, outside of any sandbox: sh -c id",)
+    assert wished("hooks: {pre_run: id}", said, own) == ("run, outside of any sandbox, before the command: id",)
 
 
 @pytest.mark.parametrize(

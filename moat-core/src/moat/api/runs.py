@@ -76,8 +76,9 @@ class RunSpec:
     gets a copy of the workspace. worktree: what the workspace is, where it is one. dependencies: what the image
     must have, as `config/dependencies.py` writes it. post_build: shell that is run in it, once. hidden: target of a
     mount, "/workspace" for the workspace → patterns of what of it is not shown, as `config/excludes.py` reads them.
-    volumes: name → where the run finds it. origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME",
-    "mount./inside") → who asked for it; what is not in it comes from the command line.
+    volumes: name → where the run finds it. pre_run: shell that is run inside before the command. origins: what it
+    is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not in it
+    comes from the command line.
     """
 
     workspace: Path
@@ -100,6 +101,7 @@ class RunSpec:
     post_build: str = ""
     hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
+    pre_run: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -28,7 +28,8 @@ def as_text(prepared: Prepared, spec: RunSpec) -> str:
     image = f", image {sandbox.image}  [{_origin(spec, 'image')}]" if has_one else ""
     lines = [
         f"name       {spec.name or '(a new one)'}  [{_origin(spec, 'name', 'default')}]",
-        f"command    {shlex.join(sandbox.argv)}  [{_origin(spec, 'command')}]",
+        *(f"before     {hook}  [{_origin(spec, 'pre_run')}]" for hook in spec.pre_run),
+        f"command    {shlex.join(spec.command)}  [{_origin(spec, 'command')}]",
         f"runtime    {prepared.runtime.name} ({sealed})  [{_origin(spec, 'runtime')}]{image}",
         *([f"workspace  a copy of {prepared.plan.copied}  [{_origin(spec, 'workspace')}]"] if spec.on_a_copy else []),
         *_worktree(prepared, spec),
@@ -60,7 +61,8 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
     plan, sandbox = prepared.plan, prepared.plan.sandbox
     return {
         "name": spec.name or None,
-        "command": list(sandbox.argv),
+        "command": list(spec.command),
+        "pre_run": list(spec.pre_run),
         "workspace": str(plan.copied or sandbox.mounts[0].source),
         "on_a_copy": spec.on_a_copy,
         "branch": spec.worktree.branch if spec.worktree else None,

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from moat.api.errors import UsageError
-from moat.api.runs import PolicyMode, RunSpec
+from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime, Stdio
 from moat.cli.asking import Asked, agreed, ask
 from moat.cli.dashes import DashedCommand, after_dashes
@@ -44,7 +45,7 @@ from moat.runs.prepare import Prepared, prepare
 @click.option("--policy", type=click.Choice(["permissive", "strict"]), help="What may leave; permissive by default.")
 @click.option("--allow-host", "allowed", multiple=True, metavar="H", help="Let this host out in strict.")
 @click.option("--rule", "rules", multiple=True, metavar="R", help="As 'allow GET host/path/**'; the first that fits.")
-@click.option("--allow-socket", is_flag=True, help="Mount sockets of the host too: each is a way out.")
+@click.option("--allow-socket", "allow_sockets", is_flag=True, help="Mount sockets of the host too: each is a way out.")
 @click.option("--name", default="", metavar="N", help="Name the run; otherwise it gets one.")
 @click.option("--copy", "on_a_copy", is_flag=True, help="Work on a copy of the workspace: moat diff, moat apply.")
 @click.option("--worktree", "branch", default="", metavar="B", help="Work in a git worktree of this branch: moat wt.")
@@ -64,27 +65,16 @@ def run(
     ctx: click.Context,
     /,
     words: tuple[str, ...],
-    grants: tuple[str, ...],
-    profile: str,
-    variables: tuple[str, ...],
-    mounts: tuple[str, ...],
-    volumes: tuple[str, ...],
-    runtime: str,
-    image: str,
-    policy: PolicyMode | None,
-    allowed: tuple[str, ...],
-    rules: tuple[str, ...],
-    allow_socket: bool,
-    name: str,
-    on_a_copy: bool,
     branch: str,
     start: str,
-    excluded: tuple[str, ...],
     yes: bool,
     ignore_file: bool,
     dry_run: bool,
     in_json: bool,
-    **way: bool,
+    snapshot: bool,
+    detached: bool,
+    tty: bool,
+    **asked: Any,
 ) -> int:
     """Run a command with no credentials inside and no way out but the proxy.
 
@@ -95,34 +85,43 @@ def run(
     command = checked_command(words, after_dashes(ctx))
     if in_json and not dry_run:
         raise UsageError("--json goes with --dry-run only", hint="run: moat run --dry-run --json -- COMMAND")
-    home, cwd = find_home(), Path.cwd()
-    options = Options(
-        workspace=cwd / words[0] if words else cwd,
-        command=command,
-        name=name,
-        grants=grants,
-        env=parse_variables(variables),
-        mounts=tuple(parse_mount(text, cwd, Path.home()) for text in mounts),
-        policy=policy,
-        allowed=allowed,
-        rules=rules,
-        runtime=runtime,
-        image=image,
-        allow_sockets=allow_socket,
-        profile=checked_profile(profile),
-        on_a_copy=on_a_copy,
-        excluded=checked_excludes(excluded),
-        volumes=dict(map(parse_volume, volumes)),
-    )
+    home = find_home()
+    options = _options(words, command, **asked)
     if branch or start:
         from moat.cli.wt import in_a_worktree
 
         options = in_a_worktree(options, home, branch, start, makes=not dry_run)
     runtimes = Plugins.load().runtimes()
-    asked = ask(options, load_settings(home), runtimes, os.environ, ignores_file=ignore_file)
+    wanted = ask(options, load_settings(home), runtimes, os.environ, ignores_file=ignore_file)
     if dry_run:
-        return _rehearse(asked, home, runtimes, in_json)
-    return _carry_out(agreed(asked, home, os.environ, is_given=yes), home, runtimes, **way)
+        return _rehearse(wanted, home, runtimes, in_json)
+    spec = agreed(wanted, home, os.environ, is_given=yes)
+    return _carry_out(spec, home, runtimes, snapshot=snapshot, detached=detached, tty=tty)
+
+
+def _options(
+    words: tuple[str, ...],
+    command: tuple[str, ...],
+    *,
+    variables: tuple[str, ...],
+    mounts: tuple[str, ...],
+    volumes: tuple[str, ...],
+    profile: str,
+    excluded: tuple[str, ...],
+    **asked: Any,
+) -> Options:
+    """Return what the command line says, as values. asked: what needs no reading, by the names of Options."""
+    cwd = Path.cwd()
+    return Options(
+        workspace=cwd / words[0] if words else cwd,
+        command=command,
+        env=parse_variables(variables),
+        mounts=tuple(parse_mount(text, cwd, Path.home()) for text in mounts),
+        volumes=dict(map(parse_volume, volumes)),
+        profile=checked_profile(profile),
+        excluded=checked_excludes(excluded),
+        **asked,
+    )
 
 
 def _carry_out(

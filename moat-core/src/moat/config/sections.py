@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from moat.config.values import MOST, ExcludePattern, Free, Section, Text
+from moat.config.values import MOST, ExcludePattern, Free, Scripts, Section, Text
 
 
 class MountEntry(Section):
@@ -41,4 +41,8 @@ class Hooks(Section):
     post_build: Free = Field(
         default="", description="Shell, run as root in the image that is built, after its dependencies.",
         examples=["useradd app"],
+    )  # fmt: skip
+    pre_run: Scripts = Field(
+        default=(), description="Shell, one or several, run inside before the command, with all that it has.",
+        examples=[["npm ci"]],
     )  # fmt: skip

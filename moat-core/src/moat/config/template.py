@@ -59,6 +59,7 @@ TEMPLATE = """\
 
 # hooks:
 #   post_build: useradd app        # asks: shell, run once, as root, in the image that is built
+#   pre_run: [npm ci]              # shell, run inside before the command; the first that fails ends the run
 
 # runtime: docker                  # asks for process, which isolates nothing, and for another one than yours
 

@@ -49,6 +49,12 @@ def exclude_of(text: object) -> object:
 
 Dependency = Annotated[Text, BeforeValidator(dependency_of)]
 ExcludePattern = Annotated[Text, BeforeValidator(exclude_of)]
+Scripts = Annotated[
+    tuple[Annotated[Free, StringConstraints(min_length=1)], ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+    Field(max_length=MOST),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 Memory = Annotated[
     int,
     BeforeValidator(size_of),

@@ -123,6 +123,7 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
         on_a_copy=spec.on_a_copy or _took(origins, "workspace", project.workspace.mode == "copy"),
         dependencies=dependencies,
         post_build=_took(origins, "post_build", project.hooks.post_build),
+        pre_run=_took(origins, "pre_run", project.hooks.pre_run),
         volumes={**volumes, **spec.volumes},
         hidden=_hidden(_excluded(options, project, settings, {mount.target for mount in mounts}), origins),
         origins=origins,

@@ -23,6 +23,7 @@ from moat.config.mounts import WORKSPACE, checked_target
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import RegisterRequest, SetupResponse
 from moat.paths import Home
+from moat.runs.hooks import after_hooks
 from moat.runs.masks import Hidden, Masks, masks
 from moat.runs.merge import FILE, rule_lines
 from moat.runs.outcomes import OBJECTS_INSIDE, REPOSITORY, repository_path
@@ -122,7 +123,7 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
     sandbox = SandboxSpec(
         run_id=facts.run_id,
         name=facts.name,
-        argv=spec.command,
+        argv=after_hooks(spec.pre_run, spec.command),
         env={**defaults, **merged.env},
         mounts=(*shown, *hiding.mounts),
         workdir=WORKSPACE,

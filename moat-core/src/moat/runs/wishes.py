@@ -144,6 +144,8 @@ def _without_a_sandbox(spec: RunSpec) -> Iterator[str]:
     origins = spec.origins
     if origins["runtime"] == FILE:
         yield f"run without any sandbox (runtime {spec.runtime}): the command can do whatever you can"
+    for hook in spec.pre_run:
+        yield f"run, outside of any sandbox, before the command: {hook}"
     if origins.get("command") == FILE:
         yield f"run, outside of any sandbox: {shlex.join(spec.command)}"
     for name, value in spec.env.items():
