@@ -220,3 +220,11 @@ def test_hooks_are_told_before_the_command() -> None:
 
     assert lines[1:3] == ["before     npm ci  [moat.yaml]", "command    git push  [command line]"]
     assert (told(text)["pre_run"], told(text)["command"]) == (["npm ci"], ["git", "push"])
+
+
+def test_ports_of_this_machine_are_told() -> None:
+    text = "network: {host_ports: {db: 5432}}"
+    line = "host port  127.0.0.1:5432 = db.host.moat.internal:5432  [moat.yaml]"
+
+    assert line in as_text(*planned(text)).splitlines()
+    assert told(text)["host_ports"] == [{"port": 5432, "inside": "db.host.moat.internal:5432"}]

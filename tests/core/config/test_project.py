@@ -166,3 +166,27 @@ def test_the_schema_lets_editors_help() -> None:
     for name, field in Project.model_fields.items():
         assert field.description, name
         assert field.examples, name
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [("[5432, 80]", {"5432": 5432, "80": 80}), ("{db: 5432}", {"db": 5432}), ("", {})],
+)
+def test_ports_of_this_machine_are_read(text: str, ports: dict[str, int]) -> None:
+    assert loaded(f"network:\n  policy: strict\n  host_ports: {text or '{}'}").network.host_ports == ports
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[19080]", "port 19080 is the run's own"),
+        ("{db.x: 1}", "is not written as it must be"),
+        ("[x]", "must be a whole number"),
+        ("5432", "must be a mapping"),
+    ],
+)
+def test_a_port_of_this_machine_that_cannot_be_is_told(text: str, problem: str) -> None:
+    failure = refusal(f"network: {{host_ports: {text}}}")
+
+    assert problem in failure.problem
+    assert "network" in failure.problem

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from moat.config.values import Section, exclude_of, size_of
-from pydantic import ValidationError
+from moat.config.values import HostPorts, Section, exclude_of, size_of
+from pydantic import Field, ValidationError
 
 
 @pytest.mark.parametrize(("text", "size"), [("512", 512), ("16m", 16 << 20), ("1G", 1 << 30), ("2kb", 2048)])
@@ -28,3 +28,21 @@ def test_a_pattern_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"mean nothing|no path"):
         exclude_of(text)
     assert exclude_of(3) == 3
+
+
+class Some(Section):
+    ports: HostPorts = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("value", "ports"),
+    [(["5432", "80"], {"5432": 5432, "80": 80}), ({"db": "5432"}, {"db": 5432}), ({"5432": "5432"}, {"5432": 5432})],
+)
+def test_ports_of_this_machine_are_a_list_or_have_names(value: object, ports: dict[str, int]) -> None:
+    assert Some.model_validate({"ports": value}).ports == ports
+
+
+@pytest.mark.parametrize("value", [["0"], ["70000"], ["x"], {"DB": "1"}, {"a.b": "1"}, {"-": "1"}, "5432", [["1"]]])
+def test_what_is_no_port_is_an_error(value: object) -> None:
+    with pytest.raises(ValidationError):
+        Some.model_validate({"ports": value})

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from moat.api.credentials import Credential
-from moat.api.endpoints import Forward, ProxyPath
+from moat.api.endpoints import Forward, OnHost, ProxyPath, Tcp
 from moat.api.errors import GrantMissing, UsageError
 from moat.api.rules import AddHeader, Instead, OnlyTools, RemoveHeader, ReplaceToken, RewriteResponse, SetHeader
 from moat.daemon import given
@@ -14,6 +14,7 @@ from moat.daemon.extras import (
     ExtraHeader,
     Extras,
     GivenCredential,
+    HostPort,
     McpServer,
     ResponseTransformer,
     TokenSubstitution,
@@ -155,3 +156,21 @@ def test_a_role_becomes_the_credential_that_its_provider_stores() -> None:
 
     wanted: dict[str, Any] = {"region": "eu-central-1", "session_duration_s": "900", "profile": "work"}
     assert (credential.provider, credential.secret, dict(credential.metadata)) == ("aws", config.role_arn, wanted)
+
+
+def test_a_port_of_this_machine_is_found_under_the_common_and_its_own_name() -> None:
+    ports = (HostPort(5432, "db"), HostPort(5432), HostPort(80))
+
+    found = given.host_endpoints(ports)
+
+    assert [(each.where, each.how) for each in found] == [
+        (Tcp("host.moat.internal", 5432, tls=False), OnHost(5432)),
+        (Tcp("db.host.moat.internal", 5432, tls=False), OnHost(5432)),
+        (Tcp("host.moat.internal", 80, tls=False), OnHost(80)),
+    ]
+
+
+@pytest.mark.parametrize("port", [HostPort(0), HostPort(53), HostPort(19080), HostPort(70000), HostPort(1, "A b")])
+def test_a_port_that_cannot_be_opened_is_refused(port: HostPort) -> None:
+    with pytest.raises(UsageError, match="host_ports"):
+        given.host_endpoints((port,))

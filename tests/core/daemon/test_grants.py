@@ -10,6 +10,7 @@ from moat.api.endpoints import (
     Endpoint,
     EndpointProvider,
     Forward,
+    OnHost,
     ProxyPath,
     Question,
     Reply,
@@ -22,7 +23,7 @@ from moat.api.endpoints import (
 from moat.api.errors import GrantFailed, GrantMissing, PlanConflict, PluginError, StoreLocked, UsageError
 from moat.api.rules import Match, Rewriter, RewriteResponse, SetHeader
 from moat.api.runs import Contribution, RunSpec
-from moat.daemon.extras import AwsConfig, Extras, GivenCredential, McpServer
+from moat.daemon.extras import AwsConfig, Extras, GivenCredential, HostPort, McpServer
 from moat.daemon.grants import Grants
 from moat.log import REDACTED, Redactor
 
@@ -236,3 +237,20 @@ def test_a_role_that_the_provider_refuses_is_the_registrations_mistake() -> None
 
     with pytest.raises(UsageError, match="aws_config: it must be the ARN of a role"):
         Grants(Vault(), plugins, Redactor()).resolve(a_spec(), Extras(aws_config=AwsConfig("x")))
+
+
+@pytest.mark.parametrize("how", [OnHost(5432), Stream(OnHost(5432).upstream), Forward(OnHost(5432).upstream)])
+def test_no_provider_opens_a_port_of_this_machine(how: OnHost | Stream | Forward) -> None:
+    plugins = Orchard()
+    plugins.endpoints = {"apple": Speaker(Endpoint(Tcp("a.internal", 5432, tls=False), how))}
+
+    with pytest.raises(PluginError, match="apple wants a port of this machine"):
+        Grants(Vault("apple"), plugins, Redactor()).resolve(a_spec("apple"))
+
+
+def test_a_registration_opens_ports_of_this_machine() -> None:
+    extras = Extras(host_ports=(HostPort(5432),))
+
+    (endpoint,) = Grants(Vault(), Orchard(), Redactor()).resolve(a_spec(), extras).endpoints
+
+    assert endpoint == Endpoint(Tcp("host.moat.internal", 5432, tls=False), OnHost(5432))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from moat.daemon import protocol
-from moat.daemon.extras import McpServer, RoutedPort
+from moat.daemon.extras import HostPort, McpServer, RoutedPort
 from moat.daemon.protocol import DoorInfo, RegisterRequest, RegisterResponse
 from moat.trace.values import decode
 
@@ -32,9 +32,10 @@ def test_the_capabilities_are_told() -> None:
 def test_what_a_registration_asks_for_is_what_its_daemon_must_be_capable_of() -> None:
     plain = RegisterRequest("run_1")
     server = McpServer("linear", "https://mcp.example.com/mcp")
-    more = RegisterRequest("run_1", mcp_servers=(server,), endpoints=(RoutedPort("web", 3000),))
+    ports = {"endpoints": (RoutedPort("web", 3000),), "host_ports": (HostPort(80),)}
+    more = RegisterRequest("run_1", mcp_servers=(server,), **ports)  # type: ignore[arg-type] # each its own
 
     assert protocol.needed_capabilities(plain) == ()
-    assert protocol.needed_capabilities(more) == ("extras", "routing")
+    assert protocol.needed_capabilities(more) == ("extras", "routing", "host-ports")
     assert set(protocol.needed_capabilities(more)) <= set(protocol.CAPABILITIES)
     assert protocol.extras_of(more).mcp_servers == (server,)

@@ -15,6 +15,7 @@ from moat.daemon.extras import (
     ExtraHeader,
     Extras,
     GivenCredential,
+    HostPort,
     McpServer,
     ResponseTransformer,
     TokenSubstitution,
@@ -70,6 +71,14 @@ def test_what_is_kept_holds_no_credential_and_no_token() -> None:
     assert "s3cr3t" not in text
     (back,), _ = parse(text.encode(), BOOT)
     assert back.extras.are_values_lost
+
+
+def test_the_ports_of_this_machine_that_a_run_may_reach_come_back() -> None:
+    extras = Extras(host_ports=(HostPort(5432, "db"), HostPort(80)))
+
+    (back,), problems = parse(render([an_entry(extras=extras)], BOOT), BOOT)
+
+    assert (back.extras, problems) == (extras, [])
 
 
 def test_a_bare_array_of_an_older_format_is_read_too() -> None:

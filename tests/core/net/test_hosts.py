@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from moat.api.errors import UsageError
 from moat.api.http import Authority
-from moat.net.hosts import HostPattern
+from moat.net.hosts import HostPattern, is_this_machine
 
 
 def https(host: str, port: int = 443) -> Authority:
@@ -72,3 +72,12 @@ def test_everything_else_is_an_error_with_what_to_write(pattern: str) -> None:
         HostPattern.parse(pattern)
 
     assert "*.host" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("host", "is_one"),
+    [("host.moat.internal", True), ("db.host.moat.internal", True), ("xhost.moat.internal", False),
+     ("moat.internal", False), ("host.moat.internal.example", False)],
+)  # fmt: skip
+def test_names_of_this_machine_are_known(host: str, is_one: bool) -> None:
+    assert is_this_machine(host) is is_one

@@ -9,6 +9,7 @@ from moat.net.policy import (
     allow_line,
     basis,
     is_nameable,
+    look_up_objection,
     narrowed,
     objection,
     request_objection,
@@ -188,3 +189,21 @@ def test_what_let_a_request_out_is_told(policy: NetworkPolicy, granted: tuple[Au
 def test_what_kept_a_request_in_is_told(found: Objection | None, expected: str) -> None:
     assert found is not None
     assert found.basis == expected
+
+
+@pytest.mark.parametrize("policy", [PERMISSIVE, strict(), strict("*")])
+def test_no_policy_opens_a_port_of_this_machine(policy: NetworkPolicy) -> None:
+    for host in ("host.moat.internal", "db.host.moat.internal"):
+        found = objection(policy, (), Authority("http", host, 5432))
+
+        assert found == Objection("port 5432 of this machine is not open to this run", "--host-port 5432")
+        told = look_up_objection(found, host)
+        assert told == Objection(f"no port of this machine is open to this run as {host}", "--host-port PORT")
+    assert objection(PERMISSIVE, (), Authority("http", "nohost.moat.internal", 5432)) is None
+
+
+def test_a_look_up_of_any_other_host_is_refused_in_the_same_words() -> None:
+    found = objection(strict(), (), API)
+
+    assert look_up_objection(found, API.host) is found
+    assert look_up_objection(None, "host.moat.internal") is None

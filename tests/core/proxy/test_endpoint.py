@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from moat.api.endpoints import Endpoint, Forward, ProxyPath, Reply, Respond, Stream, Tcp, UnixPath, Upstream
+from moat.api.endpoints import Endpoint, Forward, OnHost, ProxyPath, Reply, Respond, Stream, Tcp, UnixPath, Upstream
 from moat.api.http import Authority
 from moat.api.rules import Match, SetHeader
 from moat.api.runs import NetworkPolicy
@@ -24,6 +24,7 @@ from moat.proxy.flow import Arrival, Passage
 from moat.proxy.http1 import read_request
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal
+from moat.proxy.revoke import revoked
 from support.worker import a_run
 
 RULE = SetHeader(Match("kube.example:6443"), "Authorization", "Bearer s3cr3t", "kube")
@@ -277,3 +278,36 @@ def test_another_path_is_no_mcp_server(target: str) -> None:
     run = LiveRun.of(replace(a_run(), endpoints=(MCP,)))
 
     assert asked_of(run, PROXY, read_request(f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1:19080")) is None
+
+
+LOCAL = Endpoint(Tcp("db.host.moat.internal", 5432, tls=False), OnHost(5432))
+
+
+def a_run_with_a_port(policy: NetworkPolicy | None = None) -> LiveRun:
+    return LiveRun.of(replace(a_run(policy=policy), endpoints=(LOCAL,)))
+
+
+def test_a_port_of_this_machine_takes_requests_and_streams_under_its_name() -> None:
+    run, name = a_run_with_a_port(NetworkPolicy("strict")), Authority("http", "db.host.moat.internal", 5432)
+    stream = judge_stream(run, LOCAL, a_trail())
+    request = judged("http://db.host.moat.internal:5432/x", run, "GET", f"Host: {name.host}:5432")
+
+    assert (stream.authority, request.authority) == (name, name)
+    assert stream.upstream == request.upstream == Upstream("127.0.0.1:5432", tls=False, is_here=True)
+    assert revoked(run, stream) == revoked(run, request) == ""
+    assert revoked(a_live_run(), stream) == "its endpoint is gone"
+
+
+def test_a_rule_keeps_a_port_of_this_machine_in() -> None:
+    run = a_run_with_a_port(NetworkPolicy(rules=(parse_rule("deny db.host.moat.internal"),)))
+
+    with pytest.raises(Refusal, match="denied by the rule"):
+        judge_stream(run, LOCAL, a_trail())
+
+
+@pytest.mark.parametrize("host", ["host.moat.internal:5432", "db.host.moat.internal:5433", "x.host.moat.internal:1"])
+def test_every_other_name_and_port_of_this_machine_is_refused(host: str) -> None:
+    with pytest.raises(Refusal, match="is not open to this run") as caught:
+        judged(f"http://{host}/", a_run_with_a_port(), "GET", f"Host: {host}")
+
+    assert caught.value.status == 403

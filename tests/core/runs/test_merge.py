@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
-from moat.api.runs import McpServer, RunSpec
+from moat.api.runs import HostPort, McpServer, RunSpec
 from moat.config.settings import DEFAULT_IMAGE, Settings, WorkspaceSettings
 from moat.net.rules import rule_text
 from moat.runs.merge import Options, merged, secret_of
@@ -191,3 +191,13 @@ def test_what_is_run_before_a_command_is_the_files() -> None:
 
     assert (spec.pre_run, spec.origins["pre_run"]) == (("a", "b"), "moat.yaml")
     assert "pre_run" not in joined("").origins
+
+
+def test_ports_of_this_machine_are_joined_and_a_name_is_an_options_first() -> None:
+    said = options(host_ports=(HostPort(1, "db"), HostPort(2), HostPort(2)))
+    spec = joined("network: {host_ports: {db: 5432, cache: 6379, 2: 2}}", said)
+
+    assert spec.host_ports == (HostPort(1, "db"), HostPort(2), HostPort(6379, "cache"))
+    assert spec.origins["host_port.db.host.moat.internal:1"] == "--host-port"
+    assert spec.origins["host_port.host.moat.internal:2"] == "--host-port"
+    assert spec.origins["host_port.cache.host.moat.internal:6379"] == "moat.yaml"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from moat.api.container import Limits, Mount
 from moat.api.errors import PlanConflict, UsageError
-from moat.api.runs import McpServer, NetworkPolicy, Worktree
+from moat.api.runs import HostPort, McpServer, NetworkPolicy, Worktree
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import SetupResponse
 from moat.net.rules import parse_rule
@@ -364,3 +364,11 @@ def test_hooks_come_before_the_command_and_are_no_part_of_its_record() -> None:
 
     assert planned.sandbox.argv == after_hooks(("npm ci",), ("make",))
     assert planned.registration.command == ("make",)
+
+
+def test_ports_of_this_machine_are_registered_and_wanted_only_where_they_are_closed() -> None:
+    spec = replace(a_spec(), host_ports=(HostPort(5432, "db"),))
+
+    assert plan(spec, some_facts()).registration.host_ports == (HostPort(5432, "db"),)
+    with pytest.raises(UsageError, match="keeps no port of this machine"):
+        plan(spec, some_facts(is_sealed=False))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from moat.api.runs import HostPort
 from moat.config.settings import Settings, WorkspaceSettings
 from moat.runs.merge import Options
 from moat.runs.secrets import Reference
@@ -181,3 +182,11 @@ def test_a_mount_of_what_the_user_hides_needs_a_yes() -> None:
     assert wished(text) == ()
     assert wished(text, options(excluded=("keys/",))) == (wish,)
     assert wished(text, own=settings(workspace=WorkspaceSettings(("/keys",)))) == (wish,)
+
+
+def test_a_port_of_this_machine_is_asked_about_but_for_ones_own() -> None:
+    said = options(host_ports=(HostPort(6379),))
+
+    assert wished("network: {policy: strict, host_ports: {db: 5432, 6379: 6379}}", said) == (
+        "connect to port 5432 of this machine (127.0.0.1), as db.host.moat.internal:5432",
+    )

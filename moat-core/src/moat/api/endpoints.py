@@ -107,6 +107,7 @@ class Upstream:
     tls: with it, port 443 by default; without it 80, and no credential is ever sent. ca: PEM of the only authorities
     that are trusted, "" for the installation's. client_certificate: PEM of certificate, chain and key; a secret.
     alpn: the protocols that it may speak; () for HTTP as the client speaks it, `("h2",)` for HTTP/2 whatever that is.
+    is_here: a port of this machine's loopback, whatever may be dialled otherwise; no provider's may say so, see OnHost.
     """
 
     address: str
@@ -115,6 +116,7 @@ class Upstream:
     client_certificate: str = field(default="", repr=False)
     alpn: tuple[str, ...] = ()
     path: str = ""
+    is_here: bool = False
 
     def __post_init__(self) -> None:
         if self.path and _PATH.fullmatch(self.path) is None:
@@ -179,7 +181,22 @@ class Respond:
     reply: Reply | None = None
 
 
-How: TypeAlias = Forward | Stream | Respond
+@dataclass(frozen=True, slots=True)
+class OnHost:
+    """How: requests and bytes, to this port of this machine's loopback, which the user opened to the run.
+
+    Made of `network.host_ports` and `--host-port` alone: an endpoint of a provider's that has it is refused.
+    """
+
+    port: int
+
+    @property
+    def upstream(self) -> Upstream:
+        """The port as an upstream."""
+        return Upstream(f"127.0.0.1:{self.port}", tls=False, is_here=True)
+
+
+How: TypeAlias = Forward | Stream | Respond | OnHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +210,8 @@ class Endpoint:
     def __post_init__(self) -> None:
         if isinstance(self.how, Stream) and isinstance(self.where, ProxyPath):
             raise MoatError("bytes cannot be streamed at a path: use Tcp or UnixPath")
+        if isinstance(self.how, OnHost) and not isinstance(self.where, Tcp):
+            raise MoatError("a port of this machine is found at a name and port: use Tcp")
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,25 @@ class McpServer:
     tools: tuple[str, ...] = ()
 
 
+HOST_NAME = "host.moat.internal"  # what this machine is called in a run; .internal is nobody's (ICANN, 2024)
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A port of this machine's loopback that a run may connect to. name: for a name of its own, "" for none."""
+
+    port: int
+    name: str = ""
+
+    @property
+    def host(self) -> str:
+        """The name inside that leads there; HOST_NAME does too."""
+        return f"{self.name}.{HOST_NAME}" if self.name else HOST_NAME
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Worktree:
     """The git worktree that a run works in. repository: the user's own (`.git`). admin: what it knows of this one."""
@@ -72,13 +91,13 @@ class Worktree:
 class RunSpec:
     """What the user asked for: flags, moat.yaml and settings merged. Paths are absolute. profile: "" for the default.
 
-    env: may hold secrets of the user's. ports: name → port inside that this machine may reach. on_a_copy: the run
-    gets a copy of the workspace. worktree: what the workspace is, where it is one. dependencies: what the image
-    must have, as `config/dependencies.py` writes it. post_build: shell that is run in it, once. hidden: target of a
-    mount, "/workspace" for the workspace → patterns of what of it is not shown, as `config/excludes.py` reads them.
-    volumes: name → where the run finds it. pre_run: shell that is run inside before the command. origins: what it
-    is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not in it
-    comes from the command line.
+    env: may hold secrets of the user's. ports: name → port inside that this machine may reach. host_ports: of this
+    machine, that the run may reach. on_a_copy: the run gets a copy of the workspace. worktree: what the workspace
+    is, where it is one. dependencies: what the image must have, as `config/dependencies.py` writes it. post_build:
+    shell that is run in it, once. hidden: target of a mount, "/workspace" for the workspace → patterns of what of
+    it is not shown, as `config/excludes.py` reads them. volumes: name → where the run finds it. pre_run: shell that
+    is run inside before the command. origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME",
+    "mount./inside") → who asked for it; what is not in it comes from the command line.
     """
 
     workspace: Path
@@ -95,6 +114,7 @@ class RunSpec:
     limits: Limits = field(default_factory=Limits)
     mcp: tuple[McpServer, ...] = ()
     ports: Mapping[str, int] = field(default_factory=dict)
+    host_ports: tuple[HostPort, ...] = ()
     on_a_copy: bool = False
     worktree: Worktree | None = None
     dependencies: tuple[str, ...] = ()

@@ -84,6 +84,8 @@ class Performance:
     def _sealed(self, caveat: str) -> None:
         if caveat:
             warn(caveat)
+        if self._spec.host_ports and caveat:
+            warn("no port of this machine can be reached by clients that do not use the proxy, since it has no door")
         port = self._routing_port()
         if self._spec.ports and caveat:
             warn("no port of this run can be reached by name, since it has no door")

@@ -45,6 +45,9 @@ def as_text(prepared: Prepared, spec: RunSpec) -> str:
         lines.append(f"mcp        {server.name} = {server.url}{sent}  [{_origin(spec, f'mcp.{server.name}')}]")
     lines += [f"port       {name} = {port}  [{_origin(spec, f'port.{name}')}]" for name, port in spec.ports.items()]
     lines += [f"volume     {name} = {at}  [{_origin(spec, f'volume.{name}')}]" for name, at in spec.volumes.items()]
+    lines += [
+        f"host port  127.0.0.1:{each.port} = {each}  [{_origin(spec, f'host_port.{each}')}]" for each in spec.host_ports
+    ]
     if spec.profile:
         lines.append(f"profile    {spec.profile}  [{_origin(spec, 'profile')}]")
     if hosts := prepared.facts.setup.hosts:
@@ -84,6 +87,7 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
         "mcp": [asdict(server) for server in spec.mcp],
         "ports": dict(spec.ports),
         "volumes": dict(spec.volumes),
+        "host_ports": [{"port": each.port, "inside": str(each)} for each in spec.host_ports],
         "limits": _limits_as_json(spec.limits),
         "mounts": [
             {

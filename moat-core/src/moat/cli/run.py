@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from moat.api.errors import UsageError
-from moat.api.runs import RunSpec
+from moat.api.runs import HostPort, RunSpec
 from moat.api.runtimes import Runtime, Stdio
 from moat.cli.asking import Asked, agreed, ask
 from moat.cli.dashes import DashedCommand, after_dashes
@@ -45,6 +45,13 @@ from moat.runs.prepare import Prepared, prepare
 @click.option("--policy", type=click.Choice(["permissive", "strict"]), help="What may leave; permissive by default.")
 @click.option("--allow-host", "allowed", multiple=True, metavar="H", help="Let this host out in strict.")
 @click.option("--rule", "rules", multiple=True, metavar="R", help="As 'allow GET host/path/**'; the first that fits.")
+@click.option(
+    "--host-port",
+    "host_ports",
+    multiple=True,
+    metavar="[N=]PORT",
+    help="Open a port of this machine: host.moat.internal.",
+)
 @click.option("--allow-socket", "allow_sockets", is_flag=True, help="Mount sockets of the host too: each is a way out.")
 @click.option("--name", default="", metavar="N", help="Name the run; otherwise it gets one.")
 @click.option("--copy", "on_a_copy", is_flag=True, help="Work on a copy of the workspace: moat diff, moat apply.")
@@ -108,6 +115,7 @@ def _options(
     volumes: tuple[str, ...],
     profile: str,
     excluded: tuple[str, ...],
+    host_ports: tuple[str, ...],
     **asked: Any,
 ) -> Options:
     """Return what the command line says, as values. asked: what needs no reading, by the names of Options."""
@@ -120,6 +128,7 @@ def _options(
         volumes=dict(map(parse_volume, volumes)),
         profile=checked_profile(profile),
         excluded=checked_excludes(excluded),
+        host_ports=parse_host_ports(host_ports),
         **asked,
     )
 
@@ -150,6 +159,15 @@ def checked_command(words: tuple[str, ...], command: tuple[str, ...] | None) -> 
     if len(words) > 1:
         raise UsageError(f"only one folder can be the workspace, not {' and '.join(words)}", hint="use --mount")
     return command or ()
+
+
+def parse_host_ports(texts: Iterable[str]) -> tuple[HostPort, ...]:
+    """Return the ports of --host-port. Raises UsageError."""
+    if not texts:
+        return ()
+    from moat.config.host_ports import parse_host_port
+
+    return tuple(map(parse_host_port, texts))
 
 
 def parse_variables(texts: Iterable[str]) -> dict[str, str]:

@@ -11,17 +11,31 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from moat.api.errors import UsageError
 from moat.config.checkout import Checkout
 from moat.config.dependencies import checked_dependencies
+from moat.config.host_ports import host_ports_of
 from moat.config.mounts import checked_target
 from moat.config.plain_yaml import NotPlain, Place, Plain, Value, read_plain
 from moat.config.sections import Hooks, MountEntry, Workspace
-from moat.config.values import MOST, Dependency, Free, Memory, Name, Reference, Scalar, Section, Text, Variable
+from moat.config.values import (
+    MOST,
+    Dependency,
+    Free,
+    HostPorts,
+    Memory,
+    Name,
+    Port,
+    Reference,
+    Scalar,
+    Section,
+    Text,
+    Variable,
+)
 
 NAME = "moat.yaml"
 _EXPECTED = {  # pydantic's types of errors, in words of the file
@@ -53,6 +67,15 @@ class Network(Section):
         default=(), max_length=MOST, description="As with --rule; the first that fits decides.",
         examples=[["allow GET api.github.com/repos/**"]],
     )  # fmt: skip
+    host_ports: HostPorts = Field(
+        default_factory=dict, description="Ports of this machine that are reached inside, at host.moat.internal.",
+        examples=[[5432]],
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Network:
+        host_ports_of(self.host_ports)
+        return self
 
 
 class Ulimit(Section):
@@ -132,7 +155,7 @@ class Project(Section):
         examples=[{"cache": "/home/moat/.cache"}],
     )  # fmt: skip
     network: Network = Field(default_factory=Network, description="What may leave.", examples=[{"policy": "strict"}])
-    ports: dict[Name, Annotated[int, Field(ge=1, le=65_535)]] = Field(
+    ports: dict[Name, Port] = Field(
         default_factory=dict, max_length=MOST, description="Ports inside that this machine reaches by name.",
         examples=[{"web": 3000}],
     )  # fmt: skip

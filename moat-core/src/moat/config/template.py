@@ -40,6 +40,7 @@ TEMPLATE = """\
 #   allow: [pypi.org, "*.example.com"]          # asks where you yourself say strict
 #   rules:                         # asks for what lets more out than you yourself do
 #     - allow GET api.github.com/repos/**
+#   host_ports: [5432]             # asks: ports of this machine, inside at host.moat.internal:5432
 
 # ports:                           # asks: reached at http://web.NAME.localhost:8080/ on this machine
 #   web: 3000

@@ -9,6 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from moat.config.dependencies import parse_dependency
 from moat.config.excludes import parse_exclude
+from moat.config.host_ports import MOST as MOST_PORTS
+from moat.config.host_ports import NAME as HOST_PORT_NAME
 
 SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 LEAST_MEMORY_BYTES = 16 << 20  # engines refuse less than 6 MiB, and nothing useful starts in that
@@ -47,6 +49,11 @@ def exclude_of(text: object) -> object:
     return text
 
 
+def host_ports(value: object) -> object:
+    """Return a list of ports as a mapping, each named like itself; what is neither is left to be refused."""
+    return {str(port): port for port in value} if isinstance(value, list) else value
+
+
 Dependency = Annotated[Text, BeforeValidator(dependency_of)]
 ExcludePattern = Annotated[Text, BeforeValidator(exclude_of)]
 Scripts = Annotated[
@@ -60,6 +67,22 @@ Memory = Annotated[
     BeforeValidator(size_of),
     Field(ge=LEAST_MEMORY_BYTES),
     WithJsonSchema({"type": ["string", "integer"], "pattern": _SIZE}),
+]
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+HostPortName = Annotated[str, StringConstraints(pattern=rf"^(?:{HOST_PORT_NAME}|[0-9]{{1,5}})$")]
+HostPorts = Annotated[
+    dict[HostPortName, Port],
+    BeforeValidator(host_ports),
+    Field(max_length=MOST_PORTS),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "integer"}, "maxItems": MOST_PORTS},
+                {"type": "object", "additionalProperties": {"type": "integer"}, "maxProperties": MOST_PORTS},
+            ]
+        }
+    ),
 ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from moat.api.runs import HostPort as HostPort
 from moat.api.runs import McpServer as McpServer  # what a workspace may ask for as well
 
 
@@ -86,6 +87,7 @@ class Extras:
     mcp_servers: tuple[McpServer, ...] = ()
     aws_config: AwsConfig | None = None
     are_values_lost: bool = False
+    host_ports: tuple[HostPort, ...] = ()
 
     @property
     def grants(self) -> tuple[str, ...]:

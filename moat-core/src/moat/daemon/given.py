@@ -1,6 +1,7 @@
 """From what a registration brought itself to the one list of rules, and to endpoints. Pure but for `load`.
 
 credentials, headers, placeholders, transformers ──▶ rules            mcp_servers ──▶ endpoints at /mcp/NAME
+host_ports ──▶ endpoints at host.moat.internal:PORT
 aws_config ──▶ a credential as `moat grant aws` makes it ──▶ the provider's rules and endpoints
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from moat.api.credentials import Credential
-from moat.api.endpoints import Endpoint, Forward, ProxyPath, Upstream
+from moat.api.endpoints import Endpoint, Forward, OnHost, ProxyPath, Tcp, Upstream
 from moat.api.errors import MoatError, UsageError
 from moat.api.rules import (
     AddHeader,
@@ -24,7 +25,8 @@ from moat.api.rules import (
     Rule,
     SetHeader,
 )
-from moat.daemon.extras import AwsConfig, Extras, McpServer, ResponseTransformer
+from moat.api.runs import HOST_NAME
+from moat.daemon.extras import AwsConfig, Extras, HostPort, McpServer, ResponseTransformer
 from moat.ids import checked_name
 from moat.net.authority import AuthorityRefused, from_host
 
@@ -42,7 +44,10 @@ def check(extras: Extras) -> None:
     if extras.are_values_lost:
         raise UsageError("the values this run was registered with went with the daemon before this one", hint=_AGAIN)
     lists = (extras.credentials, extras.extra_headers, extras.remove_headers, extras.token_substitutions)
-    if sum(map(len, lists)) + len(extras.response_transformers) + len(extras.mcp_servers) > MAX_EXTRAS:
+    if (
+        sum(map(len, lists)) + len(extras.response_transformers) + len(extras.mcp_servers) + len(extras.host_ports)
+        > MAX_EXTRAS
+    ):
         raise UsageError(f"more than {MAX_EXTRAS} credentials, headers and servers are too many for one run")
     names = [checked_name(server.name, "server") for server in extras.mcp_servers]
     if len(set(names)) < len(names):
@@ -60,6 +65,18 @@ def rules_of(extras: Extras) -> list[Rule]:
 def mcp_endpoints(servers: Sequence[McpServer], load: Load) -> list[Endpoint]:
     """Return the relays of MCP servers. Raises UsageError, and what load raises."""
     return [_mcp_endpoint(server, load) for server in servers]
+
+
+def host_endpoints(ports: Sequence[HostPort]) -> list[Endpoint]:
+    """Return the places that lead to ports of this machine: each at HOST_NAME, and at its own name if it has one.
+
+    Raises UsageError for a port or a name that is none.
+    """
+    try:
+        found = {(host, each.port): OnHost(each.port) for each in ports for host in (HOST_NAME, each.host)}
+        return [Endpoint(Tcp(host, port, tls=False), how) for (host, port), how in found.items()]
+    except MoatError as refused:
+        raise UsageError(f"host_ports: {refused.problem}", hint="write a port, or NAME=PORT") from None
 
 
 def aws_credential(config: AwsConfig) -> Credential:

@@ -166,7 +166,7 @@ class Grants:
         given.check(extras)
         rules = list(self._learned(given.rules_of(extras)))
         relays = given.mcp_endpoints(extras.mcp_servers, self._store.in_profile(spec.profile).load)
-        endpoints = list(self._learned_of(relays))
+        endpoints = [*self._learned_of(relays), *given.host_endpoints(extras.host_ports)]
         if extras.aws_config is not None:
             of_role, at_role = self._given_role(spec, given.aws_credential(extras.aws_config))
             rules, endpoints = [*rules, *of_role], [*endpoints, *at_role]
@@ -187,6 +187,9 @@ class Grants:
     def _endpoints(self, credential: Credential) -> Sequence[Endpoint]:
         provider = self._plugins.endpoint_provider(credential.provider)
         found = () if provider is None else provider.endpoints(credential)
+        if any(_is_here(each) for each in found):
+            raise PluginError(f"{credential.provider} wants a port of this machine, which only users open",
+                              hint="run: moat plugins")  # fmt: skip
         # Who answers is asked by the grant's name, so that one provider cannot answer in another's.
         own = [replace(each, grant=credential.provider) if isinstance(each.how, Respond) else each for each in found]
         return self._learned_of(own)
@@ -230,6 +233,11 @@ def _load(store: CredentialSource, names: Sequence[str]) -> list[Credential]:
     if missing:
         raise _all_missing(missing)
     return found
+
+
+def _is_here(endpoint: Endpoint) -> bool:
+    how = endpoint.how
+    return not isinstance(how, Respond) and how.upstream.is_here
 
 
 def _distinct(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:

@@ -27,6 +27,7 @@ from moat.daemon.extras import (
     ExtraHeader,
     Extras,
     GivenCredential,
+    HostPort,
     McpServer,
     ResponseTransformer,
     RoutedPort,
@@ -35,7 +36,7 @@ from moat.daemon.extras import (
 )
 
 CAPABILITIES = ("doors", "transparent", "hosts-policy", "network-rules", "profiles", "restore", "extras",
-                "routing", "refresh", "events")  # fmt: skip
+                "routing", "refresh", "events", "host-ports")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class RegisterRequest:
 
     needs_door: the runtime hands over sockets; otherwise the run is identified by its token.
 
-    credentials … aws_config: as `extras` says. endpoints: ports to be routed under the run's name.
+    credentials … aws_config, host_ports: as `extras` says. endpoints: ports to be routed under the run's name.
 
     listen_on: with auth_token, an address of this machine where this one run is to be served by token, since its door
     cannot be reached; launcher_pid: the process without which such a run is over, and without which any run is not
@@ -103,6 +104,7 @@ class RegisterRequest:
     mcp_servers: tuple[McpServer, ...] = ()
     aws_config: AwsConfig | None = None
     endpoints: tuple[RoutedPort, ...] = ()
+    host_ports: tuple[HostPort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,7 @@ def needed_capabilities(request: SetupRequest | RegisterRequest) -> tuple[str, .
     wanted: dict[str, object] = {"network-rules": request.network_rules, "profiles": request.profile}
     if isinstance(request, RegisterRequest):
         wanted |= {"extras": extras_of(request) != Extras(), "routing": request.endpoints}
+        wanted["host-ports"] = request.host_ports
     return tuple(name for name, value in wanted.items() if value)
 
 

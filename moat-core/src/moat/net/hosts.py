@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from moat.api.errors import UsageError
 from moat.api.http import DEFAULT_PORTS, Authority
+from moat.api.runs import HOST_NAME
 from moat.net.authority import AuthorityRefused, from_host, is_address
 
 # Second labels under which registries of two-letter countries sell names (co.uk, com.au): too wide for a wildcard.
@@ -58,6 +59,11 @@ class HostPattern:
         if self.port is not None:
             return authority.port == self.port
         return authority.port == DEFAULT_PORTS.get(authority.scheme)
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a canonical host is what runs call this machine: such a name has no address anywhere."""
+    return host == HOST_NAME or host.endswith(f".{HOST_NAME}")
 
 
 def _has_port(name: str) -> bool:

@@ -13,7 +13,7 @@ from moat.api.http import DEFAULT_PORTS, Authority
 from moat.api.runs import NetworkPolicy, NetworkRule
 from moat.net.addresses import is_metadata
 from moat.net.authority import is_address
-from moat.net.hosts import HostPattern
+from moat.net.hosts import HostPattern, is_this_machine
 from moat.net.paths import decoded_path
 from moat.net.rules import AmbiguousPath, Ask, allowing_line, host_verdict, rule_text, rules_for, verdict
 
@@ -105,6 +105,13 @@ def is_nameable(policy: NetworkPolicy, grant_authorities: Collection[Authority],
     return any(objection(policy, grant_authorities, each) is None for each in candidates)
 
 
+def look_up_objection(found: Objection | None, host: str) -> Objection | None:
+    """Return found, the objection to a host that is looked up, in words that name no port of this machine."""
+    if found is None or not is_this_machine(host):
+        return found
+    return Objection(f"no port of this machine is open to this run as {host}", "--host-port PORT")
+
+
 def allow_line(authority: Authority) -> str:
     """Return the flag that would let authority out, as the user types it."""
     return f"--allow-host {authority}"
@@ -114,10 +121,15 @@ def _unlisted(
     policy: NetworkPolicy, grant_authorities: Collection[Authority], authority: Authority
 ) -> Objection | None:
     """Judge what no rule speaks of."""
-    if policy.mode == "permissive" or authority in grant_authorities:
+    is_here = is_this_machine(authority.host)
+    if not is_here and (policy.mode == "permissive" or authority in grant_authorities):
         return None
     if any(pattern.matches(authority) for pattern in _patterns(policy.allow)):
         return None
+    if is_here:
+        return Objection(
+            f"port {authority.port} of this machine is not open to this run", f"--host-port {authority.port}"
+        )
     return Objection(f"strict policy: {authority} is not allowed", allow_line(authority))
 
 

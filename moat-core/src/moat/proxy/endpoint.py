@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from moat.api.endpoints import Endpoint, Forward, ProxyPath, Respond, Stream, Tcp, UnixPath, Where
+from moat.api.endpoints import Endpoint, Forward, OnHost, ProxyPath, Respond, Stream, Tcp, UnixPath, Where
 from moat.api.http import Authority, Headers, RequestHead
 from moat.api.rules import Rule
 from moat.api.runs import RunContext
@@ -87,7 +87,7 @@ def place_of(run: LiveRun, host: str, port: int) -> Tcp | None:
 def judge_endpoint(run: LiveRun, asked: Asked, request: Request, trail: Trail) -> Passage:
     """Take a request to an endpoint that forwards through every decision. Raises Refusal."""
     endpoint = asked.endpoint
-    if not isinstance(endpoint.how, Forward):
+    if not isinstance(endpoint.how, Forward | OnHost):
         raise Refusal(421, "this endpoint does not forward requests", kind="endpoint")
     authority = upstream_of(endpoint)
     trail.via = ingress_of(endpoint.where)
@@ -107,7 +107,7 @@ def judge_endpoint(run: LiveRun, asked: Asked, request: Request, trail: Trail) -
 
 def judge_stream(run: LiveRun, endpoint: Endpoint, trail: Trail) -> Passage:
     """Take a connection to an endpoint that streams through every decision. Raises Refusal."""
-    if not isinstance(endpoint.how, Stream):
+    if not isinstance(endpoint.how, Stream | OnHost):
         raise Refusal(421, "this endpoint does not stream", kind="endpoint")
     check_open(run)
     authority = upstream_of(endpoint)
@@ -145,6 +145,8 @@ def upstream_of(endpoint: Endpoint) -> Authority:
     """Return whom an endpoint leads to. Raises AuthorityRefused for an address that is none, and for no address."""
     if isinstance(endpoint.how, Respond):
         raise AuthorityRefused("this endpoint leads nowhere")
+    if isinstance(endpoint.how, OnHost):  # what it is called inside is what rules and the trace speak of
+        return authority_of(endpoint.where)
     upstream = endpoint.how.upstream
     return from_host(upstream.address, "https" if upstream.tls else "http")
 

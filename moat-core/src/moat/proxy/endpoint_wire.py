@@ -2,7 +2,7 @@
 
     {"where": {"prefix"} | {"name", "port", "tls"} | {"path"}, "grant",
      "how": {"do": "forward", "upstream", "rules"} | {"do": "stream", "upstream", "prelude"}
-          | {"do": "respond", "name", "reply": null | {"status", "headers", "body"}}}
+          | {"do": "respond", "name", "reply": null | {"status", "headers", "body"}} | {"do": "on-host", "port"}}
      upstream: {"address", "tls", "ca", "client_certificate", "alpn", "path"};  bytes are base64
 
 Raises KeyError, TypeError, ValueError and MoatError for what is none; no text of them goes further.
@@ -14,7 +14,20 @@ import base64
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from moat.api.endpoints import Endpoint, Forward, How, ProxyPath, Reply, Respond, Stream, Tcp, UnixPath, Upstream, Where
+from moat.api.endpoints import (
+    Endpoint,
+    Forward,
+    How,
+    OnHost,
+    ProxyPath,
+    Reply,
+    Respond,
+    Stream,
+    Tcp,
+    UnixPath,
+    Upstream,
+    Where,
+)
 from moat.api.rules import Rule
 
 Wire: TypeAlias = dict[str, Any]  # one JSON object; the readers check what they take out
@@ -80,6 +93,8 @@ def _how_to_wire(how: How, rule_to_wire: Callable[[Rule], Wire]) -> Wire:
             return {"do": "stream", "upstream": _upstream_to_wire(upstream), "prelude": packed(prelude)}
         case Respond(name, reply):
             return {"do": "respond", "name": name, "reply": None if reply is None else reply_to_wire(reply)}
+        case OnHost(port):
+            return {"do": "on-host", "port": port}
 
 
 def _how_from_wire(wire: Wire, rule_from_wire: Callable[[Wire], Rule]) -> How:
@@ -91,6 +106,8 @@ def _how_from_wire(wire: Wire, rule_from_wire: Callable[[Wire], Rule]) -> How:
         case "respond":
             reply = wire["reply"]
             return Respond(_text(wire["name"]), None if reply is None else reply_from_wire(reply))
+        case "on-host":
+            return OnHost(_number(wire["port"]))
         case _:
             raise TypeError
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
-from moat.api.runs import McpServer, NetworkPolicy, NetworkRule, PolicyMode, RunSpec, Worktree
+from moat.api.runs import HostPort, McpServer, NetworkPolicy, NetworkRule, PolicyMode, RunSpec, Worktree
 from moat.config.mounts import WORKSPACE, absolute, checked_target
 from moat.config.settings import Settings
 
@@ -39,6 +39,7 @@ class Options:
     policy: PolicyMode | None = None
     allowed: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
+    host_ports: tuple[HostPort, ...] = ()
     runtime: str = ""
     image: str = ""
     allow_sockets: bool = False
@@ -68,12 +69,14 @@ def merged(options: Options, project: Project | None, settings: Settings, home: 
         image=_first(origins, "image", ("--image", options.image), *_image_of(settings)),
         allow_sockets=options.allow_sockets,
         profile=options.profile,
+        host_ports=tuple(dict.fromkeys(options.host_ports)),
         on_a_copy=options.on_a_copy,
         worktree=options.worktree,
         volumes=dict(options.volumes),
         hidden=_hidden({WORKSPACE: (("--exclude", options.excluded), (SETTINGS, settings.workspace.exclude))}, origins),
         origins=origins,
     )
+    origins |= {f"host_port.{each}": "--host-port" for each in spec.host_ports}
     origins |= {f"grant.{name}": "--grant" for name in spec.grants}
     origins |= {"command": "command line"} if spec.command else {}
     origins |= {"name": "--name"} if spec.name else {}
@@ -120,6 +123,7 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
         limits=limits,
         mcp=tuple(McpServer(each.name, each.url, each.grant or "", each.header, each.tools) for each in project.mcp),
         ports=dict(project.ports),
+        host_ports=_host_ports(options, project, origins),
         on_a_copy=spec.on_a_copy or _took(origins, "workspace", project.workspace.mode == "copy"),
         dependencies=dependencies,
         post_build=_took(origins, "post_build", project.hooks.post_build),
@@ -210,6 +214,18 @@ def _dependencies(project: Project) -> tuple[str, ...]:
     from moat.config.dependencies import checked_dependencies
 
     return tuple(str(each) for each in checked_dependencies(project.dependencies))
+
+
+def _host_ports(options: Options, project: Project, origins: dict[str, str]) -> tuple[HostPort, ...]:
+    """Join the ports of this machine: a name that an option gives away is taken."""
+    if not project.network.host_ports:
+        return tuple(dict.fromkeys(options.host_ports))
+    from moat.config.host_ports import host_ports_of
+
+    names = {each.name for each in options.host_ports if each.name}
+    asked = [each for each in host_ports_of(project.network.host_ports) if each.name not in names]
+    origins |= {f"host_port.{each}": FILE for each in asked if each not in options.host_ports}
+    return tuple(dict.fromkeys((*options.host_ports, *asked)))
 
 
 def _limits(container: Container) -> Limits:

@@ -112,6 +112,9 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
         problem = f"no port of a run in the runtime {facts.runtime} can be reached by name"
         raise UsageError(problem, hint="use --runtime docker, or take out ports in moat.yaml")
     _check_hiding(spec, facts)
+    if spec.host_ports and not facts.is_sealed:
+        problem = f"the runtime {facts.runtime} keeps no port of this machine from a run, and opens none"
+        raise UsageError(problem, hint="use --runtime docker or bubblewrap, or take out --host-port and host_ports")
     own_env, dropped = _own_variables(spec)
     contributions = _contributions(spec, facts, own_env)
     merged = merge(contributions)
@@ -287,6 +290,7 @@ def _registration(spec: RunSpec, facts: Facts) -> RegisterRequest:
         profile=spec.profile,
         mcp_servers=spec.mcp,
         endpoints=tuple(RoutedPort(name, port) for name, port in spec.ports.items()),
+        host_ports=spec.host_ports,
     )
 
 

@@ -113,6 +113,9 @@ def _doors(spec: RunSpec) -> Iterator[str]:
         what = f"send your credential {server.grant}{_of_profile(spec)} to" if server.grant else "reach"
         tools = f" to call {', '.join(server.tools)} there" if server.tools else ""
         yield f"{what} {server.url}, as the MCP server {server.name}{tools}"
+    for each in spec.host_ports:
+        if spec.origins[f"host_port.{each}"] == FILE:
+            yield f"connect to port {each.port} of this machine (127.0.0.1), as {each}"
     for name, port in spec.ports.items():
         yield f"have its port {port} reached from this machine, as {name}.{spec.name or 'NAME'}.localhost"
 

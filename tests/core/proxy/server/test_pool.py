@@ -4,7 +4,7 @@ import socket
 from dataclasses import replace
 
 import pytest
-from moat.api.endpoints import Upstream
+from moat.api.endpoints import OnHost, Upstream
 from moat.api.http import Authority
 from moat.proxy.messages import Configure
 from moat.proxy.refusal import unreachable
@@ -27,8 +27,10 @@ class Dialler:
 
     def __init__(self) -> None:
         self.far: list[PlainStream] = []
+        self.here: list[bool] = []
 
-    async def __call__(self, *_: object) -> Stream:
+    async def __call__(self, *_: object, is_here: bool) -> Stream:
+        self.here.append(is_here)
         near, far = await plain_pair()
         self.far.append(far)
         return near
@@ -194,7 +196,7 @@ async def test_an_upstream_that_ends_the_handshake_for_its_version_is_remembered
 ) -> None:
     dialled: list[object] = []
 
-    async def refuse(*arguments: object) -> Stream:
+    async def refuse(*arguments: object, is_here: bool) -> Stream:
         dialled.append(arguments)
         raise unreachable("no version in common", "http-version")
 
@@ -230,3 +232,17 @@ async def test_an_upstream_without_alpn_is_looked_at_once_and_used_as_ever() -> 
         pool.close()
 
     assert pool.versions.only(HTTPS.authority) == HTTP1
+
+
+@pytest.mark.parametrize(
+    ("upstream", "is_here"), [(None, False), (Upstream("a.example"), False), (OnHost(80).upstream, True)]
+)
+async def test_only_a_port_that_the_user_opened_is_dialled_on_this_machine(
+    upstream: Upstream | None, is_here: bool, dialler: Dialler
+) -> None:
+    pool = a_pool()
+
+    lease = await pool.lease(Key("run_a", HTTP, (), upstream))
+
+    assert dialler.here == [is_here]
+    close(pool, dialler, lease)

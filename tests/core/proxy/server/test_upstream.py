@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from moat.api.http import Authority
@@ -151,3 +151,46 @@ def _looked_up(*addresses: str) -> object:
         return list(addresses)
 
     return look_up
+
+
+HERE = Authority("http", "db.host.moat.internal", 1)
+
+
+def hostile_settings(is_ours: Callable[[tuple[str, int]], bool] = lambda _: False) -> DialSettings:
+    """Return settings that would lead this machine's name elsewhere: a pin and a proxy."""
+    return DialSettings.of(Configure("", "", "", {HERE.host: "192.0.2.1:9"}, (), "http://proxy.example:3128"), is_ours)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_a_port_of_this_machine_is_dialled_on_its_loopback(address: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
+        listener.bind((address, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+
+        stream = await dial(hostile_settings(), Authority("http", HERE.host, port), is_here=True)
+
+        taken, _ = listener.accept()
+        taken.close()
+        stream.abort()
+
+
+async def test_a_dead_port_of_this_machine_is_told() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        port = unused.getsockname()[1]
+
+        with pytest.raises(Refusal, match=f"port {port} of this machine cannot be reached: connection refused"):
+            await dial(settings(), Authority("http", HERE.host, port), is_here=True)
+
+
+async def test_a_port_of_this_machine_that_is_our_own_is_a_loop() -> None:
+    with pytest.raises(Refusal, match="leads back to this proxy"):
+        await dial(hostile_settings(lambda target: target == ("127.0.0.1", 1)), HERE, is_here=True)
+
+
+def test_no_proxy_is_asked_for_this_machine() -> None:
+    through = DialSettings.of(Configure("", "", "", {}, (), "http://proxy.example:3128"))
+
+    assert through.proxy_for(HERE) is None
+    assert through.proxy_for(https("a.example")) is not None

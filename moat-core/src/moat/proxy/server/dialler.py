@@ -47,6 +47,8 @@ class Dialler:
             way = f"the proxy {route}, which takes in clear requests of HTTP/1.1 only; see upstream.no_proxy"
             raise unreachable(f"{authority} is reached through {way}", "proxy")
         session = self._sessions.get((authority, upstream, protocols))
+        if upstream is not None and upstream.is_here:
+            return await dial(self._settings, authority, is_here=True)
         return await dial(self._settings, authority, session, self._context(upstream, protocols))
 
     def remember(self, authority: Authority, upstream: Upstream | None, protocols: Protocols, stream: Stream) -> None:

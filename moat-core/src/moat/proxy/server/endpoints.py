@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from moat.api.endpoints import Endpoint, Stream, Tcp, UnixPath
+from moat.api.endpoints import Endpoint, OnHost, Stream, Tcp, UnixPath
 from moat.api.http import Authority
 from moat.proxy.endpoint import authority_of, endpoint_at, judge_stream, place_of
 from moat.proxy.flow import Arrival
@@ -35,7 +35,7 @@ async def serve_endpoint(connection: Connection, stream: PlainStream, where: Tcp
     trail = connection.trail("endpoint", "STREAM", authority_of(where))
     try:
         endpoint = endpoint_at(connection.run(), where)
-        if endpoint is not None and isinstance(endpoint.how, Stream):
+        if endpoint is not None and isinstance(endpoint.how, Stream | OnHost):
             return await _serve_stream(connection, stream, endpoint, trail)
     except Refusal as refusal:  # no HTTP is spoken here: the end of the connection is all that can be said
         trail.refused(refusal)

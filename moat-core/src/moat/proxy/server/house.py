@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from moat.api.endpoints import UnixPath
 from moat.api.http import DEFAULT_PORTS, Authority
 from moat.api.runs import RunContext
+from moat.net.policy import look_up_objection
 from moat.proxy.admit import Admission, LiveRun
 from moat.proxy.budget import FailureBudget
 from moat.proxy.ca import load
@@ -175,7 +176,7 @@ class House:
         if run.is_nameable(host):
             return room.names.address(host)
         authority = Authority("https", host, DEFAULT_PORTS["https"])
-        found = run.objection(authority)
+        found = look_up_objection(run.objection(authority), host)
         if found is not None and host not in room.kept_in and len(room.kept_in) < MAX_KEPT_IN:
             room.kept_in.add(host)
             trail = Trail(self._emit, room.run_id, "dns", "DNS", protocol="dns")

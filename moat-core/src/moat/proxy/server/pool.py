@@ -135,7 +135,9 @@ class Pool:
         peer = (key.authority, key.upstream)
         self.versions.check(*peer)
         try:
-            stream = await dial(self._settings, key.authority, self._sessions.get(peer), self._context(key.upstream))
+            session, context = self._sessions.get(peer), self._context(key.upstream)
+            is_here = key.upstream is not None and key.upstream.is_here
+            stream = await dial(self._settings, key.authority, session, context, is_here=is_here)
         except Refusal as refusal:
             if refusal.kind != "http-version":
                 raise

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from moat.api.http import Authority
 from moat.net.addresses import IPNetwork, is_metadata, refusal
 from moat.net.authority import AuthorityRefused, canonical_host, is_address
+from moat.net.hosts import is_this_machine
 from moat.net.route import ProxyRoute
 from moat.proxy.messages import Configure
 from moat.proxy.refusal import late, looped, undialable, unreachable
@@ -31,6 +32,7 @@ from moat.proxy.server.stream import PlainStream, Stream
 
 RESOLVE_S = 10.0  # resolvers give up after 5 s twice (resolv.conf(5))
 CONNECT_S = 10.0  # per address: three SYNs are sent within 7 s
+_LOOPBACK = ("127.0.0.1", "::1")  # in this order: some servers of today listen on the second alone
 KEEPALIVE_IDLE_S = 60  # finds peers that vanished under a silent stream
 
 
@@ -57,8 +59,12 @@ class DialSettings:
         return cls(client_context(message.roots), pins, ranges, proxy, message.roots, is_ours)
 
     def proxy_for(self, authority: Authority) -> ProxyRoute | None:
-        """Return the proxy that authority is reached through; None for a pinned host: its address is settled."""
-        is_direct = self.proxy is None or authority.host in self.pins or not self.proxy.is_for(authority)
+        """Return the proxy that authority is reached through; None for a pinned host: its address is settled.
+
+        None for what runs call this machine, too: it is nobody else's.
+        """
+        is_settled = authority.host in self.pins or is_this_machine(authority.host)
+        is_direct = self.proxy is None or is_settled or not self.proxy.is_for(authority)
         return None if is_direct else self.proxy
 
 
@@ -77,12 +83,15 @@ async def dial(
     authority: Authority,
     session: ssl.SSLSession | None = None,
     context: ssl.SSLContext | None = None,
+    *,
+    is_here: bool = False,
 ) -> Stream:
     """Return a stream to authority, verified if it is https. context: another than the settings'. Raises Refusal.
 
-    Plain http through a proxy: a stream to the proxy, which wants the target in absolute form.
+    is_here: to its port of this machine's loopback, whatever its name. Plain http through a proxy: a stream to the
+    proxy, which wants the target in absolute form.
     """
-    plain = await _reach(settings, authority)
+    plain = await (_reach_here(settings, authority.port) if is_here else _reach(settings, authority))
     if authority.scheme == "http":
         return plain
     try:
@@ -105,6 +114,15 @@ async def _reach(settings: DialSettings, authority: Authority) -> PlainStream:
     if any(settings.is_ours(target) for target in targets):
         raise looped(f"{name} leads back to this proxy")
     return await first_connected(interleaved(targets), lambda target: _connect(name, target))
+
+
+async def _reach_here(settings: DialSettings, port: int) -> PlainStream:
+    """Connect to a port of this machine that the user opened: of its loopback only, and no listener of ours."""
+    name = f"port {port} of this machine"
+    targets = [(address, port) for address in _LOOPBACK]
+    if any(settings.is_ours(target) for target in targets):
+        raise looped(f"{name} leads back to this proxy")
+    return await first_connected(targets, lambda target: _connect(name, target))
 
 
 async def resolve(settings: DialSettings, authority: Authority) -> list[Target]:
