@@ -38,7 +38,8 @@ def planned(text: str, said: Options | None = None, own: Settings | None = None)
     """Return what the plan would be in a runtime with images. A secret is not fetched for it."""
     spec = joined(text, said or options(command=("git", "push")), own)
     paths = {mount.source: Found(mount.source, "folder") for mount in spec.mounts}
-    facts = some_facts(SETUP if spec.grants else None, paths, needs_image=True)
+    passwords = {each.name: f"s3cr3t-{each.name}" for each in spec.services}
+    facts = some_facts(SETUP if spec.grants else None, paths, needs_image=True, passwords=passwords)
     return Prepared(facts, plan(spec, facts), FakeRuntime([]), FakeClient(HOME, [])), spec
 
 
@@ -228,3 +229,19 @@ def test_ports_of_this_machine_are_told() -> None:
 
     assert line in as_text(*planned(text)).splitlines()
     assert told(text)["host_ports"] == [{"port": 5432, "inside": "db.host.moat.internal:5432"}]
+
+
+def test_services_are_told_without_their_passwords() -> None:
+    text = "services: {db: postgres@16, cache: {kind: redis, image: mine}}"
+    prepared, spec = planned(text)
+    lines = as_text(replace(prepared, absent=("postgres:16",)), spec).splitlines()
+    found = told(text)
+
+    assert "service    db = postgres:16 (is to be fetched first), at 127.0.0.1:5432  [moat.yaml]" in lines
+    assert "service    cache = mine (is there), at 127.0.0.1:6379  [moat.yaml]" in lines
+    assert "  PGPASSWORD=(generated)  [service db]" in lines
+    assert "s3cr3t" not in "".join(lines) + json.dumps(found)
+    assert found["services"][1] == {  # type: ignore[index] # JSON
+        "name": "cache", "kind": "redis", "image": "mine", "is_there": True, "port": 6379,
+        "ready": ["redis-cli", "-h", "127.0.0.1", "-p", "6379", "ping"], "user": "redis", "env": ["REDISCLI_AUTH"],
+    }  # fmt: skip

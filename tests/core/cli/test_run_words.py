@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from moat.api.runs import ExchangeRecord, NetworkPolicy, RunInfo
+from moat.api.services import Service
 from moat.cli.run_words import commits_left, commits_line, end_line, own_secrets, start_line
 from moat.proxy.record import line_of
 from moat.runs.outcomes import Commits
@@ -111,3 +112,9 @@ def test_commits_that_are_not_on_the_branch_are_told_with_where_they_are() -> No
     moved, kept = commits_left(Commits("topic", "", "", is_moved=False, others=refs))
     assert moved == "topic was moved on this machine meanwhile, and stays where it is"
     assert kept.endswith("moat/run_1/0, moat/run_1/1, moat/run_1/2, moat/run_1/3 and 2 more; see: git log")
+
+
+def test_the_start_line_names_services() -> None:
+    spec = replace(a_spec(), services=(Service("db", "x", 1), Service("cache", "x", 2)))
+
+    assert "· services: db, cache ·" in start_line(a_prepared(a_spec()), spec, is_sealed=True)

@@ -152,3 +152,17 @@ async def test_a_socket_that_a_killed_launcher_left_is_replaced(tmp_path: Path) 
         client.send({"signal": 1})
         assert await taken.next() == (1, None)
         client.close()
+
+
+async def test_who_asked_is_told_what_the_run_waits_for(tmp_path: Path) -> None:
+    taken, control = Taken(), Control()
+    async with control.talking(taken.take):
+        async with control.serving(tmp_path):
+            client = client_of(tmp_path)
+            client.send({"ask": "wait"})
+            client.send({"signal": 1})  # answered after the question before it
+            await taken.next()
+            control.tell("db is ready")
+            assert await hear(client) == {"event": "told", "line": "db is ready"}
+        await control.part({"event": "ended", "code": 0})
+    client.close()

@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from moat.api.errors import DaemonError, SandboxFailed
-from moat.api.runtimes import Stdio
+from moat.api.runtimes import DoorTicket, Sandbox, SandboxSpec, Stdio
 from moat.paths import Home
 from moat.runs.attach import Attachment
 from moat.runs.launch import Launch, write_files
@@ -152,3 +153,19 @@ def test_files_are_readable_inside_and_closed_outside_whatever_the_umask(tmp_pat
     assert (folder / "etc/moat").stat().st_mode & 0o777 == 0o755
     assert folder.stat().st_mode & 0o777 == 0o755
     assert folder.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_what_a_launch_waits_for_is_told(home: Home) -> None:
+    class Waiting(FakeRuntime):
+        async def launch(
+            self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
+        ) -> Sandbox:
+            ticket.told("db is ready")
+            return await super().launch(spec, ticket, stdio, created)
+
+    told: list[str] = []
+    launch = Launch(a_plan(home), Waiting([]), FakeClient(home, []), home, lambda _: None, told=told.append)
+
+    await launch.perform(untouched())
+
+    assert told == ["db is ready"]

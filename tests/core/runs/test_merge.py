@@ -6,6 +6,7 @@ import pytest
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
 from moat.api.runs import HostPort, McpServer, RunSpec
+from moat.config.services import known_service
 from moat.config.settings import DEFAULT_IMAGE, Settings, WorkspaceSettings
 from moat.net.rules import rule_text
 from moat.runs.merge import Options, merged, secret_of
@@ -201,3 +202,18 @@ def test_ports_of_this_machine_are_joined_and_a_name_is_an_options_first() -> No
     assert spec.origins["host_port.db.host.moat.internal:1"] == "--host-port"
     assert spec.origins["host_port.host.moat.internal:2"] == "--host-port"
     assert spec.origins["host_port.cache.host.moat.internal:6379"] == "moat.yaml"
+
+
+def test_services_are_joined_and_a_name_is_an_options_first() -> None:
+    said = options(services=(known_service("postgres@16", "db"),))
+    spec = joined("services: {db: mysql, cache: redis}", said)
+
+    assert [(each.name, each.image) for each in spec.services] == [("db", "postgres:16"), ("cache", "redis:7")]
+    assert (spec.origins["service.db"], spec.origins["service.cache"]) == ("--service", "moat.yaml")
+    alone = merged(said, None, Settings(), USER_HOME)
+    assert (alone.services, alone.origins["service.db"]) == (said.services, "--service")
+
+
+def test_services_of_both_that_cannot_stand_together_are_refused() -> None:
+    with pytest.raises(UsageError, match="cache and more both want port 6379"):
+        joined("services: {cache: redis}", options(services=(known_service("redis", "more"),)))

@@ -7,6 +7,7 @@ import pytest
 from moat.api.container import Limits, Mount
 from moat.api.errors import PlanConflict, UsageError
 from moat.api.runs import HostPort, McpServer, NetworkPolicy, Worktree
+from moat.config.services import known_service
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import SetupResponse
 from moat.net.rules import parse_rule
@@ -372,3 +373,15 @@ def test_ports_of_this_machine_are_registered_and_wanted_only_where_they_are_clo
     assert plan(spec, some_facts()).registration.host_ports == (HostPort(5432, "db"),)
     with pytest.raises(UsageError, match="keeps no port of this machine"):
         plan(spec, some_facts(is_sealed=False))
+
+
+def test_services_stand_beside_and_their_variables_give_way() -> None:
+    spec = replace(a_spec(env={"DATABASE_URL": "mine"}), services=(known_service("postgres", "db"),))
+
+    made = plan(spec, some_facts(passwords={"db": "s3cr3t"}))
+
+    (sidecar,) = made.sandbox.services
+    assert (sidecar.name, sidecar.env["POSTGRES_PASSWORD"]) == ("db", "s3cr3t")
+    assert (made.sandbox.env["DATABASE_URL"], made.origins["DATABASE_URL"]) == ("mine", "-e")
+    assert (made.sandbox.env["PGPASSWORD"], made.origins["PGPASSWORD"]) == ("s3cr3t", "service db")
+    assert "s3cr3t" not in repr(made)

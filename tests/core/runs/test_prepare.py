@@ -8,6 +8,7 @@ from moat.api.container import Limits
 from moat.api.errors import GrantMissing, RuntimeUnavailable, UsageError
 from moat.api.images import Images
 from moat.api.runs import RunSpec
+from moat.config.services import known_service
 from moat.daemon.protocol import SetupRequest, SetupResponse
 from moat.paths import Home
 from moat.runs import prepare as module
@@ -130,5 +131,40 @@ def test_of_the_usual_runtimes_one_with_images_is_taken(tmp_path: Path, started:
     docker, bubblewrap = Imaging({"debian": "sha256:a"}), FakeRuntime([])
     docker.name, bubblewrap.name = "bubblewrap", "docker"  # type: ignore[misc] # so that the other would come first
     spec = a_spec(tmp_path, image="debian", dependencies=("rust",))
+
+    assert prepare(spec, Home(tmp_path / "moat"), [docker, bubblewrap], {}).runtime is docker
+
+
+class Serving(Imaging):
+    def holds_services(self) -> bool:
+        return True
+
+
+def test_images_of_services_that_are_absent_are_known(tmp_path: Path, started: list[Home]) -> None:
+    services = (known_service("postgres@16", "db"), known_service("redis", "cache"))
+    spec = a_spec(tmp_path, runtime="fake", image="debian", services=services)
+
+    made = prepare(spec, Home(tmp_path / "moat"), [Serving({"redis:7": "sha256:a"})], {})
+
+    assert made.absent == ("postgres:16",)
+    assert len({each.secrets for each in made.plan.sandbox.services}) == 2
+    assert prepare(a_spec(tmp_path, runtime="fake"), Home(tmp_path / "moat"), [Imaging({})], {}).absent == ()
+
+
+def test_services_are_refused_where_none_are_held(tmp_path: Path, started: list[Home]) -> None:
+    spec = a_spec(tmp_path, runtime="fake", services=(known_service("redis", "cache"),))
+
+    for runtime in (FakeRuntime([]), Imaging({})):
+        with pytest.raises(RuntimeUnavailable, match=r"the runtime fake holds no services here \(cache\)") as refusal:
+            prepare(spec, Home(tmp_path / "moat"), [runtime], {})
+
+    assert "--host-port" in refusal.value.hint
+    assert started == []
+
+
+def test_of_the_usual_runtimes_one_with_services_is_taken(tmp_path: Path, started: list[Home]) -> None:
+    docker, bubblewrap = Serving({}), FakeRuntime([])
+    docker.name, bubblewrap.name = "bubblewrap", "docker"  # type: ignore[misc] # so that the other would come first
+    spec = a_spec(tmp_path, services=(known_service("redis", "cache"),))
 
     assert prepare(spec, Home(tmp_path / "moat"), [docker, bubblewrap], {}).runtime is docker

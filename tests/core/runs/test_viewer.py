@@ -50,7 +50,10 @@ class Said:
         self.errors_read, self.errors_write = os.pipe()
         self.nothing = os.open(os.devnull, os.O_RDONLY)
         self.caveats: list[str] = []
-        self.viewer = Viewer(theirs, Stdio(self.nothing, self.write, self.errors_write), self.caveats.append)
+        self.told: list[str] = []
+        self.viewer = Viewer(
+            theirs, Stdio(self.nothing, self.write, self.errors_write), self.caveats.append, self.told.append
+        )
 
     async def hears(self, *messages: Message, until_sealed: bool = False) -> Sight:
         channel = FrameChannel(self.ours)
@@ -108,4 +111,13 @@ async def test_a_supervisor_that_is_gone_is_an_error() -> None:
     with pytest.raises(SandboxFailed, match="gone"):
         async with asyncio.timeout(10):
             await said.viewer.follow()
+    said.close()
+
+
+async def test_what_the_run_waits_for_is_told() -> None:
+    said = Said()
+    assert await said.hears({"event": "told", "line": "db is ready"}, {"event": "ended", "code": 0}) == Sight(
+        "ended", 0
+    )
+    assert said.told == ["db is ready"]
     said.close()

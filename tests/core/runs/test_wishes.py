@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 from moat.api.runs import HostPort
+from moat.config.services import known_service
 from moat.config.settings import Settings, WorkspaceSettings
 from moat.runs.merge import Options
 from moat.runs.secrets import Reference
@@ -189,4 +190,13 @@ def test_a_port_of_this_machine_is_asked_about_but_for_ones_own() -> None:
 
     assert wished("network: {policy: strict, host_ports: {db: 5432, 6379: 6379}}", said) == (
         "connect to port 5432 of this machine (127.0.0.1), as db.host.moat.internal:5432",
+    )
+
+
+def test_a_service_is_asked_about_but_for_ones_own() -> None:
+    said = options(services=(known_service("postgres", "db"),))
+
+    assert wished("services: {db: mysql, cache: {kind: redis, image: 'mine/redis:1'}}", said) == (
+        "have the engine run mine/redis:1, fetched if it is not there, as the service cache: it reaches what the run "
+        "reaches, and can spend what the run spends",
     )

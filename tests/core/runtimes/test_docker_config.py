@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from moat.api.container import Limits, Mount
 from moat.api.images import BuildOrder
 from moat.api.runtimes import SandboxSpec
+from moat.api.services import Sidecar
 from moat.runtimes.docker_config import (
     NETWORK_FILES,
     GateProgram,
@@ -19,6 +21,8 @@ from moat.runtimes.docker_config import (
     home_folders,
     image_config,
     labels,
+    service_container,
+    service_name,
     user_inside,
 )
 
@@ -216,3 +220,23 @@ def test_an_image_is_configured_as_the_one_below() -> None:
         "theirs": "yes", "moat.run": "", "moat.home": "0", "moat.base": "debian", "moat.dependencies": "go@1.23 rust",
     }  # fmt: skip
     assert (empty["Entrypoint"], empty["Cmd"], empty["User"]) == ([], [], "0:0")
+
+
+def test_a_service_is_its_image_held_like_a_run_and_shown_nothing() -> None:
+    service = Sidecar("db", "postgres:17", 5432, {"B": "2", "A": "1"}, ("-c", "x"), (), "postgres")
+    limits = Limits(memory_bytes=1 << 30, pids=64)
+    config: Any = service_container(service, limits, network="container:gate", seccomp="{}", marks=MARKS)
+
+    host, agent = config["HostConfig"], an_agent()["HostConfig"]
+    assert (config["Image"], config["Cmd"], config["User"], config["Env"]) == (
+        "postgres:17", ["-c", "x"], "postgres", ["A=1", "B=2"],
+    )  # fmt: skip
+    assert "Entrypoint" not in config
+    assert (host["Memory"], host["PidsLimit"], host["NetworkMode"]) == (1 << 30, 64, "container:gate")
+    for key in ("CapDrop", "RestartPolicy", "UsernsMode"):
+        assert host[key] == agent[key]
+    assert host["SecurityOpt"] == ["no-new-privileges:true", "seccomp={}"]
+    assert {mount["Target"] for mount in host["Mounts"]} == {mount.target for mount in NETWORK_FILES}
+    plain: Any = service_container(replace(service, argv=(), user=""), Limits(), network="x", seccomp="", marks=MARKS)
+    assert not {"Cmd", "User", "Entrypoint"} & plain.keys()
+    assert service_name("run_1", "db") == "moat-run_1-service-db"

@@ -84,3 +84,24 @@ async def test_an_image_in_use_is_not_removed(tmp_path: Path, monkeypatch: pytes
     async with fake_engine(tmp_path, monkeypatch, answers):
         with pytest.raises(SandboxFailed, match="being used"):
             await DockerImages(has_door=True).remove("moat/debian:1")
+
+
+async def test_what_the_engine_cannot_pull_is_told_as_it_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"POST images/create": (404, {"message": "pull access denied"})}
+    async with fake_engine(tmp_path, monkeypatch, answers) as engine:
+        with pytest.raises(SandboxFailed, match="docker could not pull mine/pg:1: pull access denied") as caught:
+            await DockerImages(has_door=True).pull("mine/pg:1", lambda _: None)
+
+    assert caught.value.hint == "run: docker pull mine/pg:1"
+    assert engine.queries["POST images/create"]["fromImage"] == "mine/pg:1"
+
+
+async def test_how_a_pull_goes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    answers = {"POST images/create": (200, {"status": "Status: Image is up to date"})}
+    async with fake_engine(tmp_path, monkeypatch, answers):
+        await DockerImages(has_door=True).pull("mine/pg:1", told.append)
+
+    assert told == ["Status: Image is up to date"]

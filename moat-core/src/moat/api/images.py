@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from moat.api.container import Mount
+from moat.api.errors import SandboxFailed
 from moat.api.runtimes import DoorTicket
 
 
@@ -47,6 +48,14 @@ class Images(ABC):
     @abstractmethod
     async def identify(self, image: str) -> str:
         """Return the digest that stands for image's content, "" when it is not there. Raises SandboxFailed."""
+
+    async def pull(self, image: str, told: Callable[[str], None]) -> None:
+        """Have the engine fetch image as it fetches any. told: is called with lines about how it goes.
+
+        Raises SandboxFailed, saying why. Default: always.
+        """
+        del told
+        raise SandboxFailed(f"there is no image {image}, and this runtime fetches none")
 
     @abstractmethod
     async def build(

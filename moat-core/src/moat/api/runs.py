@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from moat.api.container import ContainerSetup, Limits, Mount
+from moat.api.services import Service
 
 if TYPE_CHECKING:
     from moat.api.endpoints import Endpoint
@@ -92,12 +93,13 @@ class RunSpec:
     """What the user asked for: flags, moat.yaml and settings merged. Paths are absolute. profile: "" for the default.
 
     env: may hold secrets of the user's. ports: name → port inside that this machine may reach. host_ports: of this
-    machine, that the run may reach. on_a_copy: the run gets a copy of the workspace. worktree: what the workspace
-    is, where it is one. dependencies: what the image must have, as `config/dependencies.py` writes it. post_build:
-    shell that is run in it, once. hidden: target of a mount, "/workspace" for the workspace → patterns of what of
-    it is not shown, as `config/excludes.py` reads them. volumes: name → where the run finds it. pre_run: shell that
-    is run inside before the command. origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME",
-    "mount./inside") → who asked for it; what is not in it comes from the command line.
+    machine, that the run may reach. services: stand beside the command. on_a_copy: the run gets a copy of the
+    workspace. worktree: what the workspace is, where it is one. dependencies: what the image must have, as
+    `config/dependencies.py` writes it. post_build: shell that is run in it, once. hidden: target of a mount,
+    "/workspace" for the workspace → patterns of what of it is not shown, as `config/excludes.py` reads them.
+    volumes: name → where the run finds it. pre_run: shell that is run inside before the command. origins: what it
+    is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not in it
+    comes from the command line.
     """
 
     workspace: Path
@@ -115,6 +117,7 @@ class RunSpec:
     mcp: tuple[McpServer, ...] = ()
     ports: Mapping[str, int] = field(default_factory=dict)
     host_ports: tuple[HostPort, ...] = ()
+    services: tuple[Service, ...] = ()
     on_a_copy: bool = False
     worktree: Worktree | None = None
     dependencies: tuple[str, ...] = ()

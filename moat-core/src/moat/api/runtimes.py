@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from moat.api.container import Limits, Mount
 from moat.api.errors import SandboxFailed
+from moat.api.services import Sidecar
 
 if TYPE_CHECKING:
     from moat.api.images import Images
@@ -26,7 +27,8 @@ class SandboxSpec:
 
     env: the whole environment inside; what the user put there may be a secret, so it is never repeated.
     mounts: workspace first, then files of ours (read-only), then the user's.
-    workdir, home: absolute paths inside. image: used by container runtimes only.
+    workdir, home: absolute paths inside. image: used by container runtimes only. services: stand beside the command, in
+    its network, ready before it starts and gone with it; only where `Runtime.holds_services`.
     terminal: rows and columns when the run gets a terminal of its own, else None.
     """
 
@@ -41,6 +43,7 @@ class SandboxSpec:
     terminal: tuple[int, int] | None = None
     allow_sockets: bool = False
     limits: Limits = field(default_factory=Limits)
+    services: tuple[Sidecar, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class DoorTicket:
     nonce: one-time, handed to the gate on its standard input. proxy_url: for runtimes without a door, token included.
     listen: for engines that no door reaches: has the daemon listen on an address of this machine and returns the
     proxy's URL there, token included. None where that is not to be had. places: sockets beyond the door's own that lead
-    to endpoints: name, kind, host or file, port.
+    to endpoints: name, kind, host or file, port. told: says to the user, in a line, what is waited for.
     """
 
     run_id: str
@@ -59,6 +62,7 @@ class DoorTicket:
     proxy_url: str = field(default="", repr=False)
     listen: Callable[[str], Awaitable[str]] | None = field(default=None, repr=False)
     places: tuple[tuple[str, str, str, int], ...] = ()
+    told: Callable[[str], None] = field(default=lambda _: None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,10 @@ class Runtime(ABC):
     def images(self) -> Images | None:
         """Return what makes images of `dependencies`, None (the default) where the runtime has no such thing."""
         return None
+
+    def holds_services(self) -> bool:
+        """Whether `SandboxSpec.services` are started; a run that has some is refused where not. Default: no."""
+        return False
 
     @abstractmethod
     async def launch(

@@ -48,7 +48,7 @@ class Performance:
 
     def _here(self, stdio: Stdio) -> int:
         prepared = self._prepared
-        launch = Launch(prepared.plan, prepared.runtime, prepared.client, self._home, self._announce)
+        launch = Launch(prepared.plan, prepared.runtime, prepared.client, self._home, self._announce, told=_told)
         outcome = asyncio.run(launch.perform(Attachment(stdio)))
         if outcome.info is not None:
             self._say_end(outcome.info)
@@ -63,7 +63,7 @@ class Performance:
         shape = own_shape(stdio, self._prepared.plan.sandbox.terminal)
         sock = start_supervisor(self._prepared, self._home, shape)
         screen = first_terminal(stdio.stdout, stdio.stderr)  # an output that is none is the command's, untouched
-        viewer = Viewer(sock, replace(stdio, stdout=stdio.stdin if screen is None else screen), self._sealed)
+        viewer = Viewer(sock, replace(stdio, stdout=stdio.stdin if screen is None else screen), self._sealed, _told)
         sight = asyncio.run(viewer.follow())
         return said_after(self._home, self._prepared.plan.sandbox.run_id, sight.how == "left", sight.code)
 
@@ -72,7 +72,7 @@ class Performance:
         from moat.runs.viewer import Viewer
 
         sock = start_supervisor(self._prepared, self._home, Shape(self._prepared.plan.sandbox.terminal))
-        asyncio.run(Viewer(sock, stdio, self._sealed).follow(attach=False, until_sealed=True))
+        asyncio.run(Viewer(sock, stdio, self._sealed, _told).follow(attach=False, until_sealed=True))
         name = self._prepared.plan.sandbox.name
         show(name)
         say(f"moat: {name} runs on · moat logs -f {name} · moat stop {name}")
@@ -102,6 +102,10 @@ class Performance:
 
     def _say_end(self, info: RunInfo) -> None:
         say(end_line(info, RunStore(self._home).network(info.run_id)))
+
+
+def _told(line: str) -> None:
+    say(f"moat: {line}")
 
 
 def said_after(home: Home, run_id: str, has_left: bool, code: int) -> int:

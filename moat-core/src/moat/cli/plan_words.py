@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from moat.api.container import Limits, Mount
 from moat.api.runs import RunSpec
+from moat.api.services import hidden
 from moat.config.mounts import WORKSPACE
 from moat.net.rules import rule_text
 from moat.runs.merge import FILE, secret_of
@@ -48,6 +49,7 @@ def as_text(prepared: Prepared, spec: RunSpec) -> str:
     lines += [
         f"host port  127.0.0.1:{each.port} = {each}  [{_origin(spec, f'host_port.{each}')}]" for each in spec.host_ports
     ]
+    lines += list(_services(prepared, spec))
     if spec.profile:
         lines.append(f"profile    {spec.profile}  [{_origin(spec, 'profile')}]")
     if hosts := prepared.facts.setup.hosts:
@@ -88,6 +90,7 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
         "ports": dict(spec.ports),
         "volumes": dict(spec.volumes),
         "host_ports": [{"port": each.port, "inside": str(each)} for each in spec.host_ports],
+        "services": _services_as_json(prepared, spec),
         "limits": _limits_as_json(spec.limits),
         "mounts": [
             {
@@ -139,6 +142,30 @@ def _build_as_json(prepared: Prepared) -> dict[str, object] | None:
     }
 
 
+def _services(prepared: Prepared, spec: RunSpec) -> Iterator[str]:
+    for each in spec.services:
+        state = "is to be fetched first" if each.image in prepared.absent else "is there"
+        place = f"{each.image} ({state}), at 127.0.0.1:{each.port}"
+        yield f"service    {each.name} = {place}  [{_origin(spec, f'service.{each.name}')}]"
+
+
+def _services_as_json(prepared: Prepared, spec: RunSpec) -> list[dict[str, object]]:
+    sandbox = prepared.plan.sandbox
+    return [
+        {
+            "name": asked.name,
+            "kind": asked.kind or None,
+            "image": asked.image,
+            "is_there": asked.image not in prepared.absent,
+            "port": asked.port,
+            "ready": [hidden(word, sandbox.services) for word in made.ready] or None,
+            "user": asked.user or None,
+            "env": sorted(made.env),
+        }
+        for asked, made in zip(spec.services, sandbox.services, strict=True)
+    ]
+
+
 def _origin(spec: RunSpec, key: str, otherwise: str = _COMMAND_LINE) -> str:
     return spec.origins.get(key, otherwise)
 
@@ -181,6 +208,8 @@ def _env(prepared: Prepared, spec: RunSpec) -> dict[str, str]:
     for name in sorted(env):
         is_own = origins[name] in _GIVEN or secret_of(spec, name)
         shown[name] = "(fetched at start)" if secret_of(spec, name) else "(as given)" if is_own else env[name]
+        if origins[name].startswith("service "):
+            shown[name] = prepared.plan.shown[name]
     return shown
 
 

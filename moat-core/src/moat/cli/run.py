@@ -15,6 +15,7 @@ import click
 from moat.api.errors import UsageError
 from moat.api.runs import HostPort, RunSpec
 from moat.api.runtimes import Runtime, Stdio
+from moat.api.services import Service
 from moat.cli.asking import Asked, agreed, ask
 from moat.cli.dashes import DashedCommand, after_dashes
 from moat.cli.output import say, show, show_json, warn
@@ -52,6 +53,7 @@ from moat.runs.prepare import Prepared, prepare
     metavar="[N=]PORT",
     help="Open a port of this machine: host.moat.internal.",
 )
+@click.option("--service", "services", multiple=True, metavar="[N=]S[@V]", help="Beside it: postgres@16, redis, …")
 @click.option("--allow-socket", "allow_sockets", is_flag=True, help="Mount sockets of the host too: each is a way out.")
 @click.option("--name", default="", metavar="N", help="Name the run; otherwise it gets one.")
 @click.option("--copy", "on_a_copy", is_flag=True, help="Work on a copy of the workspace: moat diff, moat apply.")
@@ -116,6 +118,7 @@ def _options(
     profile: str,
     excluded: tuple[str, ...],
     host_ports: tuple[str, ...],
+    services: tuple[str, ...],
     **asked: Any,
 ) -> Options:
     """Return what the command line says, as values. asked: what needs no reading, by the names of Options."""
@@ -129,6 +132,7 @@ def _options(
         profile=checked_profile(profile),
         excluded=checked_excludes(excluded),
         host_ports=parse_host_ports(host_ports),
+        services=parse_services(services),
         **asked,
     )
 
@@ -144,6 +148,10 @@ def _carry_out(
         from moat.cli.image import build_image
 
         build_image(prepared, spec.policy, home)
+    if prepared.absent:
+        from moat.cli.services import fetch_images
+
+        fetch_images(prepared)
     if snapshot:
         _keep_files(home, spec.workspace, prepared.facts.name)
     return Performance(prepared, spec, home).held(stdio, detached=detached)
@@ -168,6 +176,15 @@ def parse_host_ports(texts: Iterable[str]) -> tuple[HostPort, ...]:
     from moat.config.host_ports import parse_host_port
 
     return tuple(map(parse_host_port, texts))
+
+
+def parse_services(texts: Sequence[str]) -> tuple[Service, ...]:
+    """Return the services of --service. Raises UsageError."""
+    if not texts:
+        return ()
+    from moat.config.services import parse_service
+
+    return tuple(map(parse_service, texts))
 
 
 def parse_variables(texts: Iterable[str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ def start_line(prepared: Prepared, spec: RunSpec, *, is_sealed: bool, routing_po
     parts = [prepared.facts.name, prepared.runtime.name, spec.policy.mode]
     parts.append(f"grants: {', '.join(spec.grants)}" if spec.grants else "no grants")
     parts += [FILE] if any(owner.startswith(FILE) for owner in spec.origins.values()) else []
+    parts += [f"services: {', '.join(each.name for each in spec.services)}"] if spec.services else []
     parts.append("sealed ✓" if is_sealed else "NOT sealed")
     parts += [f"http://{port}.{prepared.facts.name}.localhost:{routing_port}/" for port in spec.ports if routing_port]
     return "moat: " + " · ".join(parts)

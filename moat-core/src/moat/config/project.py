@@ -16,12 +16,16 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from moat.api.errors import UsageError
+from moat.api.services import Service
 from moat.config.checkout import Checkout
 from moat.config.dependencies import checked_dependencies
 from moat.config.host_ports import host_ports_of
 from moat.config.mounts import checked_target
 from moat.config.plain_yaml import NotPlain, Place, Plain, Value, read_plain
 from moat.config.sections import Hooks, MountEntry, Workspace
+from moat.config.service_entry import ServiceEntry, ServiceForm
+from moat.config.services import MOST as MOST_SERVICES
+from moat.config.services import checked_services
 from moat.config.values import (
     MOST,
     Dependency,
@@ -163,6 +167,10 @@ class Project(Section):
         default=(), max_length=MOST, description="MCP servers that are relayed into the run.",
         examples=[[{"name": "linear", "url": "https://mcp.linear.app/mcp", "grant": "linear"}]],
     )  # fmt: skip
+    services: dict[Name, ServiceForm] = Field(
+        default_factory=dict, max_length=MOST_SERVICES, description="Services that stand beside the command.",
+        examples=[{"db": "postgres@16"}],
+    )  # fmt: skip
     base_image: Text | None = Field(
         default=None, description="Container image, for docker.", examples=["debian:bookworm-slim"]
     )
@@ -185,7 +193,12 @@ class Project(Section):
         if self.command and not self.command[0]:
             raise ValueError("command begins with an empty word")
         checked_dependencies(self.dependencies)
+        self.services_asked()
         return self
+
+    def services_asked(self) -> tuple[Service, ...]:
+        """Return the services. Raises ValueError for those that cannot be, together or alone."""
+        return checked_services(entry.as_service(name) for name, entry in self.services.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +301,7 @@ def _fields_of(place: Place) -> Mapping[str, Any]:
         "hooks": Hooks,
         "mounts": MountEntry,
         "mcp": McpEntry,
+        "services": ServiceEntry,
         "ulimits": Ulimit,
     }
     for part in place[:-1]:

@@ -51,6 +51,14 @@ TEMPLATE = """\
 #     grant: linear                # whose credential it is sent
 #     tools: [list_issues]         # the only ones that may be called
 
+# services:                        # asks: stand beside the command, in its network; for docker
+#   db: postgres@16                # DATABASE_URL and PG… inside; also mysql, mariadb, redis
+#   search:
+#     image: opensearchproject/opensearch:2
+#     port: 9200
+#     env: {discovery.type: single-node}
+#     ready: [curl, -fs, "http://127.0.0.1:9200/"]
+
 # base_image: debian:bookworm-slim # asks, unless it is your own; for docker
 
 # dependencies:                    # asks: what the image must have; for docker, built on first use

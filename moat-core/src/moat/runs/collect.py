@@ -14,7 +14,7 @@ from moat.config.mounts import WORKSPACE
 from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import patiently
 from moat.daemon.protocol import SetupRequest, SetupResponse
-from moat.ids import checked_name, new_name, new_run_id
+from moat.ids import checked_name, new_name, new_run_id, new_token
 from moat.paths import Home
 from moat.runs.merge import rule_lines
 from moat.runs.plan import PASSED_ON, Facts, Found
@@ -23,6 +23,7 @@ from moat.runs.trust import host_roots
 if TYPE_CHECKING:
     from moat.runs.masks import Hidden
 
+PASSWORD_LENGTH = 24  # hex digits, which need no quoting in any URL or shell
 Kind = Literal["folder", "file", "socket", "other", "absent"]
 
 
@@ -52,6 +53,7 @@ def collect(
         passed={name: env[name] for name in PASSED_ON if name in env},
         terminal=terminal,
         hidden=_hidden(spec) if spec.hidden else {},
+        passwords={service.name: new_token()[:PASSWORD_LENGTH] for service in spec.services},
     )
 
 

@@ -4,6 +4,7 @@
            ──{"ask": "wait"}──▶                           nothing but the beginning and the end
            ──{"keys": n, tail} · {"resize": [rows, columns]} · {"signal": n, "grace_s"}──▶
            ◀──{"stream", tail} · {"event": "sealed", "caveat"} · {"event": "ended", "code"}──
+           ◀──{"event": "told", "line"}──                    while it is set up
            ◀──{"event": "failed", "problem", "hint", "code"}──
            ──{"ask": "exec", "argv", "size"} + 3 descriptors──▶  one more command in the sandbox, see `execution`
 
@@ -91,6 +92,11 @@ class Control:
             channel.send({"event": "sealed", "caveat": caveat})
         if self._console is not None and self._console.has_terminal and self._take is not None:
             self._take(signal.SIGWINCH, None)  # a window may have changed since the terminal was made
+
+    def tell(self, line: str) -> None:
+        """Tell every client that asked what the run waits for; it is not kept for those who ask later."""
+        for channel in self._asking:
+            channel.send({"event": "told", "line": line})
 
     async def part(self, last: Message) -> None:
         """Tell every client how the run ended; the last thing it hears."""

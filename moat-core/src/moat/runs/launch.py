@@ -54,7 +54,10 @@ class Outcome:
 
 
 class Launch:
-    """One run, from registration to its end. announce is called once it is sealed, before its output is carried."""
+    """One run, from registration to its end. announce is called once it is sealed, before its output is carried.
+
+    told: is called with lines about what the run waits for.
+    """
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class Launch:
         home: Home,
         announce: Callable[[Sandbox], None],
         control: Control | None = None,
+        told: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._plan = plan
         self._runtime = runtime
@@ -71,6 +75,7 @@ class Launch:
         self._home = Home(home.root.resolve())  # as in the plan, whose paths are real ones
         self._announce = announce
         self._control = control or Control()
+        self._tell = told
         self._exit_code: int | None = None
         self._info: RunInfo | None = None
         self._changed: tuple[str, ...] = ()
@@ -127,7 +132,7 @@ class Launch:
         if aside is not None:
             undo.callback(aside.finish)
         undo.enter_context(attachment)
-        ticket = replace(door_ticket(self._home, registered), listen=partial(self._listen, token))
+        ticket = replace(door_ticket(self._home, registered), listen=partial(self._listen, token), told=self._told)
 
         async def created(container_id: str) -> None:
             await asyncio.to_thread(self._patiently, lambda client: client.tell_container(token, container_id))
@@ -186,6 +191,11 @@ class Launch:
         await keep_daemon(self._home, self._plan.registration.run_id)
         if not self._plan.registration.needs_door:
             interrupts.take(signal.SIGTERM)
+
+    def _told(self, line: str) -> None:
+        """Tell whoever waits for the run what is waited for."""
+        self._tell(line)
+        self._control.tell(line)
 
     async def _listen(self, token: str, address: str) -> str:
         """Have the daemon serve the run at an address, by token; return the proxy's URL."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
 from moat.api.runs import HostPort, McpServer, NetworkPolicy, NetworkRule, PolicyMode, RunSpec, Worktree
+from moat.api.services import Service
 from moat.config.mounts import WORKSPACE, absolute, checked_target
 from moat.config.settings import Settings
 
@@ -40,6 +41,7 @@ class Options:
     allowed: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     host_ports: tuple[HostPort, ...] = ()
+    services: tuple[Service, ...] = ()
     runtime: str = ""
     image: str = ""
     allow_sockets: bool = False
@@ -70,6 +72,7 @@ def merged(options: Options, project: Project | None, settings: Settings, home: 
         allow_sockets=options.allow_sockets,
         profile=options.profile,
         host_ports=tuple(dict.fromkeys(options.host_ports)),
+        services=_services(options, None, origins),
         on_a_copy=options.on_a_copy,
         worktree=options.worktree,
         volumes=dict(options.volumes),
@@ -124,6 +127,7 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
         mcp=tuple(McpServer(each.name, each.url, each.grant or "", each.header, each.tools) for each in project.mcp),
         ports=dict(project.ports),
         host_ports=_host_ports(options, project, origins),
+        services=_services(options, project, origins),
         on_a_copy=spec.on_a_copy or _took(origins, "workspace", project.workspace.mode == "copy"),
         dependencies=dependencies,
         post_build=_took(origins, "post_build", project.hooks.post_build),
@@ -226,6 +230,23 @@ def _host_ports(options: Options, project: Project, origins: dict[str, str]) -> 
     asked = [each for each in host_ports_of(project.network.host_ports) if each.name not in names]
     origins |= {f"host_port.{each}": FILE for each in asked if each not in options.host_ports}
     return tuple(dict.fromkeys((*options.host_ports, *asked)))
+
+
+def _services(options: Options, project: Project | None, origins: dict[str, str]) -> tuple[Service, ...]:
+    """Join the services: a name that an option gives away is taken. Raises UsageError for what cannot be together."""
+    asked = {} if project is None else {each.name: each for each in project.services_asked()}
+    if not asked and not options.services:
+        return ()
+    from moat.config.services import checked_services
+
+    said = {each.name: each for each in options.services}
+    origins |= {f"service.{name}": "--service" if name in said else FILE for name in {**asked, **said}}
+    try:
+        return checked_services({**asked, **said}.values())
+    except ValueError as refused:
+        raise UsageError(
+            f"services: {refused}", hint="call each differently, and give each a port of its own"
+        ) from None
 
 
 def _limits(container: Container) -> Limits:

@@ -19,6 +19,7 @@ from moat.api.container import ContainerSetup, Mount, merge
 from moat.api.errors import PlanConflict, UsageError
 from moat.api.runs import RunSpec, Worktree
 from moat.api.runtimes import SandboxSpec
+from moat.api.services import Sidecar
 from moat.config.mounts import WORKSPACE, checked_target
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import RegisterRequest, SetupResponse
@@ -60,7 +61,7 @@ class Facts:
     """What collect found out. paths: the workspace and every mount's source. passed: host variables of PASSED_ON.
 
     roots: the host's certificate bundle, PEM. terminal: rows and columns when the run gets a terminal of its own.
-    hidden: target of a mount → what is not shown of it.
+    hidden: target of a mount → what is not shown of it. passwords: of services, by their names.
     """
 
     run_id: str
@@ -75,16 +76,31 @@ class Facts:
     passed: Mapping[str, str] = field(default_factory=dict)
     terminal: tuple[int, int] | None = None
     hidden: Mapping[str, tuple[Hidden, ...]] = field(default_factory=dict)
+    passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What stands beside the command. env: of the command. owners: variable → the service that it is of.
+
+    shown: the variables as anybody may see them, without a password.
+    """
+
+    sidecars: tuple[Sidecar, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    owners: Mapping[str, str] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """A run decided. files: host path → contents, to be written. origins: variable or path inside → who wants it.
 
-    copied: the workspace, where the run works on a copy of it, which is the sandbox's first mount. worktree: what the
-    workspace is, where the run gets a repository of its own. left_out: what is not copied. folders:
-    empty ones, to be made. hidden: path inside that something empty lies over → which pattern is why.
-    volumes: name → path inside of those that must be there.
+    copied: the workspace, where the run works on a copy of it, which is the sandbox's first mount. worktree: what
+    the workspace is, where the run gets a repository of its own. left_out: what is not copied. folders: empty ones,
+    to be made. hidden: path inside that something empty lies over → which pattern is why. volumes: name → path
+    inside of those that must be there. shown: the variables that hold a password of a service, as anybody may see
+    them.
     """
 
     sandbox: SandboxSpec
@@ -98,6 +114,7 @@ class RunPlan:
     folders: tuple[Path, ...] = ()
     hidden: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(spec: RunSpec, facts: Facts) -> RunPlan:
@@ -120,14 +137,14 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
     merged = merge(contributions)
     _check_cover(merged)
     files, mounts = _place({**merged.files, TRUST_STORE: trust_store(merged.files[BUNDLE])}, facts)
-    defaults = _defaults(facts)
+    defaults, beside = _defaults(facts), _beside(spec, facts)
     shown = (Mount(_shown(spec, facts), WORKSPACE), *mounts, *merged.mounts)
     hiding = _masks(spec, facts, shown)
     sandbox = SandboxSpec(
         run_id=facts.run_id,
         name=facts.name,
         argv=after_hooks(spec.pre_run, spec.command),
-        env={**defaults, **merged.env},
+        env={**defaults, **beside.env, **merged.env},
         mounts=(*shown, *hiding.mounts),
         workdir=WORKSPACE,
         home=INSIDE_HOME,
@@ -135,8 +152,10 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
         terminal=facts.terminal,
         allow_sockets=spec.allow_sockets,
         limits=spec.limits,
+        services=beside.sidecars,
     )
     origins = {WORKSPACE: "workspace", TRUST_STORE: _OURS} | dict.fromkeys(defaults, "default")
+    origins |= {name: f"service {owner}" for name, owner in beside.owners.items()}
     origins |= _origins(contributions)
     copied = facts.paths[spec.workspace].resolved if spec.on_a_copy else None
     return RunPlan(
@@ -151,6 +170,7 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
         hiding.folders,
         hiding.patterns,
         spec.volumes,
+        beside.shown,
     )
 
 
@@ -160,6 +180,15 @@ def _masks(spec: RunSpec, facts: Facts, shown: tuple[Mount, ...]) -> Masks:
         return Masks()
     hidden = {target: of_it for target, of_it in facts.hidden.items() if target != WORKSPACE or not spec.on_a_copy}
     return masks(hidden, shown, facts.home.inside(facts.run_id))
+
+
+def _beside(spec: RunSpec, facts: Facts) -> Beside:
+    """Return the services and what the command is told of them; what a user or a grant sets stands before it."""
+    if not spec.services:
+        return Beside()
+    from moat.runs.services import arranged
+
+    return arranged(spec.services, facts.passwords, spec.host_ports)
 
 
 def _shown(spec: RunSpec, facts: Facts) -> Path:

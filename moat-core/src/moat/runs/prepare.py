@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run that can be launched. recipe: of its image, if it has one of its own. is_built: whether that is there."""
+    """A run that can be launched. recipe: of its image, if it has one of its own. is_built: whether that is there.
+
+    absent: images of services that the engine does not have yet.
+    """
 
     facts: Facts
     plan: RunPlan
@@ -34,6 +37,7 @@ class Prepared:
     client: DaemonClient
     recipe: Recipe | None = None
     is_built: bool = True
+    absent: tuple[str, ...] = ()
 
 
 def prepare(
@@ -50,10 +54,11 @@ def prepare(
     """
     runtime = asyncio.run(_chosen(spec, runtimes))
     recipe, is_built = asyncio.run(look_up(spec, runtime))
+    absent = asyncio.run(_absent(spec, runtime)) if spec.services else ()
     client = ensure_running(home)
     facts = collect(spec, home, client, runtime, env, terminal)
     wanted = spec if recipe is None else replace(spec, image=recipe.tag)
-    return Prepared(facts, plan(wanted, facts), runtime, client, recipe, is_built)
+    return Prepared(facts, plan(wanted, facts), runtime, client, recipe, is_built, absent)
 
 
 def needs_image(spec: RunSpec) -> bool:
@@ -83,10 +88,23 @@ async def look_up(spec: RunSpec, runtime: Runtime) -> tuple[Recipe | None, bool]
     return recipe, bool(await images.identify(recipe.tag))
 
 
+async def _absent(spec: RunSpec, runtime: Runtime) -> tuple[str, ...]:
+    """Return the images of services that are not there. Raises RuntimeUnavailable where none can be held."""
+    images = runtime.images()
+    if not runtime.holds_services() or images is None:
+        names = ", ".join(service.name for service in spec.services)
+        hint = "use --runtime docker on this machine, or start what you need yourself and open its port: --host-port"
+        raise RuntimeUnavailable(f"the runtime {runtime.name} holds no services here ({names})", hint=hint)
+    wanted = dict.fromkeys(service.image for service in spec.services)
+    return tuple([image for image in wanted if not await images.identify(image)])
+
+
 async def _chosen(spec: RunSpec, runtimes: Sequence[Runtime]) -> Runtime:
     """Return the runtime that holds the run. Raises RuntimeUnavailable when it could not hold it to its limits."""
     if needs_image(spec) and not spec.runtime:
         runtimes = [each for each in runtimes if each.images() is not None]
+    if spec.services and not spec.runtime:
+        runtimes = [each for each in runtimes if each.holds_services()] or runtimes
     runtime = await choose(runtimes, spec.runtime, spec.image)
     if unenforced := await runtime.unenforced(spec.limits):
         problem = f"the runtime {runtime.name} cannot hold a run to a limit of {', '.join(unenforced)} here"

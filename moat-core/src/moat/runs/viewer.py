@@ -65,12 +65,22 @@ class DetachKeys:
 
 
 class Viewer:
-    """One client of a run's control socket. sealed: called once, with the caveat, when the run begins."""
+    """One client of a run's control socket. sealed: called once, with the caveat, when the run begins.
 
-    def __init__(self, sock: socket.socket, stdio: Stdio, sealed: Callable[[str], None] | None = None) -> None:
+    told: called with lines about what the run waits for before that.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        stdio: Stdio,
+        sealed: Callable[[str], None] | None = None,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._sock = sock
         self._stdio = stdio
         self._sealed = sealed
+        self._told = told
         self._detach = DetachKeys()
         self._has_left = False
         self._stack = contextlib.ExitStack()
@@ -108,15 +118,20 @@ class Viewer:
             return Sight("left")
         raise SandboxFailed("the run's supervisor is gone; the run is stopped", hint="run: moat list")
 
+    def _is_sealed(self, caveat: str) -> None:
+        if self._sealed is not None:
+            self._sealed(caveat)
+        self._begin()  # not before: until then Ctrl-C cancels, and our own lines want a terminal as it was
+
     def _heard(self, message: Message) -> Sight | None:
         if stream := message.get("stream"):
             write_all(self._stdio.stderr if stream == "stderr" else self._stdio.stdout, message[TAIL])
             return None
         match message.get("event"):
+            case "told":
+                self._told(str(message["line"]))
             case "sealed":
-                if self._sealed is not None:
-                    self._sealed(str(message["caveat"]))
-                self._begin()  # not before: until then Ctrl-C cancels, and our own lines want a terminal as it was
+                self._is_sealed(str(message["caveat"]))
             case "ended":
                 return Sight("ended", int(message["code"]))
             case "failed":

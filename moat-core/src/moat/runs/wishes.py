@@ -47,6 +47,7 @@ def wishes(project: Project, spec: RunSpec, references: Sequence[Reference], aro
         *_doors(spec),
         *_place(project, spec, around),
         *_image(spec),
+        *_services(spec),
         *_limits(spec),
     )
     return tuple(one_line(wish) for wish in found)
@@ -140,6 +141,14 @@ def _image(spec: RunSpec) -> Iterator[str]:
         yield f"have an image built with {what}: their code runs as a sealed container's root, and the image stays"
     if spec.post_build:
         yield f"run, as root of the sealed container that its image is built in: {spec.post_build}"
+
+
+def _services(spec: RunSpec) -> Iterator[str]:
+    """An engine fetches and starts what somebody else chose; what runs then is as near to the proxy as the command."""
+    for each in spec.services:
+        if spec.origins[f"service.{each.name}"] == FILE:
+            what = f"have the engine run {each.image}, fetched if it is not there, as the service {each.name}"
+            yield f"{what}: it reaches what the run reaches, and can spend what the run spends"
 
 
 def _without_a_sandbox(spec: RunSpec) -> Iterator[str]:

@@ -52,6 +52,10 @@ class Docker(Runtime):
 
         return DockerImages(has_door=_has_door())
 
+    def holds_services(self) -> bool:
+        """Services join a gate's network; where the engine is elsewhere there is none."""
+        return _has_door()
+
     async def launch(
         self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
     ) -> Sandbox:

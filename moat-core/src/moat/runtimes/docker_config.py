@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from moat.api.container import Limits, Mount
 from moat.api.images import BuildOrder
 from moat.api.runtimes import SandboxSpec
+from moat.api.services import Sidecar
 
 if TYPE_CHECKING:
     from aiodocker.types import JSONObject, JSONValue
@@ -50,6 +51,11 @@ class GateProgram:
 def container_name(run_id: str) -> str:
     """Return the name of the run's container."""
     return f"moat-{run_id}"
+
+
+def service_name(run_id: str, service: str) -> str:
+    """Return the name of a service's container."""
+    return f"moat-{run_id}-service-{service}"
 
 
 def gate_name(run_id: str) -> str:
@@ -123,6 +129,33 @@ def agent_container(spec: SandboxSpec, *, network: str, user: str, seccomp: str,
         "WorkingDir": spec.workdir,
         "Tty": spec.terminal is not None,
         "HostConfig": host,
+    }
+
+
+def service_container(
+    service: Sidecar, limits: Limits, *, network: str, seccomp: str, marks: dict[str, str]
+) -> JSONObject:
+    """Return a service's container: its image as it is, in the run's network, held as the run's own is.
+
+    It sees no file of this machine but those that stand for the network's names. Its output is kept by the engine, and
+    gone with it, so that what it said last can be told.
+    """
+    return {
+        "Image": service.image,
+        **({"Cmd": list(service.argv)} if service.argv else {}),
+        **({"User": service.user} if service.user else {}),
+        "Env": [f"{name}={value}" for name, value in sorted(service.env.items())],
+        "Labels": dict(marks),
+        "Healthcheck": NO_IMAGE_HEALTHCHECK,
+        "HostConfig": {
+            **_confinement(limits.pids or AGENT_PIDS),
+            **limits_of(limits),
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}},
+            "Init": True,
+            "NetworkMode": network,
+            "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp}"],
+            "Mounts": [_bind(mount) for mount in NETWORK_FILES],
+        },
     }
 
 

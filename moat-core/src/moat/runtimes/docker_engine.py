@@ -53,12 +53,12 @@ def open_session(timeout_s: float = CALL_TIMEOUT_S) -> aiodocker.Docker:
 
 
 @contextlib.contextmanager
-def told_as(task: str) -> Iterator[None]:
-    """Turn the engine's complaints and silences into SandboxFailed, saying what was tried."""
+def told_as(task: str, hint: str = "run: moat doctor") -> Iterator[None]:
+    """Turn the engine's complaints and silences into SandboxFailed, saying what was tried. hint: where it complains."""
     try:
         yield
     except aiodocker.DockerError as failure:
-        raise SandboxFailed(f"docker could not {task}: {_first_line(failure)}", hint="run: moat doctor") from failure
+        raise SandboxFailed(f"docker could not {task}: {_first_line(failure)}", hint=hint) from failure
     except TimeoutError as failure:
         raise SandboxFailed(f"docker did not {task} in time", hint="run: docker info") from failure
     except (aiohttp.ClientError, OSError) as failure:

@@ -40,6 +40,7 @@ from moat.runtimes.seccomp import engine_profile
 if TYPE_CHECKING:
     from aiodocker.types import JSONObject
 
+_TOLD_OF_LAYERS = ("Pulling fs layer", "Pull complete")
 COMMIT_TIMEOUT_S = 1800.0  # the engine walks through all that was installed, and reads it
 
 
@@ -53,6 +54,19 @@ class DockerImages(Images):
         """Return the image's id."""
         async with engine() as docker:
             return str((await _facts(docker, image)).get("Id", ""))
+
+    async def pull(self, image: str, told: Callable[[str], None]) -> None:
+        """Have the engine pull, and tell each state of it once, not each of its layers' many."""
+        async with engine() as docker:
+            with told_as(f"pull {image}", hint=f"run: docker pull {image}"):
+                states: set[str] = set()
+                async for event in docker.images.pull(image, stream=True):
+                    state = str(event.get("status", ""))
+                    if state and "id" not in event and state not in states:
+                        states.add(state)
+                        told(state)
+                    elif state in _TOLD_OF_LAYERS:
+                        told(f"{event.get('id')}: {state}")
 
     async def build(
         self,

@@ -177,8 +177,16 @@ class _Launch:
                 undo.push_async_callback(gate.close)
                 sandbox = await self._open(gate, stdio, undo)
             except DoorUnreached as failure:
+                if self._spec.services:
+                    raise  # they would have no network to stand in
                 log.warning("the door cannot be reached from the engine", extra={"problem": failure.problem})
                 return None
+            if self._spec.services:
+                from moat.runtimes.docker_services import Services
+
+                services = Services(self._docker, self._spec.services, self._spec.limits, self._marks, undo)
+                await services.check(self._ticket)
+                await services.start(self._ticket, gate.network)
             self._undo.push_async_exit(undo.pop_all())
         return sandbox
 
