@@ -10,27 +10,32 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 from moat.api.runs import RunSpec
 from moat.api.runtimes import Stdio
+from moat.api.services import Service
 from moat.paths import find_home
 from moat.runs.attach import Attachment
 from moat.runs.launch import Launch, write_files
 from moat.runs.prepare import prepare
-from moat.runtimes import docker_launch
+from moat.runtimes import docker_launch, docker_services
 from moat.runtimes.bubblewrap import Bubblewrap, BubblewrapSandbox
 from moat.runtimes.docker import Docker
 from moat.runtimes.docker_gate import Gate, create_gate
+from support.service_images import REDIS
 
 IMAGE = "debian:bookworm-slim"
+CACHE = Service("cache", REDIS, 6379, "redis", user="redis")
 MAKING: tuple[Any, ...] = (
     Launch._steps, Launch._end, write_files,
     Bubblewrap.launch, BubblewrapSandbox.start, BubblewrapSandbox.open, BubblewrapSandbox.close,
     docker_launch.launch, docker_launch._Launch.beside_a_gate, docker_launch._Launch._open,
     docker_launch._Launch._make, docker_launch._Launch.start, docker_launch.DockerSandbox.close,
+    docker_services.Services.start, docker_services.Services._start, docker_services._Started.start,
     create_gate, Gate.start, Gate.open_door, Gate.close,
 )  # fmt: skip
 
@@ -63,7 +68,9 @@ class Steps:
 def main(runtime: str, workspace: str, name: str, step: str, *others: str) -> None:
     """Run a short command as `moat run` would, up to the step."""
     command = ("sh", "-c", "sleep 0.2; echo done > done")
-    spec = RunSpec(Path(workspace), command, name=name, runtime=runtime, image=IMAGE if runtime == "docker" else "")
+    spec = RunSpec(Path(workspace), command, name=name, runtime=runtime)
+    if runtime == "docker":
+        spec = replace(spec, image=IMAGE, services=(CACHE,))
     home, nothing = find_home(), os.open(os.devnull, os.O_RDWR)
     made = prepare(spec, home, [Docker(), Bubblewrap()], {})
     launch = Launch(made.plan, made.runtime, made.client, home, lambda sandbox: None)

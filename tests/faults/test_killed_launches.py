@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.docker_place import docker
 from support.installation import Installation, eventually, installation
+from support.service_images import made_images
 
 pytestmark = pytest.mark.timeout(300)  # some fifty runs, one after the other
 RUNTIMES = [
@@ -29,6 +30,12 @@ def moat() -> Iterator[Installation]:
         (made.home / "work").mkdir()
         made.ok("proxy", "start")
         yield made
+
+
+@pytest.fixture(autouse=True)
+def _images(request: pytest.FixtureRequest) -> None:
+    if "docker" in request.node.name:
+        made_images()
 
 
 def launched(moat: Installation, runtime: str, step: int, *others: int) -> tuple[int, bytes]:
