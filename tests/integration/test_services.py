@@ -223,6 +223,17 @@ def test_a_run_that_is_called_off_or_killed_while_it_waits_leaves_nothing(moat: 
         nothing_is_left(moat, *volumes(made))
 
 
+def test_a_service_that_ended_before_its_run_is_told(moat: Installation) -> None:
+    work = workspace(moat, "short", cache=CACHE)
+
+    done = moat.run("run", work, "--yes", "--", "sh", "-c", "redis-cli shutdown nosave; redis-cli ping; true")
+
+    assert done.returncode == 0
+    assert b"moat: the service cache ended before the run did (exit 0): " in done.stderr
+    assert b"Redis is now ready to exit, bye bye" in done.stderr
+    nothing_is_left(moat)
+
+
 def test_a_run_in_the_background_tells_what_it_waits_for_and_ends_with_its_services(moat: Installation) -> None:
     work = workspace(moat, "behind", cache=CACHE)
 

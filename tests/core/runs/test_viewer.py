@@ -121,3 +121,15 @@ async def test_what_the_run_waits_for_is_told() -> None:
     )
     assert said.told == ["db is ready"]
     said.close()
+
+
+async def test_what_is_told_while_the_run_has_the_terminal_comes_after_it() -> None:
+    said = Said()
+    os.set_blocking(said.read, False)
+    before: list[bytes] = []
+    said.viewer._told = lambda line: before.append(line.encode() + os.read(said.read, 10))
+    late: Message = {"event": "told", "line": "db ended: "}
+    output: Message = {"stream": "stdout", TAIL: b"x"}
+    await said.hears({"event": "sealed", "caveat": ""}, late, output, {"event": "ended", "code": 0})
+    assert before == [b"db ended: x"]
+    said.close()

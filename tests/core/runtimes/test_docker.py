@@ -65,3 +65,9 @@ async def test_without_an_engine_there_is_no_pulse_to_tell(tmp_path: Path, monke
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
 
     assert await Docker().pulse("run_0123456789ab") is None
+
+
+def test_services_are_held_where_a_gate_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Docker().holds_services()
+    monkeypatch.setenv("MOAT_DOCKER_DOOR", "none")
+    assert not Docker().holds_services()

@@ -10,6 +10,7 @@ import pytest
 from moat.api.container import Mount
 from moat.api.errors import MoatError, RuntimeUnavailable, SandboxFailed
 from moat.api.runtimes import DoorTicket, SandboxSpec, Stdio
+from moat.api.services import Sidecar
 from moat.paths import Home, private_folder
 from moat.runtimes.docker_engine import session
 from moat.runtimes.docker_gate import empty_image
@@ -42,7 +43,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home(tmp_path / "m")
 
 
-async def attempt(home: Home, *mounts: Mount, has_door: bool = True, places: Places = ()) -> None:
+async def attempt(
+    home: Home, *mounts: Mount, has_door: bool = True, places: Places = (), services: tuple[Sidecar, ...] = ()
+) -> None:
     async def created(container_id: str) -> None:
         raise AssertionError(container_id)
 
@@ -50,7 +53,9 @@ async def attempt(home: Home, *mounts: Mount, has_door: bool = True, places: Pla
         return f"http://moat:t0ken-s3cr3t@{address}:1"
 
     work = Mount(home.root.parent / "work", "/workspace")
-    spec = SandboxSpec(RUN_ID, "x", ("true",), {}, (work, *mounts), "/workspace", "/home/moat", image="debian")
+    spec = SandboxSpec(
+        RUN_ID, "x", ("true",), {}, (work, *mounts), "/workspace", "/home/moat", image="debian", services=services
+    )
     ticket = DoorTicket(RUN_ID, home.door(RUN_ID), "n0nce", listen=listen, places=places)
     await launch(spec, ticket, Stdio(0, 1, 2), created, has_door=has_door)
 
@@ -123,6 +128,17 @@ async def test_a_gate_that_cannot_run_elsewhere_leads_to_the_fallback(
 
     beside_the_gate = [f"containers/{AGENT}", f"containers/{GATE}"]
     assert removed(engine) == [*beside_the_gate, f"containers/{AGENT}", "networks/n1"]
+
+
+async def test_services_do_not_follow_to_an_engine_that_is_elsewhere(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {**READY, "GET version": (200, {**VERSION, "KernelVersion": "5.0-of-another-machine"})}
+    async with fake_engine(tmp_path, monkeypatch, answers) as engine:
+        with pytest.raises(MoatError, match="services need a docker engine on this machine: "):
+            await attempt(home, services=(Sidecar("db", "postgres:17", 5432),))
+
+    assert removed(engine) == [f"containers/{AGENT}", f"containers/{GATE}"]
 
 
 async def test_a_cancelled_launch_waits_for_what_is_being_made_and_removes_it(

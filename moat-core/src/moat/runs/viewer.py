@@ -67,7 +67,7 @@ class DetachKeys:
 class Viewer:
     """One client of a run's control socket. sealed: called once, with the caveat, when the run begins.
 
-    told: called with lines about what the run waits for before that.
+    told: called with lines about what the run waits for before that, and about what else went wrong at its end.
     """
 
     def __init__(
@@ -83,6 +83,8 @@ class Viewer:
         self._told = told
         self._detach = DetachKeys()
         self._has_left = False
+        self._has_begun = False
+        self._late: list[str] = []
         self._stack = contextlib.ExitStack()
         self._begin: Callable[[], None] = lambda: None
 
@@ -103,6 +105,8 @@ class Viewer:
                 return await self._hear(channel, until_sealed=until_sealed)
         finally:
             channel.close()
+            for line in self._late:
+                self._told(line)
 
     async def _hear(self, channel: FrameChannel, *, until_sealed: bool) -> Sight:
         try:
@@ -118,7 +122,15 @@ class Viewer:
             return Sight("left")
         raise SandboxFailed("the run's supervisor is gone; the run is stopped", hint="run: moat list")
 
+    def _tell(self, line: str) -> None:
+        """Tell a line, once the terminal is as it was: while the run has it, it is the run's."""
+        if self._has_begun:
+            self._late.append(line)
+        else:
+            self._told(line)
+
     def _is_sealed(self, caveat: str) -> None:
+        self._has_begun = True
         if self._sealed is not None:
             self._sealed(caveat)
         self._begin()  # not before: until then Ctrl-C cancels, and our own lines want a terminal as it was
@@ -129,7 +141,7 @@ class Viewer:
             return None
         match message.get("event"):
             case "told":
-                self._told(str(message["line"]))
+                self._tell(str(message["line"]))
             case "sealed":
                 self._is_sealed(str(message["caveat"]))
             case "ended":

@@ -77,6 +77,15 @@ class Services:
             if lost is None or not isinstance(failure := lost.exceptions[0], SandboxFailed):
                 raise
             raise failure from None
+        self._undo.push_async_callback(self._tell_ended, started, ticket.told)
+
+    async def _tell_ended(self, started: list[_Started], told: Callable[[str], None]) -> None:
+        """Tell which services ended before the run did: what the command met then looks like a fault of its own."""
+        for each in started:
+            if code := await each.ended():
+                told(
+                    f"the service {each.service.name} ended before the run did (exit {code}): {await each.last_words()}"
+                )
 
     async def _start(self, started: _Started, run_id: str, network: str) -> None:
         name = service_name(run_id, started.service.name)
@@ -117,12 +126,23 @@ class _Started:
                     await self._check_running()
                     if time.monotonic() > telling:
                         telling += PATIENCE_S
-                        self._told(f"still waiting for {name}: {(await self._last_lines() or ['it says nothing'])[-1]}")
+                        self._told(f"still waiting for {name}: {await self.last_words()}")
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, SLOWEST_PAUSE_S)
         except TimeoutError:
             raise await self._failure(f"the service {name} was not ready after {READY_S:.0f} s") from None
         self._told(f"{name} is ready · {self.service.image} · {time.monotonic() - self._began:.1f} s")
+
+    async def ended(self) -> str:
+        """Return the exit code of one that is over; "" while it runs, and where the engine does not say."""
+        with contextlib.suppress(*_ENGINE):
+            state = (await self._container.show())["State"]
+            return "" if state.get("Running") else str(state.get("ExitCode"))
+        return ""
+
+    async def last_words(self) -> str:
+        """Return the last line that it said."""
+        return (await self._last_lines() or ["it says nothing"])[-1]
 
     async def _is_ready(self) -> bool:
         """Ask once. Raises SandboxFailed where the image has nothing to ask with."""
