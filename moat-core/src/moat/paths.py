@@ -24,10 +24,10 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from moat.api.errors import UsageError
+from moat.api.light import dataclass
 
 UNWRITABLE = (OSError, UsageError)  # of write_private: a disk that says no, a folder that others may change
 _DRAFT = re.compile(r"\..+\.([0-9]{1,9})\.new")  # of write_private, with the process that writes it

@@ -1,7 +1,7 @@
 """The public plugin API. A provider imports from here and from nowhere else in moat.
 
 Start with `hookspecs` (what a plugin can be), then `tokens` (the usual provider in a few lines). A name's module is
-imported when the name is first used (PEP 562): who wants an error class does not pay for sixty dataclasses.
+imported when the name is first used (PEP 562): who wants an error class pays for no other class.
 """
 
 from __future__ import annotations

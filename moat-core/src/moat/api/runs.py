@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from moat.api.container import ContainerSetup, Limits, Mount
+from moat.api.light import dataclass
 from moat.api.services import Service
 
 if TYPE_CHECKING:
@@ -167,7 +169,7 @@ class RunInfo:
     profile: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)  # not a light one: it is made for every request
 class ExchangeRecord:
     """One request and its answer, as traced (docs/trace.md). path never holds a query value, and no field a secret.
 

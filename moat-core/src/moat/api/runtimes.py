@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from moat.api.container import Limits, Mount
 from moat.api.errors import SandboxFailed
+from moat.api.light import dataclass
 from moat.api.services import Sidecar
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moat.api.container import Mount
 from moat.api.errors import UsageError
+from moat.api.light import dataclass
 from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
 from moat.config.checkout import Checkout, take

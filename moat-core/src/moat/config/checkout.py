@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from moat.api.errors import UsageError
+from moat.api.light import dataclass
 
 LIMIT_BYTES = 65_536
 

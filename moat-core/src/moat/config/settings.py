@@ -28,12 +28,13 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from moat.api.errors import UsageError
+from moat.api.light import dataclass
 from moat.paths import Home
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ a run that has such values must be registered again after the daemon was replace
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from moat.api.light import dataclass
 from moat.api.runs import HostPort as HostPort
 from moat.api.runs import McpServer as McpServer  # what a workspace may ask for as well
 

@@ -20,10 +20,11 @@ import signal
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from moat.api.errors import DaemonError
+from moat.api.light import dataclass
 from moat.paths import Home, private_folder, set_aside, write_private
 from moat.trace.values import decode, parsed
 

@@ -19,9 +19,10 @@ Unknown fields are ignored. No answer ever holds a secret of a credential; the r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Literal
 
+from moat.api.light import dataclass
 from moat.daemon.extras import (
     AwsConfig,
     ExtraHeader,

@@ -6,10 +6,11 @@ And the pure functions of theirs that rules name, group `moat.rewriters`: those 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from moat.api.errors import PluginError
+from moat.api.light import dataclass
 from moat.plugins.scan import Entry, scan
 
 if TYPE_CHECKING:

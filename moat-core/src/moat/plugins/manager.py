@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -21,6 +20,7 @@ import pluggy
 
 from moat.api import hookspecs
 from moat.api.errors import MoatError, PluginError, UsageError
+from moat.api.light import dataclass
 from moat.ids import NAME
 from moat.plugins.discovery import Candidate, installed
 

@@ -16,10 +16,11 @@ import select
 import termios
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import TracebackType
 from typing import Any
 
+from moat.api.light import dataclass
 from moat.api.runtimes import Stdio
 from moat.frames import TAIL, FrameChannel
 from moat.runs.journal import Journal, Stream

@@ -10,9 +10,10 @@ import re
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+
+from moat.api.light import dataclass
 
 LIMIT_S = 0.5  # a pause before a command that nobody notices
 LIMIT_ENTRIES = 20_000

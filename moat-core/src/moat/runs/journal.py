@@ -14,10 +14,11 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+
+from moat.api.light import dataclass
 
 Stream = Literal["stdout", "stderr", "terminal"]
 

@@ -13,12 +13,13 @@ import signal
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from moat.api.errors import MoatError
+from moat.api.light import dataclass
 from moat.api.runs import RunInfo
 from moat.api.runtimes import DoorTicket, Runtime, Sandbox
 from moat.config.mounts import WORKSPACE

@@ -7,12 +7,13 @@ order of those who asked, mounts by target and variables by name. Says of each t
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
+from moat.api.light import dataclass
 from moat.api.runs import HostPort, McpServer, NetworkPolicy, NetworkRule, PolicyMode, RunSpec, Worktree
 from moat.api.services import Service
 from moat.config.mounts import WORKSPACE, absolute, checked_target

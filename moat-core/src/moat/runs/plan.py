@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from moat.api.container import ContainerSetup, Mount, merge
 from moat.api.errors import PlanConflict, UsageError
+from moat.api.light import dataclass
 from moat.api.runs import RunSpec, Worktree
 from moat.api.runtimes import SandboxSpec
 from moat.api.services import Sidecar

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from moat.api.errors import RuntimeUnavailable
+from moat.api.light import dataclass
 from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
 from moat.daemon.client import DaemonClient

@@ -13,11 +13,11 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from moat.api.errors import UsageError
+from moat.api.light import dataclass
 from moat.api.runtimes import Readiness
 from moat.runtimes import gate
 from moat.runtimes.gatelink import gate_program

@@ -17,11 +17,12 @@ import contextlib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from moat.api.errors import SandboxFailed
+from moat.api.light import dataclass
 
 GATE_SOURCE = Path(__file__).with_name("gate.py")
 GATE_FLAGS = ("-I", "-S")  # isolated and without site: nothing of the user's Python is loaded into the gate

@@ -18,9 +18,9 @@ import errno
 import json
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from moat.api.light import dataclass
 from moat.runtimes import syscalls
 
 FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6

@@ -12,10 +12,11 @@ Pure: `layout` looked at the host before, bwrap acts afterwards. An allow-list: 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import PurePosixPath
 
 from moat.api.container import Mount
+from moat.api.light import dataclass
 from moat.api.runtimes import SandboxSpec
 
 USER_ID = "1000"
