@@ -7,8 +7,8 @@ from moat.api.errors import GrantMissing, UsageError
 from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
 from moat.cli import main as program
-from moat.cli import run as command
-from moat.cli.run import checked_command, checked_excludes, parse_variables
+from moat.cli import run_steps as command
+from moat.cli.run_steps import checked_excludes
 from moat.daemon.protocol import SetupRequest, SetupResponse
 from moat.net.rules import parse_rule
 from moat.paths import Home
@@ -188,15 +188,6 @@ def test_secrets_in_the_workspace_and_in_variables_are_warned_about_before(
     lines = capfd.readouterr().err.splitlines()
     assert [line.startswith("warning:") for line in lines] == [True, True, True, False, False]
     assert "s3cr3t" not in "".join(lines)
-
-
-def test_the_last_of_two_values_counts() -> None:
-    assert parse_variables(["A=1", "A=2", "B="]) == {"A": "2", "B": ""}
-
-
-def test_a_command_needs_its_dashes() -> None:
-    with pytest.raises(UsageError, match="after --"):
-        checked_command(("ls",), None)
 
 
 def test_rules_that_a_batch_leads_around_are_warned_about(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:

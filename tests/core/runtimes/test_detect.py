@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from moat.api.errors import RuntimeUnavailable, UsageError
 from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
 from moat.runtimes import moat_runtimes
-from moat.runtimes.detect import choose
+from moat.runtimes.detect import Begun, choose
 
 
 class Fake(Runtime):
@@ -16,8 +17,16 @@ class Fake(Runtime):
         self.name = name  # type: ignore[misc] # one class for many names
         self._readiness = readiness
         self.asked: list[str] = []
+        self.told: list[str] = []
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        self.told.append("begun")
+        yield
+        self.told.append("undone")
 
     async def readiness(self, image: str) -> Readiness:
+        self.told.append("asked")
         self.asked.append(image)
         return self._readiness
 
@@ -85,3 +94,22 @@ def test_built_in_runtimes_have_distinct_names_and_only_process_is_open() -> Non
 
     assert [runtime.name for runtime in runtimes] == ["docker", "bubblewrap", "process"]
     assert [runtime.sealed for runtime in runtimes] == [True, True, False]
+
+
+async def test_runtimes_that_are_looked_at_for_a_launch_begin_before_and_once() -> None:
+    docker, bubblewrap, other = Fake("docker", absent("docker.io")), Fake("bubblewrap", READY), Fake("other", READY)
+
+    with Begun() as begun:
+        begun.begin(bubblewrap)
+        await choose([docker, bubblewrap, other], "", "", begun)
+        told = [*docker.told], [*bubblewrap.told], [*other.told]
+
+    assert told == (["begun", "asked"], ["begun", "asked"], [])
+    assert docker.told == bubblewrap.told == ["begun", "asked", "undone"]
+
+
+async def test_nothing_begins_where_nothing_is_launched() -> None:
+    docker = Fake("docker", READY)
+    await choose([docker], "docker", "")
+
+    assert docker.told == ["asked"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -144,6 +145,14 @@ class Runtime(ABC):
     @abstractmethod
     async def readiness(self, image: str) -> Readiness:
         """Say whether launch could work here now, quickly and without making anything."""
+
+    def begun(self) -> AbstractContextManager[None]:
+        """Begin, without waiting, what any launch by this process needs, for as long as the block lasts.
+
+        Entered before the run is planned; whether launch follows is not known yet. Nothing of it may be left when the
+        block, or the process, ends. Default: nothing.
+        """
+        return nullcontext()
 
     async def unenforced(self, limits: Limits) -> tuple[str, ...]:
         """Return the names of those limits that cannot be enforced here; a run that asks for one is refused.

@@ -19,7 +19,7 @@ from moat.daemon.lifecycle import ensure_running
 from moat.paths import Home
 from moat.runs.collect import collect
 from moat.runs.plan import Facts, RunPlan, plan
-from moat.runtimes.detect import choose
+from moat.runtimes.detect import Begun, choose
 
 if TYPE_CHECKING:
     from moat.runs.recipe import Recipe
@@ -47,13 +47,14 @@ def prepare(
     runtimes: Sequence[Runtime],
     env: Mapping[str, str],
     terminal: tuple[int, int] | None = None,
+    begun: Begun | None = None,
 ) -> Prepared:
     """Return the run that spec asks for, ready to launch. Blocking; call it outside of an event loop.
 
-    env: the CLI's environment, of which only how output looks is passed on.
+    env: the CLI's environment, of which only how output looks is passed on. begun: for a launch by this process.
     Raises RuntimeUnavailable, DaemonError, GrantMissing and what else the daemon refuses, UsageError, PlanConflict.
     """
-    runtime = asyncio.run(_chosen(spec, runtimes))
+    runtime = asyncio.run(_chosen(spec, runtimes, begun))
     recipe, is_built = asyncio.run(look_up(spec, runtime))
     absent = asyncio.run(_absent(spec, runtime)) if spec.services else ()
     client = ensure_running(home)
@@ -100,13 +101,13 @@ async def _absent(spec: RunSpec, runtime: Runtime) -> tuple[str, ...]:
     return tuple([image for image in wanted if not await images.identify(image)])
 
 
-async def _chosen(spec: RunSpec, runtimes: Sequence[Runtime]) -> Runtime:
+async def _chosen(spec: RunSpec, runtimes: Sequence[Runtime], begun: Begun | None) -> Runtime:
     """Return the runtime that holds the run. Raises RuntimeUnavailable when it could not hold it to its limits."""
     if needs_image(spec) and not spec.runtime:
         runtimes = [each for each in runtimes if each.images() is not None]
     if spec.services and not spec.runtime:
         runtimes = [each for each in runtimes if each.holds_services()] or runtimes
-    runtime = await choose(runtimes, spec.runtime, spec.image)
+    runtime = await choose(runtimes, spec.runtime, spec.image, begun)
     if unenforced := await runtime.unenforced(spec.limits):
         problem = f"the runtime {runtime.name} cannot hold a run to a limit of {', '.join(unenforced)} here"
         other = "take it out of container in moat.yaml"

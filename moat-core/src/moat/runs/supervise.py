@@ -50,7 +50,7 @@ def _supervise(prepared: Prepared, home: Home, shape: Shape, first: socket.socke
     for number in (0, 1, 2):
         os.dup2(nothing, number)
     os.close(nothing)
-    with contextlib.suppress(MoatError):  # told to the clients
+    with contextlib.suppress(MoatError), prepared.runtime.begun():  # errors are told to the clients
         asyncio.run(_performed(prepared, home, shape, first))
     return 0
 

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import platform
 import shutil
-import signal
 import socket
+import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Literal, TypeAlias
 
 from moat.api.container import Limits, Mount
 from moat.api.errors import RuntimeUnavailable, SandboxFailed
@@ -29,7 +28,9 @@ from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSp
 from moat.paths import Home
 from moat.runtimes import bubblewrap_trial as trial
 from moat.runtimes import rlimits
-from moat.runtimes.gatelink import GATE_FLAGS, GATE_SOURCE, GateConfig, GateLink, gate_program
+from moat.runtimes.ahead import GateAhead, bounded_file, complaint, kept_high
+from moat.runtimes.child import Child
+from moat.runtimes.gatelink import GATE_FLAGS, GATE_SOURCE, GateConfig, GateLink
 from moat.runtimes.layout import host_layout
 from moat.runtimes.mounts import check_mounts
 from moat.runtimes.places import mounts_of
@@ -38,7 +39,6 @@ from moat.runtimes.view import arguments, own_files
 
 END_S = 8.0  # the gate's own grace for the command is 5 s
 LINE_BYTES = 1024 * 1024
-COMPLAINT_BYTES = 16_384  # kept for an error; inside, the run may reach the file, and cannot make it grow
 GATE_INSIDE = "/etc/moat/gate.py"
 SETSID, ENV = "/usr/bin/setsid", "/usr/bin/env"
 
@@ -54,6 +54,7 @@ class Bubblewrap(Runtime):
 
     def __init__(self) -> None:
         self._found: trial.Found | None = None
+        self._ahead: GateAhead | None = None
 
     async def readiness(self, image: str) -> Readiness:
         """Try what launch needs, with `true` as the command."""
@@ -72,19 +73,20 @@ class Bubblewrap(Runtime):
         if found.place is None:
             raise RuntimeUnavailable(found.readiness.detail, hint=found.readiness.hint)
         home = Home(ticket.folder.parent.parent)
-        await asyncio.to_thread(
-            check_mounts,
-            spec.mounts,
-            home=home.root,
-            ours=home.inside(spec.run_id),
-            allow_sockets=spec.allow_sockets,
-        )
-        if found.place == "outside":
-            spec = replace(spec, mounts=(*spec.mounts, *mounts_of(ticket.folder, ticket.places)))
-        with contextlib.ExitStack() as stack:
-            parts = _Parts(stack, spec, ticket, stdio, home)
-            argv, config = parts.inside() if found.place == "inside" else parts.outside()
-            sandbox = await BubblewrapSandbox.start(argv, parts.given, by_number=found.place == "inside")
+        gate = await self._gate() if found.place == "outside" else None
+        try:
+            await asyncio.to_thread(
+                check_mounts,
+                spec.mounts,
+                home=home.root,
+                ours=home.inside(spec.run_id),
+                allow_sockets=spec.allow_sockets,
+            )
+            sandbox, config = await _started(gate, spec, ticket, stdio, home)
+        except BaseException:
+            if gate is not None:
+                gate.close()
+            raise
         try:
             await created(str(sandbox.pid))
             await sandbox.open(config)
@@ -93,52 +95,77 @@ class Bubblewrap(Runtime):
             raise
         return sandbox
 
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """Have a gate ahead of the run, that tries bwrap meanwhile."""
+        if (argv := trial.trial_ahead()) is not None:
+            with contextlib.suppress(OSError):  # told by readiness or launch, which try again
+                self._ahead = GateAhead(argv if self._found is None else ())
+        try:
+            yield
+        finally:
+            if self._ahead is not None:
+                self._ahead.close()
+                self._ahead = None
+
+    async def _gate(self) -> GateAhead:
+        """Return a gate that waits for a run. Raises SandboxFailed."""
+        gate, self._ahead = self._ahead, None
+        try:
+            gate = gate or GateAhead()
+        except OSError as failure:
+            raise _not_started(failure) from None
+        if problem := await gate.verdict():
+            gate.close()
+            raise _not_started(problem)
+        return gate
+
     async def _try(self) -> trial.Found:
         """Try once per process: readiness and launch need the same answer."""
         if self._found is None:
-            self._found = await trial.find_place()
+            self._found = await trial.find_place(ahead=self._ahead)
         return self._found
 
 
 class BubblewrapSandbox(Sandbox):
     """A gate of ours and what it runs. Also its Wire: a socket pair, whose one end is the gate's standard streams."""
 
-    def __init__(self, process: asyncio.subprocess.Process, wire: _Wire, complaints: IO[bytes]) -> None:
-        self._process = process
+    def __init__(self, child: Child, wire: _Wire, complaints: IO[bytes]) -> None:
+        self._child = child
         self._reader, self._writer = wire
         self._complaints = complaints
         self._link = GateLink(self)
-        self.pid = process.pid
-        self.container_id = str(process.pid)
+        self.pid = child.pid
+        self.container_id = str(child.pid)
 
     @classmethod
-    async def start(cls, argv: Sequence[str], given: Sequence[int], *, by_number: bool) -> BubblewrapSandbox:
-        """Start a gate in a session of its own: the terminal's signals are for the CLI, which passes them on.
+    async def outside(cls, gate: GateAhead, given: Sequence[int]) -> BubblewrapSandbox:
+        """Give a gate that waits what its run needs, and take it over."""
+        try:
+            gate.give(given)
+        except OSError as failure:
+            raise _not_started(failure) from None
+        return cls(gate.child, await _wire(gate.sock), gate.complaints)
 
-        by_number: tell the gate its end as an argument. Inside, the run can look into bwrap's own process, which keeps
-        its standard streams and nothing else: they must lead nowhere.
+    @classmethod
+    async def inside(cls, argv: Sequence[str], given: Sequence[int]) -> BubblewrapSandbox:
+        """Start bwrap with a gate in it, which is told its end as an argument.
+
+        The run can look into bwrap's own process, which keeps its standard streams and nothing else: they must lead
+        nowhere.
         """
         ours, theirs = socket.socketpair()
-        complaints = _bounded_file()
-        standard = asyncio.subprocess.DEVNULL if by_number else theirs.fileno()
+        complaints = bounded_file()
+        end = theirs.fileno()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                *([str(theirs.fileno())] if by_number else []),
-                stdin=standard,
-                stdout=standard,
-                stderr=complaints,
-                pass_fds=[*given, theirs.fileno()] if by_number else given,
-                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
-                start_new_session=True,
-            )
+            child = Child((*argv, str(end)), standard=subprocess.DEVNULL, complaints=complaints, given=(*given, end))
         except OSError as failure:
             complaints.close()
             ours.close()
-            raise SandboxFailed(f"the gate cannot be started: {failure}", hint="run: moat doctor") from None
+            raise _not_started(failure) from None
         finally:
             theirs.close()
-        return cls(process, await asyncio.open_connection(sock=ours, limit=LINE_BYTES), complaints)
+        return cls(child, await _wire(ours), complaints)
 
     async def open(self, config: GateConfig) -> None:
         """Wait until the door is open and the command started. Raises SandboxFailed with what was complained."""
@@ -147,11 +174,9 @@ class BubblewrapSandbox(Sandbox):
             await self._link.started()
         except SandboxFailed as failure:
             await self._end()
-            self._complaints.seek(0)
-            complaint = self._complaints.read().decode(errors="replace").strip("\0 \n").rpartition("\n")[2]
-            if not complaint:
+            if not (said := complaint(self._complaints)):
                 raise
-            raise SandboxFailed(f"{failure.problem} ({complaint})", hint=failure.hint) from None
+            raise SandboxFailed(f"{failure.problem} ({said})", hint=failure.hint) from None
 
     async def wait(self) -> int:
         """Wait for the gate's report."""
@@ -186,10 +211,10 @@ class BubblewrapSandbox(Sandbox):
         self._writer.close()
         try:
             async with asyncio.timeout(END_S):
-                await self._process.wait()
+                await self._child.wait()
         except TimeoutError:
-            self._process.send_signal(signal.SIGKILL)
-            await self._process.wait()
+            self._child.kill()
+            await self._child.wait()
 
 
 class _Parts:
@@ -205,17 +230,16 @@ class _Parts:
         self.given: list[int] = []
         self._stdio = tuple(self._keep(os.dup(number)) for number in (stdio.stdin, stdio.stdout, stdio.stderr))
 
-    def outside(self) -> tuple[list[str], GateConfig]:
-        """Return the gate's command line, and a configuration in which it runs bwrap."""
+    def outside(self) -> GateConfig:
+        """Return a configuration for a gate that is in its namespace already, in which it runs bwrap."""
         before = len(self.given)
         command = self._command()
         if self._spec.terminal and Path(SETSID).exists():
             # bwrap's init leads the session, and only a session's leader can take a terminal
             command = (SETSID, "--ctty", "--", *command)
         bwrap = self._bwrap(self._spec, own_network=False)
-        config = self._config("outside", str(self._ticket.folder), (*bwrap, *command))
-        environment = {"PATH": os.defpath}
-        return list(gate_program()), replace(config, env=environment, pass_fds=tuple(self.given[before:]))
+        config = self._config("entered", str(self._ticket.folder), (*bwrap, *command))
+        return replace(config, env={"PATH": os.defpath}, pass_fds=tuple(self.given[before:]))
 
     def inside(self) -> tuple[list[str], GateConfig]:
         """Return bwrap's command line, with the gate as its command, and a configuration for that gate."""
@@ -238,7 +262,7 @@ class _Parts:
         named = argv if "=" in argv[0] or not Path(ENV).exists() else (ENV, "--", *argv)
         return rlimits.limited(named, self._spec.limits.ulimits)
 
-    def _config(self, place: trial.Place, door: str, argv: tuple[str, ...]) -> GateConfig:
+    def _config(self, place: Literal["entered", "inside"], door: str, argv: tuple[str, ...]) -> GateConfig:
         stdin, stdout, stderr = self._stdio
         return GateConfig(
             run_id=self._spec.run_id,
@@ -248,7 +272,7 @@ class _Parts:
             argv=argv,
             stdio=(stdin, stdout, stderr),
             terminal=self._spec.terminal is not None,
-            places=self._ticket.places if place == "outside" else (),  # inside, nothing can be shown any more
+            places=self._ticket.places if place == "entered" else (),  # inside, nothing can be shown any more
         )
 
     def _bwrap(self, spec: SandboxSpec, *, own_network: bool) -> tuple[str, ...]:
@@ -260,21 +284,39 @@ class _Parts:
         return (shutil.which("bwrap") or "bwrap", "--args", str(listed), "--")
 
     def _data(self, content: bytes) -> int:
-        descriptor = self._keep(os.memfd_create("moat", os.MFD_CLOEXEC))
+        descriptor = self._keep(os.memfd_create("moat"))
         with os.fdopen(descriptor, "wb", closefd=False) as file:
             file.write(content)
         os.lseek(descriptor, 0, os.SEEK_SET)
         return descriptor
 
     def _keep(self, descriptor: int) -> int:
-        self._stack.callback(os.close, descriptor)
-        self.given.append(descriptor)
-        return descriptor
+        """Take a descriptor over, and return the number that it has from now on."""
+        number = kept_high(descriptor)
+        os.close(descriptor)
+        self._stack.callback(os.close, number)
+        self.given.append(number)
+        return number
 
 
-def _bounded_file() -> IO[bytes]:
-    """Return a file in memory of a fixed size."""
-    descriptor = os.memfd_create("moat-complaints", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, COMPLAINT_BYTES)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
-    return os.fdopen(descriptor, "r+b", buffering=0)
+async def _started(
+    gate: GateAhead | None, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, home: Home
+) -> tuple[BubblewrapSandbox, GateConfig]:
+    """Return the sandbox that gate, or one inside without it, is to open, and what to tell it."""
+    with contextlib.ExitStack() as stack:
+        if gate is None:
+            parts = _Parts(stack, spec, ticket, stdio, home)
+            argv, config = parts.inside()
+            return await BubblewrapSandbox.inside(argv, parts.given), config
+        spec = replace(spec, mounts=(*spec.mounts, *mounts_of(ticket.folder, ticket.places)))
+        parts = _Parts(stack, spec, ticket, stdio, home)
+        config = parts.outside()
+        return await BubblewrapSandbox.outside(gate, parts.given), config
+
+
+async def _wire(sock: socket.socket) -> _Wire:
+    return await asyncio.open_connection(sock=sock, limit=LINE_BYTES)
+
+
+def _not_started(why: object) -> SandboxFailed:
+    return SandboxFailed(f"the gate cannot be started: {why}", hint="run: moat doctor")

@@ -20,6 +20,7 @@ from moat.api.errors import UsageError
 from moat.api.light import dataclass
 from moat.api.runtimes import Readiness
 from moat.runtimes import gate
+from moat.runtimes.ahead import GateAhead
 from moat.runtimes.gatelink import gate_program
 from moat.runtimes.seccomp import ARCHITECTURES
 from moat.runtimes.view import ISOLATION
@@ -43,8 +44,16 @@ class Found:
     readiness: Readiness
 
 
-async def find_place(env: Mapping[str, str] | None = None, proc_sys: Path = Path("/proc/sys")) -> Found:
-    """Try the places, best first, or only the one that MOAT_BUBBLEWRAP_GATE names.
+def trial_ahead() -> tuple[str, ...] | None:
+    """Return the command with which a gate tries bwrap ahead of its run; None where none is to stand outside."""
+    bwrap = shutil.which("bwrap")
+    return None if bwrap is None or os.environ.get(VARIABLE) == "inside" else (bwrap, *ISOLATION, *_VIEW)
+
+
+async def find_place(
+    env: Mapping[str, str] | None = None, proc_sys: Path = Path("/proc/sys"), ahead: GateAhead | None = None
+) -> Found:
+    """Try the places, best first, or only the one that MOAT_BUBBLEWRAP_GATE names. ahead: a gate that tries already.
 
     Raises UsageError when that names none.
     """
@@ -58,7 +67,7 @@ async def find_place(env: Mapping[str, str] | None = None, proc_sys: Path = Path
         return _no(problem, "use --runtime docker")
     failure = ""
     if wanted != "inside":
-        failure = await _outside(bwrap, *ISOLATION, *_VIEW)
+        failure = await (_outside(bwrap, *ISOLATION, *_VIEW) if ahead is None else ahead.verdict())
         if not failure:
             return Found("outside", Readiness(True, "sealed by namespaces; the gate stands outside"))
     if wanted != "outside" and not await _trial(bwrap, "--unshare-net", *ISOLATION, *_VIEW):

@@ -29,7 +29,7 @@ GATE_FLAGS = ("-I", "-S")  # isolated and without site: nothing of the user's Py
 _LOADED = "import os, sys; sys.path.append(os.path.dirname(sys.argv.pop(1))); import gate; "
 OPEN_TIMEOUT_S = 45.0  # the gate gives up by itself after 15 s without an answer of the daemon's; this is the net below
 
-Place = Literal["outside", "inside", "container"]
+Place = Literal["outside", "entered", "inside", "container"]  # entered: outside, and in its namespace already
 
 
 def gate_program(then: str = "os._exit(gate.main())") -> tuple[str, ...]:
