@@ -81,3 +81,32 @@ def test_system_folder_that_has_a_mounts_target_is_shown_whole(tmp_path: Path, m
 
 def test_host_without_a_socket_listing_hides_none(tmp_path: Path) -> None:
     assert host_layout([], home=tmp_path, unix_sockets=tmp_path / "absent").hidden_sockets == ()
+
+
+def test_small_files_are_copied_links_into_the_system_stay_links_and_the_rest_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small").write_text("few")
+    (tmp_path / "large").write_bytes(bytes(layout.COPIED_BYTES + 1))
+    (tmp_path / "linked").symlink_to("/usr/bin/env")
+    (tmp_path / "dangling").symlink_to("/usr/no-such-file")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "small")
+    (tmp_path / "folder").mkdir()
+    names = ("small", "large", "linked", "dangling", "elsewhere", "folder", "absent")
+    own = tuple(f"..{tmp_path}/{name}" for name in names)  # /etc/../…
+    monkeypatch.setattr(layout, "ETC", own)
+    monkeypatch.setattr(layout, "ETC_PATTERNS", ())
+
+    found = host_layout([], home=tmp_path / "moat")
+
+    assert {Path(path).name: text for path, text in found.copies.items()} == {"small": b"few", "elsewhere": b"few"}
+    assert {Path(path).name for path in found.etc} == {"large", "folder"}
+    links = {Path(path).name: target for path, target in found.links.items() if str(tmp_path) in path}
+    assert links == {"linked": "/usr/bin/env"}
+
+
+def test_what_is_copied_is_not_shown_again(tmp_path: Path) -> None:
+    found = host_layout([], home=tmp_path)
+
+    assert "/etc/services" in found.copies or not Path("/etc/services").exists()
+    assert not {f"/etc/{name}" for name in found.etc} & {*found.copies, *found.links}

@@ -277,7 +277,8 @@ class _Parts:
 
     def _bwrap(self, spec: SandboxSpec, *, own_network: bool) -> tuple[str, ...]:
         layout = host_layout([mount.target for mount in spec.mounts], home=self._home.root)
-        files = {path: self._data(text.encode()) for path, text in own_files(spec.name).items()}
+        own = {path: text.encode() for path, text in own_files(spec.name).items()}
+        files = {path: self._data(content) for path, content in {**layout.copies, **own}.items()}
         filter_fd = self._data(bpf_filter(platform.machine()))
         options = arguments(spec, layout, files=files, filter_fd=filter_fd, own_network=own_network)
         listed = self._data("".join(f"{option}\0" for option in options).encode())

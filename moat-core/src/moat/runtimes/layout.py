@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ KERNEL_SETTINGS = tuple(
 KERNEL_SECRETS = tuple(f"/proc/{name}" for name in ("kcore", "keys", "key-users", "latency_stats", "timer_list",
                                                     "timer_stats", "sched_debug", "vmallocinfo", "kpagecount",
                                                     "kpageflags", "kpagecgroup", "slabinfo"))  # fmt: skip
+COPIED_BYTES = 128 * 1024  # of a file of /etc that is copied instead of mounted
 ETC_PATTERNS = ("java*", "php/*/cli", "php/*/mods-available", "python3*")
 
 
@@ -41,12 +43,16 @@ def host_layout(targets: Iterable[str], *, home: Path, unix_sockets: Path = Path
     linking = [*map(Path, MERGED_FOLDERS), *shown]
     links = {str(path): str(path.readlink()) for path in linking if path.is_symlink()}
     names = [name for name in (*ETC, *_matching()) if _can_show(Path("/etc") / name, missing)]
+    etc_links = {f"/etc/{name}": link for name in names if (link := _link_into(f"/etc/{name}", folders))}
+    copies = {path: text for name in names if (path := f"/etc/{name}") not in etc_links
+              and (text := _small_file(path)) is not None}  # fmt: skip
     hidden = [str(home.resolve())] if _is_in(home.resolve(), folders) and home.is_dir() else []
     sockets = [path for path in _live_sockets(unix_sockets) if _is_in(path, folders) and path.is_socket()]
     return HostLayout(
         folders=tuple(str(path) for path in shown if not path.is_symlink()),
-        etc=tuple(names),
-        links=links,
+        etc=tuple(name for name in names if f"/etc/{name}" not in {*etc_links, *copies}),
+        copies=copies,
+        links=links | etc_links,
         kernel_settings=tuple(path for path in KERNEL_SETTINGS if Path(path).exists()),
         kernel_secrets=tuple(path for path in KERNEL_SECRETS if Path(path).exists()),
         hidden_folders=tuple(hidden),
@@ -73,6 +79,29 @@ def _matching() -> list[str]:
 
 def _can_show(path: Path, missing: Iterable[Path]) -> bool:
     return os.access(path, os.R_OK) and not any(target.is_relative_to(path) for target in missing)
+
+
+def _link_into(path: str, folders: Iterable[str]) -> str:
+    """Return where a symlink leads, if that is a thing in a folder that is shown whole; "" otherwise."""
+    try:
+        target = os.readlink(path)  # noqa: PTH115 # thirty of them a start
+    except OSError:
+        return ""
+    place = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120 # as above
+    is_there = any(place.startswith(f"{folder}/") for folder in folders) and not os.path.islink(place)  # noqa: PTH114 # as above
+    return target if is_there and os.path.exists(place) else ""  # noqa: PTH110 # as above
+
+
+def _small_file(path: str) -> bytes | None:
+    """Return the contents of a file, None for a larger one and anything else."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 # as above
+        if not stat.S_ISREG(status.st_mode) or status.st_size > COPIED_BYTES:
+            return None
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 # as above
+            return file.read()
+    except OSError:
+        return None
 
 
 def _live_sockets(listing: Path) -> list[Path]:

@@ -4,6 +4,7 @@ Pure: `layout` looked at the host before, bwrap acts afterwards. An allow-list: 
 
     read-only   /usr /bin /sbin /lib* /opt, named things of /etc
     ours        /etc/passwd group hosts resolv.conf nsswitch.conf hostname, read-only
+    copied      small files of /etc, into its own file system, which is then made read-only: a mount each costs more
     empty       /tmp /run /var and the home
     writable    the workspace and what the user mounted
     absent      everything else: /sys, /root, other homes, every socket of the host
@@ -30,14 +31,16 @@ _HOST_NAME_CHARS = 63
 
 @dataclass(frozen=True, slots=True)
 class HostLayout:
-    """What of the host can be shown. links: path → target. folders: whole. etc: names of files and folders.
+    """What of the host can be shown. links: path → target. folders: whole. etc: names of folders and larger files.
 
+    copies: path → contents of small files of /etc.
     kernel_settings, kernel_secrets: what of /proc must be read-only, and which files of it empty.
     hidden_folders, hidden_sockets: what lies in a shown folder and must not be seen.
     """
 
     folders: tuple[str, ...]
     etc: tuple[str, ...] = ()
+    copies: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     links: Mapping[str, str] = field(default_factory=dict)
     kernel_settings: tuple[str, ...] = ()
     kernel_secrets: tuple[str, ...] = ()
@@ -70,7 +73,7 @@ def arguments(
 ) -> list[str]:
     """Return bwrap's options, without the command.
 
-    files: path inside → descriptor with its text. filter_fd: the system call filter. own_network: bwrap makes the
+    files: path in /etc → descriptor with its contents. filter_fd: the system call filter. own_network: bwrap makes the
     network namespace itself (gate inside) instead of staying in the one it is started in.
     """
     options = [*ISOLATION, "--hostname", host_name(spec.name), "--seccomp", str(filter_fd)]
@@ -87,11 +90,11 @@ def arguments(
 def _system(layout: HostLayout) -> Iterator[str]:
     for folder in layout.folders:
         yield from ("--ro-bind", folder, folder)
-    for path, target in layout.links.items():
-        yield from ("--symlink", target, path)
     yield from ("--perms", "0755", "--tmpfs", "/etc")
     for folder in PARENT_FOLDERS:
         yield from ("--perms", "0755", "--dir", folder)
+    for path, target in layout.links.items():
+        yield from ("--symlink", target, path)
     for name in layout.etc:
         yield from ("--ro-bind", f"/etc/{name}", f"/etc/{name}")
     for folder in layout.hidden_folders:
@@ -117,7 +120,7 @@ def _empty(home: str) -> Iterator[str]:
 
 def _own(files: Mapping[str, int]) -> Iterator[str]:
     for path, descriptor in files.items():
-        yield from ("--perms", "0444", "--ro-bind-data", str(descriptor), path)
+        yield from ("--perms", "0444", "--file", str(descriptor), path)
 
 
 def _mounts(mounts: tuple[Mount, ...]) -> Iterator[str]:
