@@ -22,8 +22,9 @@ from moat.paths import find_home
 from moat.runs.attach import Attachment
 from moat.runs.launch import Launch, write_files
 from moat.runs.prepare import prepare
-from moat.runtimes import bubblewrap, docker_launch, docker_services
-from moat.runtimes.bubblewrap import Bubblewrap, BubblewrapSandbox
+from moat.runtimes import bubblewrap_launch, docker_launch, docker_services
+from moat.runtimes.bubblewrap import Bubblewrap
+from moat.runtimes.bubblewrap_launch import BubblewrapSandbox
 from moat.runtimes.docker import Docker
 from moat.runtimes.docker_gate import Gate, create_gate
 from support.service_images import REDIS
@@ -32,7 +33,8 @@ IMAGE = "debian:bookworm-slim"
 CACHE = Service("cache", REDIS, 6379, "redis", user="redis")
 MAKING: tuple[Any, ...] = (
     Launch._steps, Launch._end, write_files,
-    Bubblewrap.launch, Bubblewrap._gate, bubblewrap._started, BubblewrapSandbox.outside,
+    Bubblewrap.launch, Bubblewrap._gate, bubblewrap_launch.launch, bubblewrap_launch._started,
+    BubblewrapSandbox.outside,
     BubblewrapSandbox.open, BubblewrapSandbox.close,
     docker_launch.launch, docker_launch._Launch.beside_a_gate, docker_launch._Launch._open,
     docker_launch._Launch._make, docker_launch._Launch.start, docker_launch.DockerSandbox.close,

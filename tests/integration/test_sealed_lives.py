@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Stdio
-from moat.runtimes.bubblewrap import Bubblewrap, BubblewrapSandbox
+from moat.runtimes.bubblewrap import Bubblewrap
+from moat.runtimes.bubblewrap_launch import BubblewrapSandbox
 from support import sealed
 from support.sealed import StandIn, a_spec, stand_in
 

@@ -6,22 +6,32 @@ other, a trial and a start of Python, is over when it is needed. It knows nothin
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
+import shutil
 import socket
 import struct
 from collections.abc import Sequence
 from typing import IO
 
+from moat.api.errors import SandboxFailed
 from moat.runtimes.child import Child
 from moat.runtimes.gatelink import gate_program
+from moat.runtimes.view import ISOLATION
 
+VARIABLE = "MOAT_BUBBLEWRAP_GATE"
+TRIAL_VIEW = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", "/bin/true")
 COMPLAINT_BYTES = 16_384  # kept for an error; inside, the run may reach the file, and cannot make it grow
 VERDICT_S = 20.0  # the gate bounds its trial itself
 FIRST_NUMBER = 100  # of descriptors that are given: a gate has some ten of its own, and gets these at the same numbers
 _THEN = "import gate_ahead; os._exit(gate_ahead.main(gate.enter_namespace, gate.main))"
+
+
+def trial_argv() -> tuple[str, ...] | None:
+    """Return the command that shows whether bwrap works; None where no gate is to stand outside."""
+    bwrap = shutil.which("bwrap")
+    return None if bwrap is None or os.environ.get(VARIABLE) == "inside" else (bwrap, *ISOLATION, *TRIAL_VIEW)
 
 
 class GateAhead:
@@ -45,6 +55,8 @@ class GateAhead:
     async def verdict(self) -> str:
         """Return why no sandbox can be made here, "" if one can."""
         if self._verdict is None:
+            import asyncio  # not at the top: this gate is started before anything that takes long to load
+
             try:
                 async with asyncio.timeout(VERDICT_S):
                     self._verdict = await self._heard()
@@ -66,6 +78,8 @@ class GateAhead:
         self.complaints.close()
 
     async def _heard(self) -> str:
+        import asyncio
+
         self.sock.setblocking(False)
         line = b""
         while not line.endswith(b"\n"):
@@ -96,3 +110,8 @@ def complaint(file: IO[bytes]) -> str:
 def kept_high(descriptor: int) -> int:
     """Return a copy of a descriptor with a number that can be given."""
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_NUMBER)
+
+
+def not_started(why: object) -> SandboxFailed:
+    """Return the error for a gate that does not start."""
+    return SandboxFailed(f"the gate cannot be started: {why}", hint="run: moat doctor")

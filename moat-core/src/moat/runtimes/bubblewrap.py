@@ -3,47 +3,23 @@
     outside (default)  gate ─ its own network namespace ─ bwrap ─ pid, mount, user namespaces ─ command
     inside             bwrap ─ all namespaces ─ gate, undumpable ─ command      where AppArmor leaves nothing better
 
-Which one is found out by trying, or said by MOAT_BUBBLEWRAP_GATE. Arguments, files and filter go to bwrap by
-descriptor: nothing of the run is in any process list, and no variable of the run's touches a program outside of it.
+Which one is found out by trying, or said by MOAT_BUBBLEWRAP_GATE. This module is imported whenever runtimes are listed;
+what takes an event loop is imported when a run needs it (`bubblewrap_launch`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
-import platform
-import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import IO, Literal, TypeAlias
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING
 
-from moat.api.container import Limits, Mount
-from moat.api.errors import RuntimeUnavailable, SandboxFailed
+from moat.api.container import Limits
+from moat.api.errors import RuntimeUnavailable
 from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
-from moat.paths import Home
-from moat.runtimes import bubblewrap_trial as trial
-from moat.runtimes import rlimits
-from moat.runtimes.ahead import GateAhead, bounded_file, complaint, kept_high
-from moat.runtimes.child import Child
-from moat.runtimes.gatelink import GATE_FLAGS, GATE_SOURCE, GateConfig, GateLink
-from moat.runtimes.layout import host_layout
-from moat.runtimes.mounts import check_mounts
-from moat.runtimes.places import mounts_of
-from moat.runtimes.seccomp import bpf_filter
-from moat.runtimes.view import arguments, own_files
+from moat.runtimes.ahead import GateAhead, not_started, trial_argv
 
-END_S = 8.0  # the gate's own grace for the command is 5 s
-LINE_BYTES = 1024 * 1024
-GATE_INSIDE = "/etc/moat/gate.py"
-SETSID, ENV = "/usr/bin/setsid", "/usr/bin/env"
-
-
-_Wire: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+if TYPE_CHECKING:
+    from moat.runtimes.bubblewrap_trial import Found
 
 
 class Bubblewrap(Runtime):
@@ -53,7 +29,7 @@ class Bubblewrap(Runtime):
     summary = "this system's own programs, in namespaces made by bwrap; needs no image"
 
     def __init__(self) -> None:
-        self._found: trial.Found | None = None
+        self._found: Found | None = None
         self._ahead: GateAhead | None = None
 
     async def readiness(self, image: str) -> Readiness:
@@ -63,42 +39,16 @@ class Bubblewrap(Runtime):
 
     async def unenforced(self, limits: Limits) -> tuple[str, ...]:
         """Return all but ulimits: there is no control group of the run's own."""
-        return rlimits.unenforced(limits)
+        if not limits.names():
+            return ()
+        from moat.runtimes import rlimits
 
-    async def launch(
-        self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
-    ) -> Sandbox:
-        """Start the gate, wait for the door, start the command."""
-        found = await self._try()
-        if found.place is None:
-            raise RuntimeUnavailable(found.readiness.detail, hint=found.readiness.hint)
-        home = Home(ticket.folder.parent.parent)
-        gate = await self._gate() if found.place == "outside" else None
-        try:
-            await asyncio.to_thread(
-                check_mounts,
-                spec.mounts,
-                home=home.root,
-                ours=home.inside(spec.run_id),
-                allow_sockets=spec.allow_sockets,
-            )
-            sandbox, config = await _started(gate, spec, ticket, stdio, home)
-        except BaseException:
-            if gate is not None:
-                gate.close()
-            raise
-        try:
-            await created(str(sandbox.pid))
-            await sandbox.open(config)
-        except BaseException:
-            await sandbox.close()
-            raise
-        return sandbox
+        return rlimits.unenforced(limits)
 
     @contextlib.contextmanager
     def begun(self) -> Iterator[None]:
         """Have a gate ahead of the run, that tries bwrap meanwhile."""
-        if (argv := trial.trial_ahead()) is not None:
+        if (argv := trial_argv()) is not None:
             with contextlib.suppress(OSError):  # told by readiness or launch, which try again
                 self._ahead = GateAhead(argv if self._found is None else ())
         try:
@@ -108,216 +58,34 @@ class Bubblewrap(Runtime):
                 self._ahead.close()
                 self._ahead = None
 
+    async def launch(
+        self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
+    ) -> Sandbox:
+        """Start the gate, if none is there ahead, wait for the door, start the command."""
+        found = await self._try()
+        if found.place is None:
+            raise RuntimeUnavailable(found.readiness.detail, hint=found.readiness.hint)
+        from moat.runtimes import bubblewrap_launch
+
+        gate = await self._gate() if found.place == "outside" else None
+        return await bubblewrap_launch.launch(gate, spec, ticket, stdio, created)
+
     async def _gate(self) -> GateAhead:
         """Return a gate that waits for a run. Raises SandboxFailed."""
         gate, self._ahead = self._ahead, None
         try:
             gate = gate or GateAhead()
         except OSError as failure:
-            raise _not_started(failure) from None
+            raise not_started(failure) from None
         if problem := await gate.verdict():
             gate.close()
-            raise _not_started(problem)
+            raise not_started(problem)
         return gate
 
-    async def _try(self) -> trial.Found:
+    async def _try(self) -> Found:
         """Try once per process: readiness and launch need the same answer."""
         if self._found is None:
-            self._found = await trial.find_place(ahead=self._ahead)
+            from moat.runtimes import bubblewrap_trial
+
+            self._found = await bubblewrap_trial.find_place(ahead=self._ahead)
         return self._found
-
-
-class BubblewrapSandbox(Sandbox):
-    """A gate of ours and what it runs. Also its Wire: a socket pair, whose one end is the gate's standard streams."""
-
-    def __init__(self, child: Child, wire: _Wire, complaints: IO[bytes]) -> None:
-        self._child = child
-        self._reader, self._writer = wire
-        self._complaints = complaints
-        self._link = GateLink(self)
-        self.pid = child.pid
-        self.container_id = str(child.pid)
-
-    @classmethod
-    async def outside(cls, gate: GateAhead, given: Sequence[int]) -> BubblewrapSandbox:
-        """Give a gate that waits what its run needs, and take it over."""
-        try:
-            gate.give(given)
-        except OSError as failure:
-            raise _not_started(failure) from None
-        return cls(gate.child, await _wire(gate.sock), gate.complaints)
-
-    @classmethod
-    async def inside(cls, argv: Sequence[str], given: Sequence[int]) -> BubblewrapSandbox:
-        """Start bwrap with a gate in it, which is told its end as an argument.
-
-        The run can look into bwrap's own process, which keeps its standard streams and nothing else: they must lead
-        nowhere.
-        """
-        ours, theirs = socket.socketpair()
-        complaints = bounded_file()
-        end = theirs.fileno()
-        try:
-            child = Child((*argv, str(end)), standard=subprocess.DEVNULL, complaints=complaints, given=(*given, end))
-        except OSError as failure:
-            complaints.close()
-            ours.close()
-            raise _not_started(failure) from None
-        finally:
-            theirs.close()
-        return cls(child, await _wire(ours), complaints)
-
-    async def open(self, config: GateConfig) -> None:
-        """Wait until the door is open and the command started. Raises SandboxFailed with what was complained."""
-        try:
-            await self._link.open(config)
-            await self._link.started()
-        except SandboxFailed as failure:
-            await self._end()
-            if not (said := complaint(self._complaints)):
-                raise
-            raise SandboxFailed(f"{failure.problem} ({said})", hint=failure.hint) from None
-
-    async def wait(self) -> int:
-        """Wait for the gate's report."""
-        return await self._link.wait()
-
-    async def signal(self, number: int) -> None:
-        """Let the gate signal the command's process group."""
-        await self._link.signal(number)
-
-    async def resize(self, rows: int, columns: int) -> None:
-        """Let the gate size the terminal."""
-        await self._link.resize(rows, columns)
-
-    async def close(self) -> None:
-        """End the gate; it ends the rest, and should it be killed, the kernel does (bwrap --die-with-parent)."""
-        await self._end()
-        self._complaints.close()
-
-    async def write(self, data: bytes) -> None:
-        """Write to the gate."""
-        self._writer.write(data)
-        await self._writer.drain()
-
-    async def readline(self) -> bytes:
-        """Read a line of the gate's."""
-        try:
-            return await self._reader.readline()
-        except ConnectionError:  # a gate that was killed with words of ours unread
-            return b""
-
-    async def _end(self) -> None:
-        self._writer.close()
-        try:
-            async with asyncio.timeout(END_S):
-                await self._child.wait()
-        except TimeoutError:
-            self._child.kill()
-            await self._child.wait()
-
-
-class _Parts:
-    """The descriptors of one launch, and the two command lines that use them."""
-
-    def __init__(
-        self, stack: contextlib.ExitStack, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, home: Home
-    ) -> None:
-        self._stack = stack
-        self._spec = spec
-        self._ticket = ticket
-        self._home = home
-        self.given: list[int] = []
-        self._stdio = tuple(self._keep(os.dup(number)) for number in (stdio.stdin, stdio.stdout, stdio.stderr))
-
-    def outside(self) -> GateConfig:
-        """Return a configuration for a gate that is in its namespace already, in which it runs bwrap."""
-        before = len(self.given)
-        command = self._command()
-        if self._spec.terminal and Path(SETSID).exists():
-            # bwrap's init leads the session, and only a session's leader can take a terminal
-            command = (SETSID, "--ctty", "--", *command)
-        bwrap = self._bwrap(self._spec, own_network=False)
-        config = self._config("entered", str(self._ticket.folder), (*bwrap, *command))
-        return replace(config, env={"PATH": os.defpath}, pass_fds=tuple(self.given[before:]))
-
-    def inside(self) -> tuple[list[str], GateConfig]:
-        """Return bwrap's command line, with the gate as its command, and a configuration for that gate."""
-        python, prefix = (
-            os.path.realpath(getattr(sys, "_base_executable", sys.executable)),
-            os.path.realpath(sys.base_prefix),
-        )
-        ours = [Mount(GATE_SOURCE, GATE_INSIDE, read_only=True)]
-        ours += [] if prefix.startswith("/usr") else [Mount(Path(prefix), prefix, read_only=True)]
-        folder = self._keep(os.open(self._ticket.folder, os.O_PATH | os.O_DIRECTORY))
-        spec = replace(self._spec, env={}, mounts=(*self._spec.mounts, *ours))
-        bwrap = self._bwrap(spec, own_network=True)
-        # The door's folder is not in the view: the gate alone holds it open, and nobody can look into the gate.
-        config = self._config("inside", f"/proc/self/fd/{folder}", self._command())
-        return [*bwrap, python, *GATE_FLAGS, GATE_INSIDE], replace(config, env=self._spec.env)
-
-    def _command(self) -> tuple[str, ...]:
-        """Return the command as env runs it: bwrap ends with 1 where users expect 127 or 126 (POSIX, 2.8.2)."""
-        argv = self._spec.argv
-        named = argv if "=" in argv[0] or not Path(ENV).exists() else (ENV, "--", *argv)
-        return rlimits.limited(named, self._spec.limits.ulimits)
-
-    def _config(self, place: Literal["entered", "inside"], door: str, argv: tuple[str, ...]) -> GateConfig:
-        stdin, stdout, stderr = self._stdio
-        return GateConfig(
-            run_id=self._spec.run_id,
-            nonce=self._ticket.nonce,
-            door=door,
-            place=place,
-            argv=argv,
-            stdio=(stdin, stdout, stderr),
-            terminal=self._spec.terminal is not None,
-            places=self._ticket.places if place == "entered" else (),  # inside, nothing can be shown any more
-        )
-
-    def _bwrap(self, spec: SandboxSpec, *, own_network: bool) -> tuple[str, ...]:
-        layout = host_layout([mount.target for mount in spec.mounts], home=self._home.root)
-        own = {path: text.encode() for path, text in own_files(spec.name).items()}
-        files = {path: self._data(content) for path, content in {**layout.copies, **own}.items()}
-        filter_fd = self._data(bpf_filter(platform.machine()))
-        options = arguments(spec, layout, files=files, filter_fd=filter_fd, own_network=own_network)
-        listed = self._data("".join(f"{option}\0" for option in options).encode())
-        return (shutil.which("bwrap") or "bwrap", "--args", str(listed), "--")
-
-    def _data(self, content: bytes) -> int:
-        descriptor = self._keep(os.memfd_create("moat"))
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(content)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return descriptor
-
-    def _keep(self, descriptor: int) -> int:
-        """Take a descriptor over, and return the number that it has from now on."""
-        number = kept_high(descriptor)
-        os.close(descriptor)
-        self._stack.callback(os.close, number)
-        self.given.append(number)
-        return number
-
-
-async def _started(
-    gate: GateAhead | None, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, home: Home
-) -> tuple[BubblewrapSandbox, GateConfig]:
-    """Return the sandbox that gate, or one inside without it, is to open, and what to tell it."""
-    with contextlib.ExitStack() as stack:
-        if gate is None:
-            parts = _Parts(stack, spec, ticket, stdio, home)
-            argv, config = parts.inside()
-            return await BubblewrapSandbox.inside(argv, parts.given), config
-        spec = replace(spec, mounts=(*spec.mounts, *mounts_of(ticket.folder, ticket.places)))
-        parts = _Parts(stack, spec, ticket, stdio, home)
-        config = parts.outside()
-        return await BubblewrapSandbox.outside(gate, parts.given), config
-
-
-async def _wire(sock: socket.socket) -> _Wire:
-    return await asyncio.open_connection(sock=sock, limit=LINE_BYTES)
-
-
-def _not_started(why: object) -> SandboxFailed:
-    return SandboxFailed(f"the gate cannot be started: {why}", hint="run: moat doctor")

@@ -20,18 +20,16 @@ from moat.api.errors import UsageError
 from moat.api.light import dataclass
 from moat.api.runtimes import Readiness
 from moat.runtimes import gate
-from moat.runtimes.ahead import GateAhead
+from moat.runtimes.ahead import TRIAL_VIEW, VARIABLE, GateAhead
 from moat.runtimes.gatelink import gate_program
 from moat.runtimes.seccomp import ARCHITECTURES
 from moat.runtimes.view import ISOLATION
 
 Place = Literal["outside", "inside"]
-VARIABLE = "MOAT_BUBBLEWRAP_GATE"
 OLDEST = (0, 8)  # --disable-userns
 TRIAL_S = 10.0  # milliseconds, unless the machine is thrashing
 APPARMOR = "kernel.apparmor_restrict_unprivileged_userns"
 SWITCHES = (("kernel.unprivileged_userns_clone", "0", "1"), ("user.max_user_namespaces", "0", "15000"))
-_VIEW = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", "/bin/true")
 
 _TRY = "gate.enter_namespace(); os.execvp(sys.argv[1], sys.argv[1:])"
 
@@ -42,12 +40,6 @@ class Found:
 
     place: Place | None
     readiness: Readiness
-
-
-def trial_ahead() -> tuple[str, ...] | None:
-    """Return the command with which a gate tries bwrap ahead of its run; None where none is to stand outside."""
-    bwrap = shutil.which("bwrap")
-    return None if bwrap is None or os.environ.get(VARIABLE) == "inside" else (bwrap, *ISOLATION, *_VIEW)
 
 
 async def find_place(
@@ -67,10 +59,10 @@ async def find_place(
         return _no(problem, "use --runtime docker")
     failure = ""
     if wanted != "inside":
-        failure = await (_outside(bwrap, *ISOLATION, *_VIEW) if ahead is None else ahead.verdict())
+        failure = await (_outside(bwrap, *ISOLATION, *TRIAL_VIEW) if ahead is None else ahead.verdict())
         if not failure:
             return Found("outside", Readiness(True, "sealed by namespaces; the gate stands outside"))
-    if wanted != "outside" and not await _trial(bwrap, "--unshare-net", *ISOLATION, *_VIEW):
+    if wanted != "outside" and not await _trial(bwrap, "--unshare-net", *ISOLATION, *TRIAL_VIEW):
         return Found("inside", Readiness(True, _inside_detail(proc_sys, asked=wanted == "inside")))
     if problem := await _version_problem(bwrap):  # such a one does not know an option above, and fails
         return _no(problem, "install a newer bubblewrap, or use --runtime docker")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Child:
@@ -24,6 +26,8 @@ class Child:
         """Wait for its end. May be called again, and by several in turn."""
         if self._process.poll() is not None:
             return
+        import asyncio  # not at the top: processes are started before anything that takes long to load
+
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         descriptor = os.pidfd_open(self.pid)

@@ -12,7 +12,6 @@ Knows nothing of how the gate was started: a runtime brings a Wire (a child proc
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import sys
@@ -99,6 +98,8 @@ class GateLink:
 
         Raises DoorUnreached when the gate cannot reach the daemon, SandboxFailed when it is refused, dead or silent.
         """
+        import asyncio  # not at the top: a gate is started before anything that takes long to load
+
         try:
             async with asyncio.timeout(timeout_s):
                 await self._wire.write(config.line())

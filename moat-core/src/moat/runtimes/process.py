@@ -6,7 +6,6 @@ nothing else works, and for tests. The run is known to the proxy by its token, w
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
@@ -17,11 +16,15 @@ import struct
 import termios
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from moat.api.container import Mount
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
 from moat.runtimes.elsewhere import with_proxy
+
+if TYPE_CHECKING:  # this module is imported whenever runtimes are listed
+    import asyncio
 
 GRACE_S = 5.0
 
@@ -43,6 +46,7 @@ class Process(Runtime):
     ) -> Sandbox:
         """Start the command in the workspace's own folder, with a home that is thrown away."""
         await created(str(os.getpid()))
+        import asyncio
         import tempfile
 
         home = Path(tempfile.mkdtemp(prefix="moat-home-"))
@@ -134,6 +138,8 @@ class _Running(Sandbox):
             self._terminal = -1
 
     async def _end(self) -> None:
+        import asyncio
+
         try:
             async with asyncio.timeout(GRACE_S):
                 await self._process.wait()
