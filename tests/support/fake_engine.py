@@ -25,6 +25,7 @@ class FakeEngine:
     queries: dict[str, Mapping[str, str]] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
     events: dict[str, asyncio.Event] = field(default_factory=dict)
+    server: str = ""  # what it calls itself, podman's way to tell its version
 
     async def asked(self, call: str) -> None:
         """Return when call has come in; its answer may still be on the way."""
@@ -38,7 +39,8 @@ class FakeEngine:
         self.queries[call] = dict(request.query)
         self.bodies[call] = await request.read()
         status, body = self.answers.get(call, (404, {"message": f"no such thing: {call}"}))
-        return web.Response(status=status, body=json.dumps(body), content_type="application/json")
+        headers = {"Server": self.server} if self.server else None
+        return web.Response(status=status, body=json.dumps(body), content_type="application/json", headers=headers)
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,6 @@ import tarfile
 from pathlib import Path
 from typing import cast
 
-import aiodocker
 import pytest
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import DoorTicket
@@ -23,6 +22,7 @@ from moat.runtimes.docker_gate import (
     ensure_image,
     host_program,
 )
+from moat.runtimes.engine import Engine
 from moat.runtimes.gatelink import DoorUnreached
 from support.fake_engine import VERSION, fake_engine
 
@@ -77,7 +77,7 @@ async def test_a_missing_image_is_imported_not_pulled(tmp_path: Path, monkeypatc
         await ensure_image(docker)
 
     query = engine.queries["POST images/create"]
-    assert (query["fromSrc"], f"{query['repo']}:{query['tag']}") == ("-", IMAGE)
+    assert (query["fromSrc"], query["repo"]) == ("-", IMAGE)
     assert "fromImage" not in query
     assert engine.bodies["POST images/create"] == empty_image()[1]
 
@@ -175,7 +175,7 @@ async def test_a_gate_that_runs_is_fine(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_command_joins_the_gate_by_id() -> None:
-    assert Gate(cast("aiodocker.Docker", _NoEngine()), "abc").network == "container:abc"
+    assert Gate(cast("Engine", _NoEngine()), "abc").network == "container:abc"
 
 
 class _NoEngine:

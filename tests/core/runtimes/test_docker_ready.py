@@ -51,7 +51,10 @@ async def test_reaping_removes_what_bears_the_runs_marks_and_nothing_else(
     monkeypatch.setenv("MOAT_HOME", str(tmp_path / "home"))
     marks = labels(RUN_ID, tmp_path / "home")
     answers = {
-        "GET containers/json": (200, [{"Id": "c1"}, {"Id": "c2"}]),
+        "GET containers/json": (
+            200,
+            [{"Id": "c2", "Names": [f"/moat-{RUN_ID}-gate"]}, {"Id": "c1", "Names": [f"/moat-{RUN_ID}"]}],
+        ),
         "GET networks": (200, [{"Id": "n1"}]),
         "GET networks/n1": (200, {"Id": "n1"}),
         "DELETE containers/c1": (204, None),
@@ -71,7 +74,7 @@ async def test_reaping_removes_what_bears_the_runs_marks_and_nothing_else(
 
 async def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {
-        "GET containers/json": (200, [{"Id": "c1"}]),
+        "GET containers/json": (200, [{"Id": "c1", "Names": []}]),
         "GET networks": (200, []),
         "DELETE containers/c1": (500, {"message": "device busy"}),
     }

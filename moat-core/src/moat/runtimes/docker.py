@@ -17,6 +17,7 @@ from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSp
 
 if TYPE_CHECKING:
     from moat.api.images import Images
+    from moat.runtimes.engine import Engine
 
 DOOR_VARIABLE = "MOAT_DOCKER_DOOR"
 
@@ -28,6 +29,16 @@ class Docker(Runtime):
     summary: ClassVar[str] = "containers without any network but the door"
     needs_image: ClassVar[bool] = True
 
+    def engine(self) -> type[Engine]:
+        """Return the kind of engine that holds the runs."""
+        from moat.runtimes.engine import Engine
+
+        return Engine
+
+    def has_door(self) -> bool:
+        """Whether to have the door opened first; without it a run gets the fallback at once."""
+        return os.environ.get(DOOR_VARIABLE, "") != "none"
+
     async def readiness(self, image: str) -> Readiness:
         """Say whether the engine answers and has the image."""
         try:
@@ -36,7 +47,7 @@ class Docker(Runtime):
             return Readiness(
                 False, f"the docker client library cannot be loaded: {failure}", "run: pip install aiodocker"
             )
-        return await docker_ready.readiness(image)
+        return await docker_ready.readiness(image, self.engine())
 
     async def unenforced(self, limits: Limits) -> tuple[str, ...]:
         """Ask the engine, if something is limited at all."""
@@ -44,17 +55,17 @@ class Docker(Runtime):
             return ()
         from moat.runtimes import docker_ready
 
-        return await docker_ready.unenforced(limits)
+        return await docker_ready.unenforced(limits, self.engine())
 
     def images(self) -> Images:
         """Return what makes images with the engine."""
         from moat.runtimes.docker_images import DockerImages
 
-        return DockerImages(has_door=_has_door())
+        return DockerImages(has_door=self.has_door(), engine=self.engine())
 
     def holds_services(self) -> bool:
         """Services join a gate's network; where the engine is elsewhere there is none."""
-        return _has_door()
+        return self.has_door()
 
     async def launch(
         self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
@@ -62,17 +73,18 @@ class Docker(Runtime):
         """Start the gate, and when its door is open the command's container."""
         from moat.runtimes import docker_launch
 
-        return await docker_launch.launch(spec, ticket, stdio, created, has_door=_has_door())
+        has_door, engine = self.has_door(), self.engine()
+        return await docker_launch.launch(spec, ticket, stdio, created, has_door=has_door, engine=engine)
 
     async def reap(self, run_id: str) -> None:
         """Remove the run's containers and network, of this installation only; no engine means that there are none."""
         from moat.runtimes import docker_engine, docker_ready
 
         try:
-            async with docker_engine.session() as docker:
+            async with docker_engine.session(self.engine()) as docker:
                 await docker_ready.reap(docker, run_id)
         except SandboxFailed:
-            if (await docker_ready.readiness("")).is_ready:
+            if (await docker_ready.readiness("", self.engine())).is_ready:
                 raise
 
     async def pulse(self, run_id: str) -> bool | None:
@@ -80,11 +92,7 @@ class Docker(Runtime):
         from moat.runtimes import docker_engine, docker_ready
 
         try:
-            async with docker_engine.session(docker_engine.READY_TIMEOUT_S) as docker:
+            async with docker_engine.session(self.engine(), docker_engine.READY_TIMEOUT_S) as docker:
                 return await docker_ready.is_running(docker, run_id)
         except SandboxFailed:
             return None
-
-
-def _has_door() -> bool:
-    return os.environ.get(DOOR_VARIABLE, "") != "none"

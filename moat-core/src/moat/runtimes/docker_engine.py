@@ -17,52 +17,41 @@ from aiodocker.types import JSONObject
 from yarl import URL
 
 from moat.api.errors import SandboxFailed
+from moat.runtimes.engine import CALL_TIMEOUT_S, NOT_FOUND, Engine
 
-CALL_TIMEOUT_S = 60.0  # one call of a busy engine; a container's start is the slowest
 READY_TIMEOUT_S = 3.0  # `readiness` must be quick: an engine that takes longer is as good as none
 # The byte that would detach the engine's stream from a terminal. It cannot be switched off, and its default (ctrl-p
 # ctrl-q) swallows keys; no keyboard sends 0xFF, and no UTF-8 text holds it.
 DETACH_KEY = "%FF"
 STDOUT, STDERR = 1, 2
-
-NOT_FOUND, CONFLICT, NO_CONNECTION = 404, 409, 900  # aiodocker reports an engine that cannot be reached as 900
+BEGINNING_BYTES = 200  # an init that cannot start a command says no more
 
 T = TypeVar("T")
 
 
 @contextlib.asynccontextmanager
-async def session(timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[aiodocker.Docker]:
-    """Open a session with the engine that DOCKER_HOST, the docker context or the usual sockets name; close it after.
-
-    Raises SandboxFailed when there is none.
-    """
-    docker = open_session(timeout_s)
+async def session(engine: type[Engine] = Engine, timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[Engine]:
+    """Open a session with an engine, and close it after. Raises SandboxFailed when there is none."""
+    docker = engine.open(timeout_s)
     try:
         yield docker
     finally:
         await docker.close()
 
 
-def open_session(timeout_s: float = CALL_TIMEOUT_S) -> aiodocker.Docker:
-    """Return a session that the caller closes. Raises SandboxFailed when no engine is configured or installed."""
-    try:
-        return aiodocker.Docker(timeout=aiohttp.ClientTimeout(total=timeout_s))
-    except (AssertionError, ValueError, aiodocker.exceptions.DockerContextInvalidError) as failure:
-        problem = str(failure) or "no docker engine is running here"
-        raise SandboxFailed(problem, hint="start docker, or use --runtime bubblewrap") from None
-
-
 @contextlib.contextmanager
-def told_as(task: str, hint: str = "run: moat doctor") -> Iterator[None]:
+def told_as(docker: Engine, task: str, hint: str = "") -> Iterator[None]:
     """Turn the engine's complaints and silences into SandboxFailed, saying what was tried. hint: where it complains."""
+    title, look = docker.title, docker.look
     try:
         yield
     except aiodocker.DockerError as failure:
-        raise SandboxFailed(f"docker could not {task}: {_first_line(failure)}", hint=hint) from failure
+        said = _first_line(failure)
+        raise SandboxFailed(f"{title} could not {task}: {said}", hint=hint or docker.remedy(said)) from failure
     except TimeoutError as failure:
-        raise SandboxFailed(f"docker did not {task} in time", hint="run: docker info") from failure
+        raise SandboxFailed(f"{title} did not {task} in time", hint=look) from failure
     except (aiohttp.ClientError, OSError) as failure:
-        raise SandboxFailed(f"docker could not {task}: {failure}", hint="run: docker info") from failure
+        raise SandboxFailed(f"{title} could not {task}: {failure}", hint=look) from failure
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
@@ -85,29 +74,29 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-async def create(docker: aiodocker.Docker, name: str, config: JSONObject) -> str:
+async def create(docker: Engine, name: str, config: JSONObject) -> str:
     """Create a container and return its id. Raises SandboxFailed."""
-    with told_as(f"create {name}"):
-        container = await uninterrupted(docker.containers.create(config, name=name))
+    with told_as(docker, f"create {name}"):
+        container = await uninterrupted(docker.containers.create(docker.container(config), name=name))
     return container.id
 
 
-async def remove(docker: aiodocker.Docker, name: str) -> None:
+async def remove(docker: Engine, name: str) -> None:
     """Kill a container and return when it and its anonymous volumes are gone. Raises SandboxFailed."""
     container = docker.containers.container(name)
-    with told_as(f"remove {name}"):
+    with told_as(docker, f"remove {name}"):
         try:
             await container.delete(force=True, v=True)
         except aiodocker.DockerError as failure:
-            if failure.status == CONFLICT:  # somebody else removes it already, or it does so itself
+            if docker.is_ending(failure):  # somebody else removes it already, or it does so itself
                 await _until_removed(container)
             elif failure.status != NOT_FOUND:
                 raise
 
 
-async def remove_network(docker: aiodocker.Docker, name: str) -> None:
+async def remove_network(docker: Engine, name: str) -> None:
     """Remove a network; one that is gone is fine. Raises SandboxFailed."""
-    with told_as(f"remove the network {name}"):
+    with told_as(docker, f"remove the network {name}"):
         try:
             network = await docker.networks.get(name)
             await network.delete()
@@ -117,24 +106,36 @@ async def remove_network(docker: aiodocker.Docker, name: str) -> None:
 
 
 class Streams:
-    """The standard streams of something that runs in a container."""
+    """The standard streams of something that runs in a container. beginning: how its output began."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, docker: Engine, stream: Stream) -> None:
+        self._docker = docker
         self._stream = stream
+        self._again: list[tuple[int, bytes]] = []
+        self.beginning = b""
 
     async def open(self) -> None:
         """Attach. Raises SandboxFailed."""
-        with told_as("attach to a container"):
+        with told_as(self._docker, "attach to a container"):
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 await self._stream.__aenter__()
 
     async def read(self) -> tuple[int, bytes] | None:
         """Return the next piece of output with STDOUT or STDERR, or None when the container has ended."""
+        if self._again:
+            return self._again.pop(0)
         try:
             message = await self._stream.read_out()
         except (aiodocker.DockerError, aiohttp.ClientError, OSError):
             return None  # the engine is gone: who waits for the container is told
-        return None if message is None else (message.stream, message.data)
+        if message is None:
+            return None
+        self.beginning += message.data[: BEGINNING_BYTES - len(self.beginning)]
+        return message.stream, message.data
+
+    def put_back(self, pieces: list[tuple[int, bytes]]) -> None:
+        """Have pieces that were read be read again, in their order."""
+        self._again[:0] = pieces
 
     async def write(self, data: bytes) -> None:
         """Write to the container's input. Raises OSError when it is gone."""
@@ -166,13 +167,13 @@ class Attachment(Streams):
     tty: whether the container has a terminal; its output is then one stream.
     """
 
-    def __init__(self, docker: aiodocker.Docker, container_id: str, *, tty: bool = False) -> None:
+    def __init__(self, docker: Engine, container_id: str, *, tty: bool = False) -> None:
         address = f"containers/{container_id}/attach?stream=1&stdin=1&stdout=1&stderr=1&detachKeys={DETACH_KEY}"
 
         async def setup() -> tuple[URL, bytes | None, bool]:
             return URL(address, encoded=True), None, tty
 
-        super().__init__(Stream(docker, setup))
+        super().__init__(docker, Stream(docker, setup))
 
 
 async def _until_removed(container: aiodocker.containers.DockerContainer) -> None:

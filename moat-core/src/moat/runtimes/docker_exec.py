@@ -21,8 +21,9 @@ from aiodocker.execs import Exec
 
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Execution, Stdio
-from moat.runtimes.docker_engine import CALL_TIMEOUT_S, NOT_FOUND, Streams, open_session, told_as, uninterrupted
+from moat.runtimes.docker_engine import Streams, told_as, uninterrupted
 from moat.runtimes.docker_stdio import drain, feed, feed_keys, is_terminal_wanted, own_descriptors, set_up_terminal
+from moat.runtimes.engine import CALL_TIMEOUT_S, NOT_FOUND, Engine
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +37,21 @@ DETACH_KEYS = "ctrl-@,ctrl-^"
 
 
 async def execute(
-    container_id: str, argv: tuple[str, ...], stdio: Stdio, terminal: tuple[int, int] | None
+    engine: type[Engine], container_id: str, argv: tuple[str, ...], stdio: Stdio, terminal: tuple[int, int] | None
 ) -> DockerExecution:
     """Start argv in a container and return it once it runs or has ended. Raises SandboxFailed."""
     async with contextlib.AsyncExitStack() as undo:
-        docker = open_session()
+        docker = engine.open()
         undo.push_async_callback(docker.close)
         stdio = undo.enter_context(own_descriptors(stdio))
         has_terminal = terminal is not None and is_terminal_wanted(stdio)
-        with told_as("start a command in a live run"):
+        with told_as(docker, "start a command in a live run"):
             made = await docker.containers.container(container_id).exec(
                 argv, stdin=True, tty=has_terminal, detach_keys=DETACH_KEYS
             )
-        streams = Streams(made.start())
+        streams = Streams(docker, made.start())
         undo.push_async_callback(streams.close)
-        execution = DockerExecution(made, streams, stdio)
+        execution = DockerExecution(docker, made, streams, stdio)
         undo.push_async_callback(execution.kill)
         if terminal is not None:
             set_up_terminal(stdio, has_one_inside=has_terminal)
@@ -67,7 +68,8 @@ async def execute(
 class DockerExecution(Execution):
     """A command that was started in a container. Its streams are carried while somebody waits."""
 
-    def __init__(self, made: Exec, streams: Streams, stdio: Stdio) -> None:
+    def __init__(self, docker: Engine, made: Exec, streams: Streams, stdio: Stdio) -> None:
+        self._docker = docker
         self._made = made
         self._streams = streams
         self._stdio = stdio
@@ -79,14 +81,14 @@ class DockerExecution(Execution):
 
     async def begun(self) -> None:
         """Return when the command runs, or has ended. Raises SandboxFailed when it could not be started."""
-        with told_as("start a command in a live run"):
+        with told_as(self._docker, "start a command in a live run"):
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 facts = await self._facts()
                 while facts and facts.get("ExitCode") is None and not facts.get("Pid"):
                     await asyncio.sleep(POLL_S)
                     facts = await self._facts()
-        if facts and not facts.get("Pid"):
-            problem = f"docker could not start the command: {await self._complaint()}"
+        if facts and not self._docker.has_begun(facts) and (complaint := await self._complaint()):
+            problem = f"{self._docker.title} could not start the command: {complaint}"
             code = ABSENT if any(words in problem for words in ("not found", "no such file")) else UNUSABLE
             raise SandboxFailed(problem, exit_code=code)
         if facts and facts.get("Running"):
@@ -126,7 +128,7 @@ class DockerExecution(Execution):
     async def resize(self, rows: int, columns: int) -> None:
         """Tell the command's terminal its size; nothing happens without one, or when the command has ended."""
         if self.has_terminal:
-            with contextlib.suppress(SandboxFailed), told_as("resize the terminal"):
+            with contextlib.suppress(SandboxFailed), told_as(self._docker, "resize the terminal"):
                 await self._made.resize(h=rows, w=columns)
 
     async def close(self) -> None:
@@ -148,7 +150,7 @@ class DockerExecution(Execution):
 
     async def _exit_code(self) -> int:
         pause = POLL_S
-        with told_as("tell the command's end"):
+        with told_as(self._docker, "tell the command's end"):
             while facts := await self._facts():
                 if not facts.get("Running") and facts.get("ExitCode") is not None:
                     return int(str(facts["ExitCode"]))
@@ -157,12 +159,16 @@ class DockerExecution(Execution):
         return KILLED
 
     async def _complaint(self) -> str:
-        """Return what the engine says in place of output when nothing was started."""
-        said = b""
+        """Return what the engine says in place of output when nothing was started, "" when that is the command's."""
+        pieces: list[tuple[int, bytes]] = []
         async with asyncio.timeout(CALL_TIMEOUT_S):
-            while len(said) < COMPLAINT_BYTES and (piece := await self._streams.read()) is not None:
-                said += piece[1]
-        lines = said[:COMPLAINT_BYTES].decode(errors="replace").strip().splitlines()
+            while sum(len(data) for _, data in pieces) < COMPLAINT_BYTES and (piece := await self._streams.read()):
+                pieces.append(piece)
+        said = b"".join(data for _, data in pieces)[:COMPLAINT_BYTES]
+        if not self._docker.is_complaint(said):
+            self._streams.put_back(pieces)
+            return ""
+        lines = said.decode(errors="replace").strip().splitlines()
         return lines[0] if lines else "it does not say why"
 
     async def _facts(self) -> dict[str, object]:

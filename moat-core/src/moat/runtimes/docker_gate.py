@@ -23,7 +23,8 @@ import aiodocker
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import DoorTicket
 from moat.runtimes.docker_config import DOOR_INSIDE, GATE_INSIDE, START_INSIDE, GateProgram, gate_container, gate_name
-from moat.runtimes.docker_engine import NOT_FOUND, STDOUT, Attachment, create, told_as, uninterrupted
+from moat.runtimes.docker_engine import STDOUT, Attachment, create, told_as, uninterrupted
+from moat.runtimes.engine import NOT_FOUND, Engine
 from moat.runtimes.gatelink import GATE_FLAGS, GATE_SOURCE, DoorUnreached, GateConfig, GateLink
 
 log = logging.getLogger(__name__)
@@ -102,20 +103,16 @@ def empty_image() -> tuple[str, bytes]:
     return f"moat-gate:{hashlib.sha256(data).hexdigest()[:12]}", data
 
 
-async def ensure_image(docker: aiodocker.Docker) -> str:
+async def ensure_image(docker: Engine) -> str:
     """Return the gate's image, imported if the engine does not have it yet. Raises SandboxFailed."""
     name, data = empty_image()
-    with told_as("make the gate's image"):
-        try:
-            await docker.images.inspect(name)
-        except aiodocker.DockerError as failure:
-            if failure.status != NOT_FOUND:
-                raise
+    with told_as(docker, "make the gate's image"):
+        if not await docker.facts_of(name):
             await uninterrupted(_import(docker, name, data))
     return name
 
 
-async def create_gate(docker: aiodocker.Docker, ticket: DoorTicket, user: str, marks: dict[str, str]) -> Gate:
+async def create_gate(docker: Engine, ticket: DoorTicket, user: str, marks: dict[str, str]) -> Gate:
     """Create the run's gate; whoever calls removes it, also when this fails. Raises SandboxFailed."""
     image = await ensure_image(docker)
     has_sockets = any(kind == "unix" for _, kind, _, _ in ticket.places)
@@ -124,7 +121,7 @@ async def create_gate(docker: aiodocker.Docker, ticket: DoorTicket, user: str, m
 
 
 @contextlib.asynccontextmanager
-async def elsewhere_is_unreached(docker: aiodocker.Docker) -> AsyncIterator[None]:
+async def elsewhere_is_unreached(docker: Engine) -> AsyncIterator[None]:
     """Turn SandboxFailed into DoorUnreached when the engine is on another machine: it cannot run our Python at all."""
     try:
         yield
@@ -138,16 +135,17 @@ async def elsewhere_is_unreached(docker: aiodocker.Docker) -> AsyncIterator[None
 class Gate:
     """A started gate: open its door once, then watch it."""
 
-    def __init__(self, docker: aiodocker.Docker, container_id: str) -> None:
+    def __init__(self, docker: Engine, container_id: str) -> None:
         self.container_id = container_id
         self.attachment = Attachment(docker, container_id)
+        self._docker = docker
         self._container = docker.containers.container(container_id)
         self._link = GateLink(ContainerWire(self.attachment))
 
     async def start(self) -> None:
         """Attach, then start. Raises SandboxFailed."""
         await self.attachment.open()
-        with told_as("start the gate"):
+        with told_as(self._docker, "start the gate"):
             await self._container.start()
 
     @property
@@ -174,7 +172,7 @@ class Gate:
 
     async def check(self) -> None:
         """Raise SandboxFailed when the gate is gone."""
-        with told_as("look after the gate"):
+        with told_as(self._docker, "look after the gate"):
             try:
                 facts = await self._container.show()
             except aiodocker.DockerError as failure:
@@ -190,21 +188,20 @@ class Gate:
         await self.attachment.close()
 
 
-async def _import(docker: aiodocker.Docker, name: str, data: bytes) -> None:
-    repository, _, tag = name.partition(":")
+async def _import(docker: Engine, name: str, data: bytes) -> None:
     # aiodocker has no call for it: its import_image is `docker load`, which wants a whole archive with a manifest.
     async with docker._query(
         "images/create",
         "POST",
-        params={"fromSrc": "-", "repo": repository, "tag": tag},
+        params={"fromSrc": "-", "repo": name},
         data=data,
         headers={"Content-Type": "application/x-tar"},
     ) as response:
         await response.read()
 
 
-async def _is_elsewhere(docker: aiodocker.Docker) -> bool:
+async def _is_elsewhere(docker: Engine) -> bool:
     """Whether the engine runs on another kernel than this process: on another machine, or in a virtual one."""
-    with told_as("answer"):
+    with told_as(docker, "answer"):
         version = await docker.version()
     return str(version.get("KernelVersion")) != os.uname().release

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-
-import aiodocker
 
 from moat.api.errors import SandboxFailed
 from moat.api.images import BuildOrder, BuiltImage, Images
@@ -30,11 +27,11 @@ from moat.runtimes.docker_config import (
     gate_name,
     image_config,
     labels,
-    user_inside,
 )
-from moat.runtimes.docker_engine import NOT_FOUND, Attachment, create, open_session, remove, told_as, uninterrupted
-from moat.runtimes.docker_engine import session as engine
+from moat.runtimes.docker_engine import Attachment, create, remove, session, told_as, uninterrupted
 from moat.runtimes.docker_gate import Gate, create_gate
+from moat.runtimes.docker_ready import user_of
+from moat.runtimes.engine import Engine
 from moat.runtimes.seccomp import engine_profile
 
 if TYPE_CHECKING:
@@ -45,20 +42,21 @@ COMMIT_TIMEOUT_S = 1800.0  # the engine walks through all that was installed, an
 
 
 class DockerImages(Images):
-    """Images of the engine that DOCKER_HOST, the docker context or the usual sockets name. has_door: see `Docker`."""
+    """Images of an engine. has_door: see `Docker`."""
 
-    def __init__(self, *, has_door: bool) -> None:
+    def __init__(self, *, has_door: bool, engine: type[Engine] = Engine) -> None:
         self._has_door = has_door
+        self._engine = engine
 
     async def identify(self, image: str) -> str:
         """Return the image's id."""
-        async with engine() as docker:
+        async with session(self._engine) as docker:
             return str((await _facts(docker, image)).get("Id", ""))
 
     async def pull(self, image: str, told: Callable[[str], None]) -> None:
         """Have the engine pull, and tell each state of it once, not each of its layers' many."""
-        async with engine() as docker:
-            with told_as(f"pull {image}", hint=f"run: docker pull {image}"):
+        async with session(self._engine) as docker:
+            with told_as(docker, f"pull {image}", hint=docker.how_to_pull(image)):
                 states: set[str] = set()
                 async for event in docker.images.pull(image, stream=True):
                     state = str(event.get("status", ""))
@@ -79,32 +77,30 @@ class DockerImages(Images):
         if not self._has_door:
             raise SandboxFailed("images are built only where the engine is on this machine", hint="run: moat doctor")
         async with contextlib.AsyncExitStack() as undo:
-            docker = open_session()
+            docker = self._engine.open()
             undo.push_async_callback(docker.close)
             return await _Build(docker, order, ticket, undo).perform(created, told)
 
     async def built(self) -> tuple[BuiltImage, ...]:
         """Ask the engine for what bears this installation's labels."""
         mine = f"{HOME_LABEL}={labels('', find_home().root)[HOME_LABEL]}"
-        async with engine() as docker:
-            with told_as("list images"):
+        async with session(self._engine) as docker:
+            with told_as(docker, "list images"):
                 listed = await docker.images.list(filters={"label": [mine, DEPENDENCIES_LABEL]})
-        found = [_as_image(each, tag) for each in listed for tag in each.get("RepoTags") or ()]
+            found = [_as_image(each, docker.tag(tag)) for each in listed for tag in each.get("RepoTags") or ()]
         return tuple(sorted(found, key=lambda image: image.created, reverse=True))
 
     async def remove(self, tag: str) -> None:
         """Remove a tag, and with its last one the image. One that containers use stays."""
-        async with engine() as docker:
-            with told_as(f"remove the image {tag}"):
+        async with session(self._engine) as docker:
+            with told_as(docker, f"remove the image {tag}"):
                 await docker.images.delete(tag)
 
 
 class _Build:
     """One build: the steps, with what they share."""
 
-    def __init__(
-        self, docker: aiodocker.Docker, order: BuildOrder, ticket: DoorTicket, undo: contextlib.AsyncExitStack
-    ) -> None:
+    def __init__(self, docker: Engine, order: BuildOrder, ticket: DoorTicket, undo: contextlib.AsyncExitStack) -> None:
         self._docker = docker
         self._order = order
         self._ticket = ticket
@@ -114,7 +110,7 @@ class _Build:
     async def perform(self, created: Callable[[str], Awaitable[None]], told: Callable[[bytes], None]) -> int:
         base = await _facts(self._docker, self._order.base)
         if not base:
-            raise SandboxFailed(f"docker has no image {self._order.base} any more", hint="run it again")
+            raise SandboxFailed(f"{self._docker.title} has no image {self._order.base} any more", hint="run it again")
         gate = await self._gate()
         name = container_name(self._order.run_id)
         config = build_container(self._order, gate.network, engine_profile(), self._marks)
@@ -124,7 +120,7 @@ class _Build:
         self._undo.push_async_callback(attachment.close)
         await attachment.open()
         await created(container_id)
-        with told_as("start the build"):
+        with told_as(self._docker, "start the build"):
             await self._docker.containers.container(container_id).start()
         code = await self._watched(gate, container_id, attachment, told)
         if code == 0:
@@ -132,9 +128,7 @@ class _Build:
         return code
 
     async def _gate(self) -> Gate:
-        with told_as("describe itself"):
-            info = await self._docker.system.info()
-        user = user_inside(info.get("SecurityOptions") or (), os.geteuid(), os.getegid())
+        user = await user_of(self._docker)
         self._undo.push_async_callback(self._remove, gate_name(self._order.run_id))
         gate = await create_gate(self._docker, self._ticket, user, self._marks)
         self._undo.push_async_callback(gate.close)
@@ -151,7 +145,7 @@ class _Build:
                 watching = group.create_task(gate.watch())
                 while (piece := await attachment.read()) is not None:
                     told(piece[1])
-                with told_as("tell the build's end"):
+                with told_as(self._docker, "tell the build's end"):
                     result = await self._docker.containers.container(container_id).wait()
                 await gate.check()  # what was built without a network is not what was asked for
                 watching.cancel()
@@ -164,7 +158,7 @@ class _Build:
         repository, _, tag = self._order.tag.partition(":")
         container = self._docker.containers.container(container_id)
         config = dict(image_config(base, self._order, self._marks))
-        with told_as("make the image"):
+        with told_as(self._docker, "make the image"):
             await uninterrupted(
                 container.commit(repository=repository, tag=tag, config=config, pause=False, timeout=COMMIT_TIMEOUT_S)
             )
@@ -173,15 +167,10 @@ class _Build:
         await uninterrupted(remove(self._docker, name))
 
 
-async def _facts(docker: aiodocker.Docker, image: str) -> dict[str, Any]:
+async def _facts(docker: Engine, image: str) -> dict[str, Any]:
     """Return what the engine knows of an image, nothing if it does not have it. Raises SandboxFailed."""
-    with told_as(f"look for the image {image}"):
-        try:
-            return dict(await docker.images.inspect(image))
-        except aiodocker.DockerError as failure:
-            if failure.status == NOT_FOUND:
-                return {}
-            raise
+    with told_as(docker, f"look for the image {image}"):
+        return await docker.facts_of(image)
 
 
 def _as_image(listed: JSONObject, tag: str) -> BuiltImage:

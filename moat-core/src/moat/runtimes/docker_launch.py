@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -29,22 +28,27 @@ from moat.runtimes.docker_config import (
     container_name,
     gate_name,
     labels,
-    user_inside,
 )
 from moat.runtimes.docker_engine import (
-    CONFLICT,
-    NOT_FOUND,
     Attachment,
     create,
-    open_session,
     remove,
     told_as,
     uninterrupted,
 )
 from moat.runtimes.docker_gate import Gate, create_gate, elsewhere_is_unreached
-from moat.runtimes.docker_ready import has_image
-from moat.runtimes.docker_stdio import drain, feed, feed_keys, is_terminal_wanted, own_descriptors, set_up_terminal
+from moat.runtimes.docker_ready import has_image, user_of
+from moat.runtimes.docker_stdio import (
+    drain,
+    feed,
+    feed_keys,
+    is_terminal_wanted,
+    own_descriptors,
+    set_up_terminal,
+    write_all,
+)
 from moat.runtimes.docker_user import name_user
+from moat.runtimes.engine import CONFLICT, NOT_FOUND, Engine
 from moat.runtimes.gatelink import DoorUnreached
 from moat.runtimes.mounts import check_mounts
 from moat.runtimes.places import mounts_of
@@ -57,7 +61,15 @@ KILLED = 128 + signal.SIGKILL
 Created = Callable[[str], Awaitable[None]]
 
 
-async def launch(spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Created, *, has_door: bool) -> Sandbox:
+async def launch(
+    spec: SandboxSpec,
+    ticket: DoorTicket,
+    stdio: Stdio,
+    created: Created,
+    *,
+    has_door: bool,
+    engine: type[Engine] = Engine,
+) -> Sandbox:
     """Return the started sandbox. has_door: False goes straight to the fallback.
 
     Raises RuntimeUnavailable without the image, SandboxFailed for everything else; then nothing is left.
@@ -65,11 +77,11 @@ async def launch(spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: C
     home = find_home()
     check_mounts(spec.mounts, home=home.root, ours=home.inside(spec.run_id), allow_sockets=spec.allow_sockets)
     async with contextlib.AsyncExitStack() as undo:
-        docker = open_session()
+        docker = engine.open()
         undo.push_async_callback(docker.close)
         if not await has_image(docker, spec.image):
-            raise RuntimeUnavailable(f"docker has no image {spec.image}", hint=f"run: docker pull {spec.image}")
-        launching = _Launch(docker, spec, ticket, undo, await _user(docker))
+            raise RuntimeUnavailable(f"{docker.title} has no image {spec.image}", hint=docker.how_to_pull(spec.image))
+        launching = _Launch(docker, spec, ticket, undo, await user_of(docker))
         sandbox = (await launching.beside_a_gate(stdio) if has_door else None) or await launching.alone(stdio)
         await launching.start(sandbox, created)
         sandbox.undo = undo.pop_all()
@@ -79,12 +91,14 @@ async def launch(spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: C
 class DockerSandbox(Sandbox):
     """A started container. Its streams are carried while somebody waits."""
 
-    def __init__(self, docker: aiodocker.Docker, container_id: str, attachment: Attachment, stdio: Stdio) -> None:
+    def __init__(self, docker: Engine, container_id: str, attachment: Attachment, stdio: Stdio) -> None:
+        self._docker = docker
         self.container_id = container_id
         self._container = docker.containers.container(container_id)
         self._attachment = attachment
         self.stdio = stdio
         self.gate: Gate | None = None
+        self.command = ""
         self.takes_keys = False
         self.undo = contextlib.AsyncExitStack()
 
@@ -111,20 +125,21 @@ class DockerSandbox(Sandbox):
 
     async def signal(self, number: int) -> None:
         """Send a signal to the command; nothing happens when it has ended."""
-        with told_as("signal the command"):
-            await _unless_ended(self._container.kill(signal=str(number)))
+        with told_as(self._docker, "signal the command"):
+            is_here = self.gate is not None
+            await _unless_ended(self._docker.signal(self.container_id, number, is_here=is_here))
 
     async def resize(self, rows: int, columns: int) -> None:
         """Tell the run's terminal its size; nothing happens without one, or when the command has ended."""
-        with told_as("resize the terminal"):
+        with told_as(self._docker, "resize the terminal"):
             await _unless_ended(self._container.resize(h=rows, w=columns))
 
     async def execute(self, argv: tuple[str, ...], stdio: Stdio, terminal: tuple[int, int] | None) -> Execution:
         """Start one more command in the container: the engine gives it the same seal, user, variables and folder."""
         if self.gate is None:
-            problem = "the engine is elsewhere: a command that was started there could not be stopped"
-            raise SandboxFailed(problem, hint="use an engine on this machine")
-        return await docker_exec.execute(self.container_id, argv, stdio, terminal)
+            problem = "this run has no door: a command that was started in it could not be stopped"
+            raise SandboxFailed(problem, hint="use --runtime docker, with an engine on this machine")
+        return await docker_exec.execute(type(self._docker), self.container_id, argv, stdio, terminal)
 
     async def close(self) -> None:
         """Remove the containers, whatever is left in them."""
@@ -137,9 +152,14 @@ class DockerSandbox(Sandbox):
             await feed(self.stdio.stdin, self._attachment)
 
     async def _exit_code(self) -> int:
-        with told_as("tell the command's end"):
+        with told_as(self._docker, "tell the command's end"):
             result = await self._container.wait()
-        return int(result["StatusCode"])
+        absence = self._docker.absence(self._attachment.beginning)
+        if absence is None:
+            return int(result["StatusCode"])
+        with contextlib.suppress(OSError):
+            await write_all(self.stdio.stderr, f"moat: cannot start {self.command}: {absence[1]}\n".encode())
+        return absence[0]
 
     async def _kill(self) -> None:
         with contextlib.suppress(SandboxFailed):
@@ -151,7 +171,7 @@ class _Launch:
 
     def __init__(
         self,
-        docker: aiodocker.Docker,
+        docker: Engine,
         spec: SandboxSpec,
         ticket: DoorTicket,
         undo: contextlib.AsyncExitStack,
@@ -194,9 +214,9 @@ class _Launch:
     async def _open(self, gate: Gate, stdio: Stdio, undo: contextlib.AsyncExitStack) -> DockerSandbox:
         """Start the gate and open its door, and make the command's container meanwhile.
 
-        Not so one that shows sockets of the gate's: the engine wants them to be there.
+        Not so one that shows sockets of the gate's: the engine wants them to be there. Some want the gate itself.
         """
-        if self._ticket.places:
+        if self._ticket.places or self._docker.gate_first:
             await self._start_gate(gate)
             return await self._make(undo, gate.network, stdio, gate)
         try:
@@ -228,7 +248,7 @@ class _Launch:
         await created(sandbox.container_id)
         if self._spec.terminal is not None:
             set_up_terminal(sandbox.stdio, has_one_inside=not sandbox.takes_keys)
-        with told_as("start the command"):
+        with told_as(self._docker, "start the command"):
             await self._docker.containers.container(sandbox.container_id).start()
         if self._spec.terminal is not None and not sandbox.takes_keys:
             await sandbox.resize(*self._spec.terminal)
@@ -255,17 +275,12 @@ class _Launch:
         sandbox = DockerSandbox(self._docker, container_id, attachment, stdio)
         sandbox.takes_keys = takes_keys
         sandbox.gate = gate
+        sandbox.command = spec.argv[0]
         sandbox.caveat = "" if gate else internal.CAVEAT
         return sandbox
 
     async def _remove(self, name: str) -> None:
         await uninterrupted(remove(self._docker, name))
-
-
-async def _user(docker: aiodocker.Docker) -> str:
-    with told_as("describe itself"):
-        info = await docker.system.info()
-    return user_inside(info.get("SecurityOptions") or (), os.geteuid(), os.getegid())
 
 
 async def _unless_ended(call: Awaitable[None]) -> None:

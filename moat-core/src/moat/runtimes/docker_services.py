@@ -21,6 +21,7 @@ from moat.api.services import Sidecar, hidden
 from moat.runtimes.docker_config import service_container, service_name
 from moat.runtimes.docker_engine import create, remove, told_as, uninterrupted
 from moat.runtimes.docker_ready import has_image
+from moat.runtimes.engine import Engine
 from moat.runtimes.seccomp import engine_profile
 
 READY_S = 120.0  # a database that makes its files on a slow disk takes a minute
@@ -38,7 +39,7 @@ class Services:
 
     def __init__(
         self,
-        docker: aiodocker.Docker,
+        docker: Engine,
         services: tuple[Sidecar, ...],
         limits: Limits,
         marks: dict[str, str],
@@ -103,7 +104,7 @@ class Services:
 class _Started:
     """One service's container, until it is ready."""
 
-    def __init__(self, docker: aiodocker.Docker, service: Sidecar, told: Callable[[str], None]) -> None:
+    def __init__(self, docker: Engine, service: Sidecar, told: Callable[[str], None]) -> None:
         self.service = service
         self._docker = docker
         self._told = told
@@ -113,7 +114,7 @@ class _Started:
 
     async def start(self, container_id: str) -> None:
         self._container = self._docker.containers.container(container_id)
-        with told_as(f"start the service {self.service.name}"):
+        with told_as(self._docker, f"start the service {self.service.name}"):
             await self._container.start()
 
     async def until_ready(self) -> None:
@@ -168,7 +169,7 @@ class _Started:
         return 255 if code is None else int(str(code)), said.decode(errors="replace")
 
     async def _check_running(self) -> None:
-        with told_as(f"look after the service {self.service.name}"):
+        with told_as(self._docker, f"look after the service {self.service.name}"):
             state = (await self._container.show())["State"]
         if not state.get("Running"):
             code = state.get("ExitCode")

@@ -10,7 +10,8 @@ import tarfile
 
 import aiodocker
 
-from moat.runtimes.docker_engine import NOT_FOUND, told_as
+from moat.runtimes.docker_engine import told_as
+from moat.runtimes.engine import NOT_FOUND, Engine
 
 NAME = "moat"
 _PATH = "/etc/passwd"
@@ -27,9 +28,9 @@ def with_user(passwd: str, user: str, home: str) -> str | None:
     return f"{head}{NAME}:x:{uid}:{gid}::{home}:/bin/sh\n"
 
 
-async def name_user(docker: aiodocker.Docker, container_id: str, user: str, home: str) -> None:
+async def name_user(docker: Engine, container_id: str, user: str, home: str) -> None:
     """Add user to a created container. Raises SandboxFailed."""
-    with told_as("name the run's user"):
+    with told_as(docker, "name the run's user"):
         container = docker.containers.container(container_id)
         text = with_user(await _passwd(container), user, home)
         if text is not None:

@@ -16,12 +16,11 @@ import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import aiodocker
-
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import DoorTicket, SandboxSpec
 from moat.runtimes.docker_engine import remove_network, told_as, uninterrupted
 from moat.runtimes.elsewhere import with_proxy
+from moat.runtimes.engine import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,9 +37,7 @@ def network_name(run_id: str) -> str:
     return f"moat-{run_id}"
 
 
-async def prepare(
-    docker: aiodocker.Docker, spec: SandboxSpec, ticket: DoorTicket, marks: Mapping[str, str]
-) -> SandboxSpec:
+async def prepare(docker: Engine, spec: SandboxSpec, ticket: DoorTicket, marks: Mapping[str, str]) -> SandboxSpec:
     """Make the network, have the daemon listen where it leads; return spec with that proxy. Raises SandboxFailed."""
     if ticket.listen is None:
         raise SandboxFailed(
@@ -68,14 +65,14 @@ def adapted(config: JSONObject) -> JSONObject:
     return {**config, "HostConfig": {**host, "Dns": [LOOPBACK], "ExtraHosts": [f"{HOST_NAME}:host-gateway"]}}
 
 
-async def remove(docker: aiodocker.Docker, name: str) -> None:
+async def remove(docker: Engine, name: str) -> None:
     """Remove the run's network; one that is gone is fine. Raises SandboxFailed."""
     await uninterrupted(remove_network(docker, name))
 
 
-async def _make_network(docker: aiodocker.Docker, run_id: str, marks: Mapping[str, str]) -> str:
+async def _make_network(docker: Engine, run_id: str, marks: Mapping[str, str]) -> str:
     config = {"Name": network_name(run_id), "Internal": True, "CheckDuplicate": True, "Labels": dict(marks)}
-    with told_as("make an internal network"):
+    with told_as(docker, "make an internal network"):
         network = await uninterrupted(docker.networks.create(config))
         facts = await network.show()
     for settings in facts.get("IPAM", {}).get("Config") or ():

@@ -1,0 +1,129 @@
+"""A session with a container engine that speaks the Engine API, and all that differs from one such engine to the next.
+
+    Engine: docker ─┬─ PodmanEngine   where it is found, what it wants said differently, how it tells of itself
+                    └─ GvisorEngine   docker, with another kernel below the run's container
+
+Whoever makes containers asks here instead of asking which engine it is. Needs aiodocker, like everything that has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import aiodocker
+import aiohttp
+
+from moat.api.errors import SandboxFailed
+from moat.api.runtimes import Readiness
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from aiodocker.types import JSONObject
+
+CALL_TIMEOUT_S = 60.0  # one call of a busy engine; a container's start is the slowest
+NOT_FOUND, CONFLICT, NO_CONNECTION = 404, 409, 900  # aiodocker reports an engine that cannot be reached as 900
+
+
+class Engine(aiodocker.Docker):
+    """Docker's: the engine that DOCKER_HOST, the docker context or the usual sockets name.
+
+    title: what it is called. look: what to type when it does not do what it was asked. gate_first: nothing is attached
+    to that joins a container which does not run yet.
+    """
+
+    title: ClassVar[str] = "docker"
+    look: ClassVar[str] = "run: docker info"
+    gate_first: ClassVar[bool] = False
+
+    @classmethod
+    def open(cls, timeout_s: float = CALL_TIMEOUT_S) -> Self:
+        """Return a session that the caller closes. Raises SandboxFailed when no engine is configured or installed."""
+        try:
+            return cls(timeout=aiohttp.ClientTimeout(total=timeout_s))
+        except (AssertionError, ValueError, aiodocker.exceptions.DockerContextInvalidError) as failure:
+            problem = str(failure) or "no docker engine is running here"
+            raise SandboxFailed(problem, hint="start docker, or use --runtime bubblewrap") from None
+
+    async def facts_of(self, image: str) -> dict[str, Any]:
+        """Return what the engine knows of an image, nothing if it does not have it. Raises aiodocker's errors."""
+        try:
+            return await self.images.inspect(image)
+        except aiodocker.DockerError as failure:
+            if failure.status == NOT_FOUND:
+                return {}
+            raise
+
+    def container(self, config: JSONObject) -> JSONObject:
+        """Return a container's configuration as this engine wants it said."""
+        return config
+
+    @classmethod
+    def way_in(cls, failure: SandboxFailed) -> str:
+        """Return what to type where the engine cannot be reached."""
+        if "ermission denied" in failure.problem:
+            return "run: sudo usermod -aG docker $USER, then log in again"
+        return "install and start docker (apt-get install docker.io), or use --runtime bubblewrap"
+
+    def objection(self, version: Mapping[str, Any]) -> Readiness | None:
+        """Return why this engine will not do, None where it will. version: what it tells of itself."""
+        if is_podman(version):
+            return Readiness(False, "what answers where docker should is podman", "use --runtime podman")
+        return None
+
+    def how_to_pull(self, image: str) -> str:
+        """Return what to type for an image that is not there."""
+        return f"run: docker pull {image}"
+
+    def remedy(self, complaint: str) -> str:
+        """Return what to type when the engine complains."""
+        del complaint
+        return "run: moat doctor"
+
+    async def greeting(self) -> Mapping[str, Any]:
+        """Return the engine's version, and what it is made of. Raises aiodocker's errors."""
+        return await self.version()
+
+    async def options(self) -> tuple[str, ...]:
+        """Return how the engine confines, in docker's words. Raises aiodocker's errors."""
+        info = await self.system.info()
+        return tuple(info.get("SecurityOptions") or ())
+
+    def tag(self, told: str) -> str:
+        """Return the name of an image as people write it, from what the engine lists."""
+        return told
+
+    def is_ending(self, failure: aiodocker.DockerError) -> bool:
+        """Whether a container could not be removed because it is ending, or somebody else removes it already."""
+        return failure.status == CONFLICT
+
+    async def signal(self, container_id: str, number: int, *, is_here: bool) -> None:
+        """Send a signal to a container's command and its children. is_here: on this machine.
+
+        Raises aiodocker's errors.
+        """
+        del is_here  # its init does it
+        await self.containers.container(container_id).kill(signal=str(number))
+
+    def absence(self, said: bytes) -> tuple[int, str] | None:
+        """Return exit code and reason when a command's output begins with why its container's init could not start it.
+
+        None where the init says so well enough by itself, and with the exit code of a shell.
+        """
+        del said
+        return None
+
+    def has_begun(self, command: Mapping[str, Any]) -> bool:
+        """Whether one more command in a container was started, as far as its facts say; else it told why."""
+        return bool(command.get("Pid"))
+
+    def is_complaint(self, said: bytes) -> bool:
+        """Whether output in place of a command's is the engine's own, which says why nothing was started."""
+        del said
+        return True
+
+
+def is_podman(version: Mapping[str, Any]) -> bool:
+    """Whether an engine that told this of itself is podman. Its service stands in docker's place on many machines."""
+    return any("Podman" in str(part.get("Name")) for part in version.get("Components") or ())
