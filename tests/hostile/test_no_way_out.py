@@ -30,6 +30,7 @@ LOOPBACK = ("('127.", "('::1", "('::ffff:127.", "ping 127.", "ping ::1", "ping :
 
 IDLE = "sleep 5600"  # the command of a run that another one is brought into: not beyond its reach, and no way out
 BY_EXEC = Place("docker", by_exec=True)
+MORE = (pytest.param(BY_EXEC, marks=pytest.mark.docker), pytest.param(Place("podman"), marks=pytest.mark.podman))
 Report = dict[str, dict[str, str]]
 
 
@@ -46,7 +47,7 @@ class Siege:
         return {name: outcome for name, outcome in self.report[group].items() if outcome.startswith("done")}
 
 
-@pytest.fixture(params=[*PLACES, pytest.param(BY_EXEC, marks=pytest.mark.docker)], ids=str, scope="module")
+@pytest.fixture(params=[*PLACES, *MORE], ids=str, scope="module")
 def place(request: pytest.FixtureRequest) -> Place:
     """Each kind of sandbox in turn, and one that a command is brought into later."""
     assert isinstance(request.param, Place)

@@ -36,7 +36,9 @@ def test_nothing_is_built_without_a_yes(moat: Installation) -> None:
 
 
 def test_an_engine_that_does_not_answer_is_no_empty_list(moat: Installation) -> None:
-    done = moat.run("image", "list", env={"DOCKER_HOST": "unix:///nowhere.sock"})
+    done = moat.run(
+        "image", "list", env={"DOCKER_HOST": "unix:///nowhere.sock", "CONTAINER_HOST": "unix:///nowhere.sock"}
+    )
 
     assert done.returncode == 1
     assert b"the runtime docker cannot be asked" in done.stderr

@@ -11,6 +11,8 @@ def test_only_what_is_on_the_list_is_kept() -> None:
         "XDG_RUNTIME_DIR": "/r",
         "MOAT_HOME": "/m",
         "SSL_CERT_FILE": "/c",
+        "DOCKER_HOST": "unix:///d.sock",
+        "CONTAINER_HOST": "unix:///p.sock",
     }
     dropped = {
         "GITHUB_TOKEN": "t",

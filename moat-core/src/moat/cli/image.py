@@ -13,7 +13,6 @@ import click
 from moat.api.errors import MoatError, UsageError
 from moat.api.images import BuiltImage, Images
 from moat.api.runs import NetworkPolicy
-from moat.api.runtimes import Runtime
 from moat.cli.asking import agreed, ask
 from moat.cli.clean import shown_size
 from moat.cli.output import say, show, show_json, show_table
@@ -86,14 +85,20 @@ def build_image(prepared: Prepared, policy: NetworkPolicy, home: Home) -> None:
 
 
 def _all() -> Sequence[Images]:
-    return [images for runtime in Plugins.load().runtimes() if (images := _of(runtime)) is not None]
-
-
-def _of(runtime: Runtime) -> Images | None:
-    images = runtime.images()
-    if images is not None and not (ready := asyncio.run(runtime.readiness(""))).is_ready:
-        raise MoatError(f"the runtime {runtime.name} cannot be asked: {ready.detail}", hint=ready.hint)
-    return images
+    """Return what makes images in each runtime that is ready. Raises MoatError, for the first, where none is."""
+    found, absent = [], []
+    for runtime in Plugins.load().runtimes():
+        if (images := runtime.images()) is None:
+            continue
+        ready = asyncio.run(runtime.readiness(""))
+        if ready.is_ready:
+            found.append(images)
+        else:
+            absent.append((runtime.name, ready))
+    if not found and absent:
+        name, ready = absent[0]
+        raise MoatError(f"the runtime {name} cannot be asked: {ready.detail}", hint=ready.hint)
+    return found
 
 
 def _row(image: BuiltImage) -> tuple[str, ...]:

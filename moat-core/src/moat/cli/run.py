@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 @click.option(
     "--volume", "volumes", multiple=True, metavar="NAME:DST", help="A folder that this workspace's runs keep."
 )
-@click.option("--runtime", envvar="MOAT_RUNTIME", default="", metavar="R", help="bubblewrap, docker or process.")
-@click.option("--image", envvar="MOAT_IMAGE", default="", metavar="I", help="Container image, for docker.")
+@click.option("--runtime", envvar="MOAT_RUNTIME", default="", metavar="R", help="docker, podman, bubblewrap …")
+@click.option("--image", envvar="MOAT_IMAGE", default="", metavar="I", help="Container image, for docker and podman.")
 @click.option("--policy", type=click.Choice(["permissive", "strict"]), help="What may leave; permissive by default.")
 @click.option("--allow-host", "allowed", multiple=True, metavar="H", help="Let this host out in strict.")
 @click.option("--rule", "rules", multiple=True, metavar="R", help="As 'allow GET host/path/**'; the first that fits.")

@@ -181,7 +181,7 @@ class Project(Section):
     hooks: Hooks = Field(
         default_factory=Hooks, description="What is run besides the command.", examples=[{"post_build": "useradd app"}]
     )
-    runtime: Text | None = Field(default=None, description="bubblewrap, docker or process.", examples=["docker"])
+    runtime: Text | None = Field(default=None, description="docker, podman, bubblewrap, …", examples=["docker"])
     container: Container = Field(
         default_factory=Container, description="The most that a run may use.", examples=[{"memory": "2g"}]
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 KEPT = ("HOME", "PATH", "LANG", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "SSL_CERT_FILE")
 # Which engine the CLI used: what a lost run left there is removed there. None of these is a secret.
-ENGINE = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+ENGINE = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "CONTAINER_HOST")
 # What is moat's own, and means something to daemon or worker. Not MOAT_PROFILE, of one command's: all are served.
 OURS = ("MOAT_HOME", "MOAT_KEYRING_BACKEND", "MOAT_BUBBLEWRAP_GATE", "MOAT_DOCKER_DOOR", "MOAT_NO_PROMPT", "MOAT_DEMO")
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from moat.api.errors import RuntimeUnavailable, UsageError
 from moat.api.runtimes import Readiness, Runtime
 
-AUTOMATIC = ("docker", "bubblewrap")  # in this order; anything else, and above all `process`, only by name
+AUTOMATIC = ("docker", "podman", "bubblewrap")  # in this order; anything else, and above all `process`, only by name
 
 
 class Begun(ExitStack):

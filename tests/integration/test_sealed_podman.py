@@ -1,0 +1,100 @@
+"""What podman is told is what it does: one run on the machine's service, and one on a user's own."""
+
+from __future__ import annotations
+
+import json
+import pwd
+import re
+from collections.abc import Iterator
+
+import pytest
+from support.installation import USER, Installation, end, eventually, installation
+from support.podman_place import TINY, podman, rootless_service
+
+pytestmark = [pytest.mark.podman, pytest.mark.timeout(120)]
+HOLDS = "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status"
+SEAL = f"{HOLDS}; cat /proc/net/dev; unshare -U true && echo made one"
+LIVE = "trap 'echo got it; exit 42' INT; sleep 5533 & echo up; wait; echo not this"
+
+
+@pytest.fixture(scope="module")
+def moat() -> Iterator[Installation]:
+    with installation() as made:
+        made.file("work/made", "")
+        yield made
+
+
+def holds(said: str) -> None:
+    """Fail unless no capability is held, no new privilege is to be had, the filter is on, and there is lo alone."""
+    lines = dict(line.split(":\t") for line in said.splitlines() if ":\t" in line)
+    assert {int(value, 16) for name, value in lines.items() if name.startswith("Cap")} == {0}
+    assert (lines["NoNewPrivs"], lines["Seccomp"]) == ("1", "2")
+    assert "made one" not in said
+    assert set(re.findall(r"^ *(\w+): ", said, re.MULTILINE)) == {"lo"}
+
+
+def test_a_run_is_sealed_and_so_is_what_is_brought_into_it(moat: Installation) -> None:
+    process = moat.start("run", "work", "--runtime", "podman", "--name", "box", "--", "bash", "-c", f"{SEAL}; {LIVE}")
+    try:
+        eventually("the run lives", lambda: "box" in moat.run("list").stdout.decode())
+        assert process.stdout is not None
+        said, line = b"", b"-"
+        while line and not said.endswith(b"up\n"):
+            line = process.stdout.readline()
+            said += line
+        holds(said.decode())
+        holds(moat.run("exec", "box", "--", "sh", "-c", SEAL).stdout.decode())
+
+        absent = moat.run("exec", "box", "--", "no-such-command")
+        ended = moat.run("exec", "box", "--", "sh", "-c", "echo said; exit 127")
+        run = json.loads(moat.ok("list", "--json"))[0]
+        facts = json.loads(podman("inspect", f"moat-{run['run_id']}", f"moat-{run['run_id']}-gate"))
+        process.send_signal(2)
+        rest, err = process.communicate(timeout=30)
+    finally:
+        end(process)
+
+    assert (absent.returncode, b"could not start the command" in absent.stderr) == (127, True)
+    assert (ended.returncode, ended.stdout) == (127, b"said\n")
+    agent, gate = facts
+    assert [each["HostConfig"]["CapDrop"] != [] for each in facts] == [True, True]
+    assert gate["HostConfig"]["ReadonlyRootfs"]
+    assert (gate["HostConfig"]["NetworkMode"], agent["HostConfig"]["NetworkMode"]) == (
+        "none",
+        f"container:{gate['Id']}",
+    )
+    assert all(each["HostConfig"]["LogConfig"]["Type"] == "none" for each in facts)
+    assert (rest, process.returncode) == (b"got it\n", 42), err
+    assert podman("ps", "-a", "-q", "--filter", f"label=moat.run={run['run_id']}") == ""
+
+
+def test_what_cannot_be_started_ends_as_in_a_shell(moat: Installation) -> None:
+    done = moat.run("run", "work", "--runtime", "podman", "--", "no-such-command")
+
+    assert done.returncode == 127
+    assert b"cannot start no-such-command: No such file or directory" in done.stderr
+
+
+def test_a_users_own_service_holds_sealed_runs_of_theirs() -> None:
+    script = f"touch made; echo own > /home/moat/file; id -u; {HOLDS}; cat /proc/net/dev"
+    with rootless_service() as service, installation(USER, XDG_RUNTIME_DIR=str(service.root)) as moat:
+        work = moat.file("work/given", "").parent
+        words = ("run", work, "--runtime", "podman", "--image", TINY)
+        done = moat.run(*words, "--name", "mine", "--", "sh", "-c", script)
+
+        assert done.returncode == 0, done.stderr
+        assert "podman · permissive · no grants · sealed ✓" in done.stderr.decode()
+        assert done.stdout.startswith(b"0\n")  # root inside is the user outside
+        holds(done.stdout.decode())
+        assert (work / "made").stat().st_uid == pwd.getpwnam(USER).pw_uid
+        assert podman("ps", "-a", "-q", url=service.url) == ""
+
+
+def test_who_may_not_use_the_machines_service_is_told_of_their_own() -> None:
+    with installation(USER, XDG_RUNTIME_DIR="/nowhere") as moat:
+        work = moat.file("work/given", "").parent
+        done = moat.run("run", work, "--runtime", "podman", "--", "true")
+
+    assert done.returncode != 0
+    assert b"the runtime podman cannot be used: podman could not answer" in done.stderr
+    assert b"podman" in done.stderr.splitlines()[-1]
