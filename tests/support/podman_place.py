@@ -20,7 +20,7 @@ from moat.runtimes.podman_engine import SYSTEM_SOCKET
 from support.installation import ROOT, USER, end, eventually
 
 TINY = "tiny:test"
-_PROGRAMS = ("cat", "dash", "grep", "id", "mkdir", "sleep", "touch", "true")
+_PROGRAMS = ("base64", "bash", "cat", "dash", "grep", "id", "mkdir", "sleep", "touch", "true")
 
 
 def podman(*arguments: str, url: str = f"unix://{SYSTEM_SOCKET}") -> str:
@@ -75,7 +75,7 @@ def rootless_service() -> Iterator[Rootless]:
 
 
 def tiny_image() -> bytes:
-    """Return an archive of a few of this machine's programs and what they load: an image of three megabytes."""
+    """Return an archive of a few of this machine's programs and what they load: an image of a few megabytes."""
     files = {Path("/usr/bin", name) for name in _PROGRAMS}
     for program in list(files):
         told = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout

@@ -274,9 +274,10 @@ def test_servers_and_ports_are_registered() -> None:
     assert registration.endpoints == (RoutedPort("web", 3000),)
 
 
-def test_a_port_without_a_door_is_refused_rather_than_forgotten() -> None:
+@pytest.mark.parametrize("lacking", ["is_sealed", "has_door"])
+def test_a_port_without_a_door_is_refused_rather_than_forgotten(lacking: str) -> None:
     with pytest.raises(UsageError, match="bubblewrap can be reached by name"):
-        plan(replace(a_spec(), ports={"web": 3000}), some_facts(is_sealed=False))
+        plan(replace(a_spec(), ports={"web": 3000}), some_facts(None, None, **{lacking: False}))
 
 
 def test_in_a_worktree_git_finds_a_repository_of_the_runs_own_and_the_users_objects_to_read() -> None:

@@ -92,8 +92,8 @@ async def test_unknown_name_is_a_usage_error_with_a_suggestion() -> None:
 def test_built_in_runtimes_have_distinct_names_and_only_process_is_open() -> None:
     runtimes = list(moat_runtimes())
 
-    assert [runtime.name for runtime in runtimes] == ["docker", "podman", "bubblewrap", "process"]
-    assert [runtime.sealed for runtime in runtimes] == [True, True, True, False]
+    assert [runtime.name for runtime in runtimes] == ["docker", "podman", "bubblewrap", "gvisor", "process"]
+    assert [runtime.sealed for runtime in runtimes] == [True, True, True, True, False]
 
 
 async def test_runtimes_that_are_looked_at_for_a_launch_begin_before_and_once() -> None:

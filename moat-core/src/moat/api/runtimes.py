@@ -134,12 +134,14 @@ class Sandbox(Execution):
 class Runtime(ABC):
     """A way to hold a run.
 
-    sealed: the runtime gives the run a namespace without any way out but its door.
+    sealed: the runtime gives the run a namespace without any way out but its door. door: False where a sealed runtime
+    keeps the run in a network of its own instead, with the proxy's address and a token; each sandbox then has a caveat.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     sealed: ClassVar[bool] = True
+    door: ClassVar[bool] = True
     needs_image: ClassVar[bool] = False
 
     @abstractmethod

@@ -64,12 +64,16 @@ def list_images(in_json: bool) -> None:
 @click.argument("tags", metavar="IMAGE...", nargs=-1, required=True)
 def remove(tags: tuple[str, ...]) -> None:
     """Remove images that were built here; the next run that needs one builds it again."""
-    owners = {each.tag: images for images in _all() for each in asyncio.run(images.built())}
+    owners: dict[str, list[Images]] = {}
+    for images in _all():
+        for built in asyncio.run(images.built()):
+            owners.setdefault(built.tag, []).append(images)
     for tag in tags:
         if tag not in owners:
             raise UsageError(f"{tag} was not built here", hint="run: moat image list")
     for tag in tags:
-        asyncio.run(owners[tag].remove(tag))
+        for images in owners[tag]:
+            asyncio.run(images.remove(tag))
         show(tag)
 
 
@@ -85,7 +89,7 @@ def build_image(prepared: Prepared, policy: NetworkPolicy, home: Home) -> None:
 
 
 def _all() -> Sequence[Images]:
-    """Return what makes images in each runtime that is ready. Raises MoatError, for the first, where none is."""
+    """Return what makes images in the runtimes that are ready, each once. Raises MoatError where none is."""
     found, absent = [], []
     for runtime in Plugins.load().runtimes():
         if (images := runtime.images()) is None:
@@ -98,7 +102,7 @@ def _all() -> Sequence[Images]:
     if not found and absent:
         name, ready = absent[0]
         raise MoatError(f"the runtime {name} cannot be asked: {ready.detail}", hint=ready.hint)
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _row(image: BuiltImage) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ _GIVEN = ("-e", FILE)  # the origins of a user's own variable
 def as_text(prepared: Prepared, spec: RunSpec) -> str:
     """Return what would be run, for a person."""
     sandbox = prepared.plan.sandbox
-    sealed = "sealed" if prepared.runtime.sealed else "NOT sealed"
+    sealed = ("sealed" if prepared.runtime.door else "no door") if prepared.runtime.sealed else "NOT sealed"
     has_one = sandbox.image and prepared.recipe is None
     image = f", image {sandbox.image}  [{_origin(spec, 'image')}]" if has_one else ""
     lines = [
@@ -74,7 +74,7 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
         "workdir": sandbox.workdir,
         "home": sandbox.home,
         "runtime": prepared.runtime.name,
-        "sealed": prepared.runtime.sealed,
+        "sealed": prepared.runtime.sealed and prepared.runtime.door,
         "image": sandbox.image,
         "build": _build_as_json(prepared),
         "policy": {

@@ -48,6 +48,7 @@ def collect(
         setup=_setup(spec, name, home, client),
         paths={path: found_at(path) for path in (spec.workspace, *(mount.source for mount in spec.mounts))},
         is_sealed=runtime.sealed,
+        has_door=runtime.door,
         needs_image=runtime.needs_image,
         roots=host_roots(),
         passed={name: env[name] for name in PASSED_ON if name in env},

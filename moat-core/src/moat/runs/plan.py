@@ -72,6 +72,7 @@ class Facts:
     setup: SetupResponse
     paths: Mapping[Path, Found]
     is_sealed: bool = True
+    has_door: bool = True
     needs_image: bool = False
     roots: str = field(default="", repr=False)
     passed: Mapping[str, str] = field(default_factory=dict)
@@ -126,7 +127,7 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
     if not spec.command or not spec.command[0]:
         raise UsageError("there is no command to run", hint="run: moat run -- COMMAND")
     _check_paths(spec, facts)
-    if spec.ports and not facts.is_sealed:
+    if spec.ports and not (facts.is_sealed and facts.has_door):
         problem = f"no port of a run in the runtime {facts.runtime} can be reached by name"
         raise UsageError(problem, hint="use --runtime docker, or take out ports in moat.yaml")
     _check_hiding(spec, facts)

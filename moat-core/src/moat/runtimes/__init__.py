@@ -17,7 +17,8 @@ def moat_runtimes() -> Iterable[Runtime]:
     """Return the built-in runtimes."""
     from moat.runtimes.bubblewrap import Bubblewrap
     from moat.runtimes.docker import Docker
+    from moat.runtimes.gvisor import Gvisor
     from moat.runtimes.podman import Podman
     from moat.runtimes.process import Process
 
-    return [Docker(), Podman(), Bubblewrap(), Process()]
+    return [Docker(), Podman(), Bubblewrap(), Gvisor(), Process()]

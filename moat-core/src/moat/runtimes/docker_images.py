@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -41,16 +42,16 @@ _TOLD_OF_LAYERS = ("Pulling fs layer", "Pull complete")
 COMMIT_TIMEOUT_S = 1800.0  # the engine walks through all that was installed, and reads it
 
 
+@dataclass(frozen=True, slots=True)
 class DockerImages(Images):
-    """Images of an engine. has_door: see `Docker`."""
+    """Images of an engine; two of the same engine's are equal. has_door: see `Docker`."""
 
-    def __init__(self, *, has_door: bool, engine: type[Engine] = Engine) -> None:
-        self._has_door = has_door
-        self._engine = engine
+    has_door: bool
+    engine: type[Engine] = Engine
 
     async def identify(self, image: str) -> str:
         """Return the image's id."""
-        async with session(self._engine) as docker:
+        async with session(self.engine) as docker:
             return str((await _facts(docker, image)).get("Id", ""))
 
     async def pull(self, image: str, told: Callable[[str], None]) -> None:
@@ -74,17 +75,17 @@ class DockerImages(Images):
         told: Callable[[bytes], None],
     ) -> int:
         """Run the recipe behind a gate, then commit."""
-        if not self._has_door:
+        if not self.has_door:
             raise SandboxFailed("images are built only where the engine is on this machine", hint="run: moat doctor")
         async with contextlib.AsyncExitStack() as undo:
-            docker = self._engine.open()
+            docker = self.engine.open()
             undo.push_async_callback(docker.close)
             return await _Build(docker, order, ticket, undo).perform(created, told)
 
     async def built(self) -> tuple[BuiltImage, ...]:
         """Ask the engine for what bears this installation's labels."""
         mine = f"{HOME_LABEL}={labels('', find_home().root)[HOME_LABEL]}"
-        async with session(self._engine) as docker:
+        async with session(self.engine) as docker:
             with told_as(docker, "list images"):
                 listed = await docker.images.list(filters={"label": [mine, DEPENDENCIES_LABEL]})
             found = [_as_image(each, docker.tag(tag)) for each in listed for tag in each.get("RepoTags") or ()]
@@ -92,7 +93,7 @@ class DockerImages(Images):
 
     async def remove(self, tag: str) -> None:
         """Remove a tag, and with its last one the image. One that containers use stays."""
-        async with session(self._engine) as docker:
+        async with session(self.engine) as docker:
             with told_as(docker, f"remove the image {tag}"):
                 await docker.images.delete(tag)
 

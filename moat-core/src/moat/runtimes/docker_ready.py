@@ -19,11 +19,12 @@ async def readiness(image: str, engine: type[Engine] = Engine) -> Readiness:
         async with session(engine, READY_TIMEOUT_S) as docker:
             with told_as(docker, "answer"):
                 version = await docker.greeting()
-            if problem := docker.objection(version):
-                return problem
+                objection = await docker.objection(version)
+            if objection is not None:
+                return objection
             if image and not await has_image(docker, image):
                 return Readiness(False, f"{docker.title} has no image {image}", docker.how_to_pull(image))
-            return Readiness(True, f"{docker.title} {version.get('Version', '')}".rstrip())
+            return Readiness(True, f"{docker.title} {version.get('Version', '')}".rstrip() + docker.note)
     except SandboxFailed as failure:
         return Readiness(False, failure.problem, engine.way_in(failure))
 

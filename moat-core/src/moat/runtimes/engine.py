@@ -30,12 +30,13 @@ class Engine(aiodocker.Docker):
     """Docker's: the engine that DOCKER_HOST, the docker context or the usual sockets name.
 
     title: what it is called. look: what to type when it does not do what it was asked. gate_first: nothing is attached
-    to that joins a container which does not run yet.
+    to that joins a container which does not run yet. note: what a user of it should know beside its version.
     """
 
     title: ClassVar[str] = "docker"
     look: ClassVar[str] = "run: docker info"
     gate_first: ClassVar[bool] = False
+    note: ClassVar[str] = ""
 
     @classmethod
     def open(cls, timeout_s: float = CALL_TIMEOUT_S) -> Self:
@@ -66,8 +67,8 @@ class Engine(aiodocker.Docker):
             return "run: sudo usermod -aG docker $USER, then log in again"
         return "install and start docker (apt-get install docker.io), or use --runtime bubblewrap"
 
-    def objection(self, version: Mapping[str, Any]) -> Readiness | None:
-        """Return why this engine will not do, None where it will. version: what it tells of itself."""
+    async def objection(self, version: Mapping[str, Any]) -> Readiness | None:
+        """Return why this engine will not do, None where it will. version: its greeting. Raises aiodocker's errors."""
         if is_podman(version):
             return Readiness(False, "what answers where docker should is podman", "use --runtime podman")
         return None

@@ -73,7 +73,7 @@ class PodmanEngine(Engine):
         """Return what to type where the service cannot be reached."""
         return failure.hint if failure.hint != cls.look and "moat doctor" not in failure.hint else start_it()
 
-    def objection(self, version: Mapping[str, Any]) -> Readiness | None:
+    async def objection(self, version: Mapping[str, Any]) -> Readiness | None:
         """Return why this engine will not do: it is docker's."""
         if is_podman(version):
             return None
