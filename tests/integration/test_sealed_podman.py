@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from moat.runtimes.podman_engine import HOSTS
 from support.installation import USER, Installation, end, eventually, installation
 from support.podman_place import TINY, podman, rootless_service
 
 pytestmark = [pytest.mark.podman, pytest.mark.timeout(120)]
+NO_DOOR = {"MOAT_DOCKER_DOOR": "none"}
 HOLDS = "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status"
 SEAL = f"{HOLDS}; cat /proc/net/dev; unshare -U true && echo made one"
 LIVE = "trap 'echo got it; exit 42' INT; sleep 5533 & echo up; wait; echo not this"
@@ -75,14 +77,31 @@ def test_what_cannot_be_started_ends_as_in_a_shell(moat: Installation) -> None:
     assert b"cannot start no-such-command: No such file or directory" in done.stderr
 
 
+def test_without_a_door_the_proxy_is_reached_by_token_and_that_is_said(moat: Installation) -> None:
+    words = ("run", "work", "--runtime", "podman", "--name", "doorless", "--policy", "strict", "--", "sh", "-c")
+    script = "cat /etc/hosts; curl -sS -m 20 -o /dev/null -w '%{http_code}\n' http://denied.example/"
+    done = moat.run(*words, f"{script}; curl -sS --noproxy '*' -m 3 http://198.51.100.1/", env=NO_DOOR)
+
+    *hosts, code = done.stdout.decode().splitlines()
+    assert (code, done.returncode in (7, 28)) == ("403", True), done.stderr
+    assert hosts == HOSTS.source.read_text().splitlines()
+    assert b"no door on this engine" in done.stderr
+    assert b"NOT sealed" in done.stderr
+    runs = {each["name"]: each["run_id"] for each in json.loads(moat.ok("list", "-a", "--json"))}
+    of_this_run = ("-q", "--filter", f"label=moat.run={runs['doorless']}")
+    assert podman("network", "ls", *of_this_run) + podman("ps", "-a", *of_this_run) == ""
+
+
 def test_a_users_own_service_holds_sealed_runs_of_theirs() -> None:
     script = f"touch made; echo own > /home/moat/file; id -u; {HOLDS}; cat /proc/net/dev"
     with rootless_service() as service, installation(USER, XDG_RUNTIME_DIR=str(service.root)) as moat:
         work = moat.file("work/given", "").parent
         words = ("run", work, "--runtime", "podman", "--image", TINY)
         done = moat.run(*words, "--name", "mine", "--", "sh", "-c", script)
+        doorless = moat.run(*words, "--", "true", env=NO_DOOR)
 
         assert done.returncode == 0, done.stderr
+        assert (doorless.returncode, b"no proxy can be reached from podman" in doorless.stderr) == (1, True)
         assert "podman · permissive · no grants · sealed ✓" in done.stderr.decode()
         assert done.stdout.startswith(b"0\n")  # root inside is the user outside
         holds(done.stdout.decode())

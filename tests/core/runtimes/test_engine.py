@@ -31,6 +31,16 @@ async def test_dockers_containers_are_configured_as_they_are(tmp_path: Path, mon
     await docker.close()
 
 
+async def test_dockers_gateway_is_there_without_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fake_engine(tmp_path, monkeypatch, {}) as engine:
+        docker = Engine.open()
+        async with docker.with_gateway("n", {}):
+            pass
+        await docker.close()
+
+    assert engine.calls == []
+
+
 @pytest.mark.parametrize(("option", "user"), [("name=rootless", "0:0"), ("name=seccomp", "1001:1002")])
 async def test_the_user_inside_is_the_invoker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, user: str

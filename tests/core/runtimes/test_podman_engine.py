@@ -190,6 +190,35 @@ async def test_a_container_is_configured_in_podmans_words(
     assert "Healthcheck" not in told
 
 
+async def test_a_run_with_a_network_sees_no_name_of_this_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Home
+) -> None:
+    own = {"Target": "/etc/hosts", "Source": "/mine"}
+    async with nobody(tmp_path, monkeypatch) as docker:
+        for mounts, source in (([], str(podman_engine.HOSTS.source)), ([own], "/mine")):
+            host: Any = {"ExtraHosts": ["host.docker.internal:host-gateway"], "Mounts": mounts}
+            told: Any = docker.container({**CONFIG, "HostConfig": host})
+            shown = {mount["Target"]: mount["Source"] for mount in told["HostConfig"]["Mounts"]}
+            assert ("ExtraHosts" in told["HostConfig"], shown) == (False, {"/etc/hosts": source})
+
+
+@pytest.mark.parametrize(("kernel", "owner"), [("of another machine", 0), ("", 1001)])
+async def test_without_a_door_podman_must_be_roots_and_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str, owner: int
+) -> None:
+    monkeypatch.setattr(podman_engine, "_owner", lambda _: owner)
+    version = {"ApiVersion": "1.41", "KernelVersion": kernel or os.uname().release}
+    async with a_service(tmp_path, monkeypatch, {"GET version": (200, version)}) as engine:
+        docker = PodmanEngine.open()
+        with pytest.raises(SandboxFailed, match="no proxy can be reached from podman") as caught:
+            async with docker.with_gateway("n", {RUN_LABEL: RUN_ID}):
+                pass
+        await docker.close()
+
+    assert "--runtime docker" in caught.value.hint
+    assert not any(call.startswith("POST") for call in engine.calls)
+
+
 async def test_roots_folders_stay_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
     of_root = {"HostConfig": {"Tmpfs": {"/home/moat": "rw,mode=0700,uid=0,gid=0"}}}
     async with nobody(tmp_path, monkeypatch) as docker:

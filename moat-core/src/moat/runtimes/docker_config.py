@@ -101,7 +101,22 @@ def gate_container(
             "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"},  # it binds 53, 80 and 443 without any capability
             # SELinux would keep it from the door, which is not labelled for containers; it is ours and holds nothing.
             "SecurityOpt": ["no-new-privileges:true", "label=disable"],
-            "Mounts": [_bind(mount) for mount in mounts],
+            "Mounts": [bind(mount) for mount in mounts],
+        },
+    }
+
+
+def idle_container(image: str, network: str, marks: Mapping[str, str]) -> JSONObject:
+    """Return a container that does nothing for a while, so that its network is there. image: as the gate's, empty."""
+    return {
+        **_common(image, ("/usr/bin/sleep", "60"), "0:0", dict(marks)),
+        "HostConfig": {
+            **_confinement(GATE_PIDS),
+            "AutoRemove": True,
+            "NetworkMode": network,
+            "ReadonlyRootfs": True,
+            "SecurityOpt": ["no-new-privileges:true", "label=disable"],
+            "Mounts": [bind(Mount(Path("/usr"), "/usr", read_only=True))],
         },
     }
 
@@ -118,7 +133,7 @@ def agent_container(spec: SandboxSpec, *, network: str, user: str, seccomp: str,
         "Init": True,  # reaps orphans and passes signals on, which a command that is process 1 would not
         "NetworkMode": network,
         "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp}"],
-        "Mounts": [_bind(mount) for mount in mounts],
+        "Mounts": [bind(mount) for mount in mounts],
         "Tmpfs": dict.fromkeys(home_folders(spec.home, [mount.target for mount in mounts]), _tmpfs(user)),
     }
     if spec.terminal is not None:
@@ -178,7 +193,7 @@ def build_container(order: BuildOrder, network: str, seccomp: str, marks: dict[s
             "CapAdd": list(BUILD_CAPABILITIES),
             "NetworkMode": network,
             "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp}"],
-            "Mounts": [_bind(mount) for mount in (*order.mounts, *NETWORK_FILES)],
+            "Mounts": [bind(mount) for mount in (*order.mounts, *NETWORK_FILES)],
         },
     }
 
@@ -253,7 +268,8 @@ def _confinement(pids: int) -> JSONObject:
     }
 
 
-def _bind(mount: Mount) -> JSONObject:
+def bind(mount: Mount) -> JSONObject:
+    """Return a mount as the engine is told of it."""
     return {
         "Type": "bind",  # unlike the short form it refuses a missing source instead of making a folder of root's
         "Source": str(mount.source),

@@ -45,10 +45,11 @@ async def prepare(docker: Engine, spec: SandboxSpec, ticket: DoorTicket, marks: 
             hint="use --runtime bubblewrap, or an engine on this machine",
         )
     gateway = await _make_network(docker, spec.run_id, marks)
-    if _is_ours(gateway):
-        proxy = await ticket.listen(gateway)
-    else:  # an engine in a virtual machine forwards this name to the loopback of the machine around it
-        proxy = (await ticket.listen(LOOPBACK)).replace(f"@{LOOPBACK}:", f"@{HOST_NAME}:")
+    async with docker.with_gateway(network_name(spec.run_id), marks):
+        if _is_ours(gateway):
+            proxy = await ticket.listen(gateway)
+        else:  # an engine in a virtual machine forwards this name to the loopback of the machine around it
+            proxy = (await ticket.listen(LOOPBACK)).replace(f"@{LOOPBACK}:", f"@{HOST_NAME}:")
     env = {name: with_proxy(value, proxy) for name, value in spec.env.items()}
     return replace(spec, env=env)
 

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,7 +23,7 @@ import aiohttp
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Readiness
 from moat.paths import find_home
-from moat.runtimes.docker_config import INIT_VARIABLES, RUN_LABEL
+from moat.runtimes.docker_config import INIT_VARIABLES, NETWORK_FILES, RUN_LABEL, bind, gate_name, idle_container
 from moat.runtimes.engine import CALL_TIMEOUT_S, CONFLICT, Engine, is_podman
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ SYSTEM_SOCKET = Path("/run/podman/podman.sock")
 SYSTEMD = Path("/run/systemd/system")  # there where systemd runs the machine (sd_booted(3))
 SECCOMP = "seccomp="
 LOCAL = "localhost/"  # where podman puts what was made or loaded under a short name
+HOSTS = NETWORK_FILES[0]
+EXTRA_HOSTS = "ExtraHosts"
 _HUB = ("docker.io/library/", "docker.io/")
 ROOTLESS = "name=rootless"  # docker's word
 ID_CHARS = 64  # of a whole container id
@@ -120,6 +122,30 @@ class PodmanEngine(Engine):
         """Return the name of an image as people write it."""
         return next((told.removeprefix(place) for place in (LOCAL, *_HUB) if told.startswith(place)), told)
 
+    @contextlib.asynccontextmanager
+    async def with_gateway(self, network: str, marks: Mapping[str, str]) -> AsyncIterator[None]:
+        """Have a container in the network meanwhile: podman makes a bridge with the first, and it goes with the last.
+
+        What is bound to its address outlives that. Where podman is rootless the bridge is in a namespace of its own,
+        and in a virtual machine no way leads out of it.
+        """
+        from moat.runtimes.docker_engine import create, remove, told_as
+        from moat.runtimes.docker_gate import ensure_image
+
+        with told_as(self, "describe itself"):
+            is_elsewhere = (await self.version()).get("KernelVersion") != os.uname().release
+            if is_elsewhere or ROOTLESS in await self.options():
+                problem = "without a door, no proxy can be reached from podman that is rootless or on another machine"
+                raise SandboxFailed(problem, hint="use --runtime docker or bubblewrap, or podman on this machine")
+        name = gate_name(marks[RUN_LABEL])  # which there is none of
+        try:
+            await create(self, name, idle_container(await ensure_image(self), network, marks))
+            with told_as(self, "start a network"):
+                await self.containers.container(name).start()
+            yield
+        finally:
+            await remove(self, name)
+
     def container(self, config: JSONObject) -> JSONObject:
         """Return a container's configuration in podman's words."""
         image = str(config["Image"])
@@ -133,7 +159,7 @@ class PodmanEngine(Engine):
             **config,
             "Image": name,
             "Env": [each for each in variables if each not in INIT_VARIABLES],  # its init is another
-            "HostConfig": {**host, "SecurityOpt": options, "Tmpfs": tmpfs},
+            "HostConfig": {**_with_own_hosts(host), "SecurityOpt": options, "Tmpfs": tmpfs},
         }
         if not (facts.get("Config") or {}).get("Healthcheck"):
             told.pop("Healthcheck", None)  # even one that does nothing costs a timer of systemd's
@@ -203,6 +229,17 @@ def _as_file(option: str, run_id: str) -> str:
     path = find_home().inside(run_id) / "seccomp.json"
     path.write_text(option.removeprefix(SECCOMP), encoding="ascii")
     return f"{SECCOMP}{path}"
+
+
+def _with_own_hosts(host: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a HostConfig that shows the run our file of hosts: podman's has the names that this machine's has.
+
+    Where the engine is to add a name there, with docker, the address that it stands for is used instead.
+    """
+    kept = {name: value for name, value in host.items() if name != EXTRA_HOSTS}
+    if EXTRA_HOSTS in host and not any(mount["Target"] == HOSTS.target for mount in host["Mounts"]):
+        kept["Mounts"] = [*host["Mounts"], bind(HOSTS)]
+    return kept
 
 
 def _without_owner(options: str) -> str:
