@@ -22,6 +22,14 @@ def test_a_context_that_does_not_exist_is_told(tmp_path: Path, monkeypatch: pyte
         Engine.open()
 
 
+def test_an_address_by_ssh_says_what_that_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "default")
+    monkeypatch.setenv("DOCKER_HOST", "ssh://me@somewhere")
+
+    with pytest.raises(SandboxFailed, match="docker cannot be reached: asyncssh is required"):
+        Engine.open()
+
+
 async def test_dockers_containers_are_configured_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_engine_at(tmp_path / "absent.sock", monkeypatch)
     docker = Engine.open()

@@ -121,16 +121,19 @@ async def test_without_a_service_the_next_command_is_named(
 async def test_a_socket_that_nobody_listens_at_is_told_with_what_starts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CONTAINER_HOST", f"unix://{tmp_path}/absent.sock")
+    with listening(tmp_path / "system.sock"):  # bound, and nobody waits there
+        found = await readiness("debian", PodmanEngine)
+        monkeypatch.setenv("CONTAINER_HOST", f"unix://{tmp_path}/absent.sock")
+        named = await readiness("debian", PodmanEngine)
 
-    found = await readiness("debian", PodmanEngine)
-
-    assert "podman could not answer" in found.detail
+    assert "podman could not answer: Cannot connect to podman's service via unix://" in found.detail
     assert found.hint == start_it()
+    assert named.hint.endswith("unset CONTAINER_HOST")
 
 
-async def test_an_address_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CONTAINER_HOST", "somewhere")
+@pytest.mark.parametrize("address", ["somewhere", "ssh://me@somewhere"])
+async def test_an_address_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("CONTAINER_HOST", address)
 
     with pytest.raises(SandboxFailed, match="somewhere cannot be used") as caught:
         PodmanEngine.open()

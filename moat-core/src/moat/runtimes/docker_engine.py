@@ -46,7 +46,7 @@ def told_as(docker: Engine, task: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except aiodocker.DockerError as failure:
-        said = _first_line(failure)
+        said = _first_line(failure).replace(Engine.service, docker.service)  # aiodocker knows docker only
         raise SandboxFailed(f"{title} could not {task}: {said}", hint=hint or docker.remedy(said)) from failure
     except TimeoutError as failure:
         raise SandboxFailed(f"{title} did not {task} in time", hint=look) from failure

@@ -56,7 +56,7 @@ class DockerImages(Images):
 
     async def pull(self, image: str, told: Callable[[str], None]) -> None:
         """Have the engine pull, and tell each state of it once, not each of its layers' many."""
-        async with session(self._engine) as docker:
+        async with session(self.engine) as docker:
             with told_as(docker, f"pull {image}", hint=docker.how_to_pull(image)):
                 states: set[str] = set()
                 async for event in docker.images.pull(image, stream=True):

@@ -24,17 +24,20 @@ if TYPE_CHECKING:
     from aiodocker.types import JSONObject
 
 CALL_TIMEOUT_S = 60.0  # one call of a busy engine; a container's start is the slowest
+NO_REMEDY = "run: moat doctor"
 NOT_FOUND, CONFLICT, NO_CONNECTION = 404, 409, 900  # aiodocker reports an engine that cannot be reached as 900
 
 
 class Engine(aiodocker.Docker):
     """Docker's: the engine that DOCKER_HOST, the docker context or the usual sockets name.
 
-    title: what it is called. look: what to type when it does not do what it was asked. gate_first: nothing is attached
-    to that joins a container which does not run yet. note: what a user of it should know beside its version.
+    title: what it is called. service: what one connects to. look: what to type when it does not do what it was asked.
+    gate_first: nothing is attached to that joins a container which does not run yet. note: what its user should know
+    beside its version.
     """
 
     title: ClassVar[str] = "docker"
+    service: ClassVar[str] = "Docker Engine"
     look: ClassVar[str] = "run: docker info"
     gate_first: ClassVar[bool] = False
     note: ClassVar[str] = ""
@@ -44,6 +47,8 @@ class Engine(aiodocker.Docker):
         """Return a session that the caller closes. Raises SandboxFailed when no engine is configured or installed."""
         try:
             return cls(timeout=aiohttp.ClientTimeout(total=timeout_s))
+        except aiodocker.DockerError as failure:  # of an address by ssh, without what that needs
+            raise SandboxFailed(f"docker cannot be reached: {failure.message}", hint=cls.look) from None
         except (AssertionError, ValueError, aiodocker.exceptions.DockerContextInvalidError) as failure:
             problem = str(failure) or "no docker engine is running here"
             raise SandboxFailed(problem, hint="start docker, or use --runtime bubblewrap") from None
@@ -90,7 +95,7 @@ class Engine(aiodocker.Docker):
     def remedy(self, complaint: str) -> str:
         """Return what to type when the engine complains."""
         del complaint
-        return "run: moat doctor"
+        return NO_REMEDY
 
     async def greeting(self) -> Mapping[str, Any]:
         """Return the engine's version, and what it is made of. Raises aiodocker's errors."""

@@ -18,18 +18,18 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import aiodocker
 import aiohttp
 
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Readiness
 from moat.paths import find_home
 from moat.runtimes.docker_config import INIT_VARIABLES, NETWORK_FILES, RUN_LABEL, bind, gate_name, idle_container
-from moat.runtimes.engine import CALL_TIMEOUT_S, CONFLICT, Engine, is_podman
+from moat.runtimes.engine import CALL_TIMEOUT_S, CONFLICT, NO_REMEDY, Engine, is_podman
 
 if TYPE_CHECKING:
     from typing import Self
 
-    import aiodocker
     from aiodocker.types import JSONObject
 
 SYSTEM_SOCKET = Path("/run/podman/podman.sock")
@@ -50,6 +50,7 @@ class PodmanEngine(Engine):
     """A session with podman's service."""
 
     title: ClassVar[str] = "podman"
+    service: ClassVar[str] = "podman's service"
     look: ClassVar[str] = "run: podman info"
     gate_first: ClassVar[bool] = True
 
@@ -66,14 +67,19 @@ class PodmanEngine(Engine):
             raise SandboxFailed(problem, hint=start_it())
         try:
             return cls(url=address, api_version=API, timeout=aiohttp.ClientTimeout(total=timeout_s))
-        except (ImportError, ValueError) as failure:
+        except (ValueError, aiodocker.DockerError) as failure:
+            said = failure.message if isinstance(failure, aiodocker.DockerError) else failure
             hint = f"export CONTAINER_HOST=unix://{SYSTEM_SOCKET}, or where its socket is"
-            raise SandboxFailed(f"{address} cannot be used: {failure}", hint=hint) from None
+            raise SandboxFailed(f"{address} cannot be used: {said}", hint=hint) from None
 
     @classmethod
     def way_in(cls, failure: SandboxFailed) -> str:
         """Return what to type where the service cannot be reached."""
-        return failure.hint if failure.hint != cls.look and "moat doctor" not in failure.hint else start_it()
+        if failure.hint not in (cls.look, NO_REMEDY):
+            return failure.hint
+        return (
+            "start podman's service there, or: unset CONTAINER_HOST" if "CONTAINER_HOST" in os.environ else start_it()
+        )
 
     async def objection(self, version: Mapping[str, Any]) -> Readiness | None:
         """Return why this engine will not do: it is docker's."""
