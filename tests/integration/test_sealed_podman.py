@@ -77,6 +77,23 @@ def test_what_cannot_be_started_ends_as_in_a_shell(moat: Installation) -> None:
     assert b"cannot start no-such-command: No such file or directory" in done.stderr
 
 
+def test_an_image_is_built_listed_and_removed(moat: Installation) -> None:
+    moat.file("built/moat.yaml", json.dumps({"runtime": "podman", "hooks": {"post_build": "echo made > /made"}}))
+    done = moat.run("run", "built", "--yes", "--", "cat", "/made")
+    listed = json.loads(moat.ok("image", "list", "--json"))
+    tags = [each["tag"] for each in listed]
+    try:
+        config = json.loads(podman("inspect", *tags))[0]["Config"]
+
+        assert done.stdout == b"made\n", done.stderr
+        assert [(each["base"], each["dependencies"]) for each in listed] == [("debian:bookworm-slim", [])]
+        assert (config["Labels"]["moat.run"], config.get("Entrypoint"), config["Cmd"]) == ("", None, ["bash"])
+        assert "proxy" not in str(config).lower()
+    finally:
+        moat.ok("image", "remove", *tags)
+    assert json.loads(moat.ok("image", "list", "--json")) == []
+
+
 def test_without_a_door_the_proxy_is_reached_by_token_and_that_is_said(moat: Installation) -> None:
     words = ("run", "work", "--runtime", "podman", "--name", "doorless", "--policy", "strict", "--", "sh", "-c")
     script = "cat /etc/hosts; curl -sS -m 20 -o /dev/null -w '%{http_code}\n' http://denied.example/"

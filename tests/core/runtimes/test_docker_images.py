@@ -51,14 +51,16 @@ async def test_an_image_is_known_by_its_digest(tmp_path: Path, monkeypatch: pyte
 async def test_only_images_of_this_installation_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newer = {**LISTED, "RepoTags": ["moat/debian:2"], "Created": 90_000}
     untagged = {**LISTED, "RepoTags": None}
-    async with fake_engine(tmp_path, monkeypatch, {"GET images/json": (200, [LISTED, newer, untagged])}) as engine:
+    other = {**LISTED, "RepoTags": ["mine:1"], "Labels": {"moat.home": "the same"}}
+    listed = [LISTED, newer, untagged, other]
+    async with fake_engine(tmp_path, monkeypatch, {"GET images/json": (200, listed)}) as engine:
         found = await DockerImages(has_door=True).built()
 
     assert [each.tag for each in found] == ["moat/debian:2", "moat/debian:1"]
     assert (found[1].base, found[1].dependencies, found[1].size) == ("debian", ("go@1.23", "rust"), 7)
     assert found[1].created == "1970-01-02T00:00:00+00:00"
     labels = json.loads(engine.queries["GET images/json"]["filters"])["label"]
-    assert [label.partition("=")[0] for label in labels] == ["moat.home", "moat.dependencies"]
+    assert [label.partition("=")[0] for label in labels] == ["moat.home"]
 
 
 async def test_without_a_door_nothing_is_built(tmp_path: Path) -> None:

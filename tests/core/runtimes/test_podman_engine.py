@@ -222,6 +222,15 @@ async def test_without_a_door_podman_must_be_roots_and_here(
     assert not any(call.startswith("POST") for call in engine.calls)
 
 
+async def test_an_images_configuration_is_told_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"User": "5:6", "Entrypoint": [], "Cmd": ["sh", "-c", "a b"], "Labels": {"moat.run": "", "x": 'of "$Y" z'}}
+    async with nobody(tmp_path, monkeypatch) as docker:
+        lines = docker.changes(config).split("\n")
+
+    assert lines[:4] == ["USER 5:6", "WORKDIR /", "ENTRYPOINT []", 'CMD ["sh", "-c", "a b"]']
+    assert lines[4:] == ['LABEL moat.run=""', r'LABEL x="of \"\$Y\" z"']
+
+
 async def test_roots_folders_stay_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
     of_root = {"HostConfig": {"Tmpfs": {"/home/moat": "rw,mode=0700,uid=0,gid=0"}}}
     async with nobody(tmp_path, monkeypatch) as docker:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -87,8 +87,8 @@ class DockerImages(Images):
         mine = f"{HOME_LABEL}={labels('', find_home().root)[HOME_LABEL]}"
         async with session(self.engine) as docker:
             with told_as(docker, "list images"):
-                listed = await docker.images.list(filters={"label": [mine, DEPENDENCIES_LABEL]})
-            found = [_as_image(each, docker.tag(tag)) for each in listed for tag in each.get("RepoTags") or ()]
+                listed = await docker.images.list(filters={"label": [mine]})
+            found = [_as_image(each, docker.tag(tag)) for each in listed for tag in _tags(each)]
         return tuple(sorted(found, key=lambda image: image.created, reverse=True))
 
     async def remove(self, tag: str) -> None:
@@ -159,10 +159,9 @@ class _Build:
         repository, _, tag = self._order.tag.partition(":")
         container = self._docker.containers.container(container_id)
         config = dict(image_config(base, self._order, self._marks))
+        words: dict[str, Any] = {"repository": repository, "tag": tag, "changes": self._docker.changes(config) or None}
         with told_as(self._docker, "make the image"):
-            await uninterrupted(
-                container.commit(repository=repository, tag=tag, config=config, pause=False, timeout=COMMIT_TIMEOUT_S)
-            )
+            await uninterrupted(container.commit(timeout=COMMIT_TIMEOUT_S, pause=False, config=config, **words))
 
     async def _remove(self, name: str) -> None:
         await uninterrupted(remove(self._docker, name))
@@ -172,6 +171,12 @@ async def _facts(docker: Engine, image: str) -> dict[str, Any]:
     """Return what the engine knows of an image, nothing if it does not have it. Raises SandboxFailed."""
     with told_as(docker, f"look for the image {image}"):
         return await docker.facts_of(image)
+
+
+def _tags(listed: JSONObject) -> Sequence[str]:
+    """Return the tags of an image that was made here. Engines disagree on what two labels to look for mean."""
+    facts: Any = listed
+    return (facts.get("RepoTags") or ()) if DEPENDENCIES_LABEL in (facts.get("Labels") or {}) else ()
 
 
 def _as_image(listed: JSONObject, tag: str) -> BuiltImage:

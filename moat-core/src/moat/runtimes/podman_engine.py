@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
@@ -124,6 +125,13 @@ class PodmanEngine(Engine):
                 return facts
         return {}
 
+    def changes(self, config: Mapping[str, Any]) -> str:
+        """Return an image's configuration as lines: podman reads no other. The container's variables stay in it."""
+        lines = [f"USER {config['User']}", f"WORKDIR {config.get('WorkingDir') or '/'}"]
+        lines += [f"{word.upper()} {json.dumps(config[word])}" for word in ("Entrypoint", "Cmd")]
+        labels = config["Labels"].items()
+        return "\n".join([*lines, *(f"LABEL {name}={_quoted(value)}" for name, value in labels)])
+
     def tag(self, told: str) -> str:
         """Return the name of an image as people write it."""
         return next((told.removeprefix(place) for place in (LOCAL, *_HUB) if told.startswith(place)), told)
@@ -222,6 +230,10 @@ def _sockets(env: Mapping[str, str]) -> Iterator[Path]:
     if uid := os.geteuid():
         yield Path(env.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}", "podman", "podman.sock")
     yield SYSTEM_SOCKET
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value).replace("$", "\\$")  # or it would be a variable
 
 
 def _owner(path: str) -> int:
