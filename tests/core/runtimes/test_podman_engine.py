@@ -187,7 +187,7 @@ async def test_a_container_is_configured_in_podmans_words(
 
     profile = home.inside(RUN_ID) / "seccomp.json"
     assert profile.read_text() == '{"defaultAction": "SCMP_ACT_ERRNO"}'
-    assert told["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true", f"seccomp={profile}"]
+    assert told["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true", f"seccomp={profile}", "label=disable"]
     assert told["HostConfig"]["Tmpfs"] == {"/home/moat": "rw,mode=0777,notmpcopyup"}
     assert told["Env"] == ["X=1"]
     assert "Healthcheck" not in told

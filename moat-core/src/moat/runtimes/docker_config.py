@@ -169,7 +169,7 @@ def service_container(
             "Init": True,
             "NetworkMode": network,
             "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp}"],
-            "Mounts": [_bind(mount) for mount in NETWORK_FILES],
+            "Mounts": [bind(mount) for mount in NETWORK_FILES],
         },
     }
 

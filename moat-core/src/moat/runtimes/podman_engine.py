@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 SYSTEM_SOCKET = Path("/run/podman/podman.sock")
 SYSTEMD = Path("/run/systemd/system")  # there where systemd runs the machine (sd_booted(3))
 SECCOMP = "seccomp="
+UNLABELLED = "label=disable"  # SELinux would keep a run from files that are not labelled for containers: all of them
 LOCAL = "localhost/"  # where podman puts what was made or loaded under a short name
 HOSTS = NETWORK_FILES[0]
 EXTRA_HOSTS = "ExtraHosts"
@@ -167,6 +168,7 @@ class PodmanEngine(Engine):
         host: Any = config["HostConfig"]
         marks: Any = config.get("Labels") or {}
         options = [_as_file(option, str(marks.get(RUN_LABEL))) for option in host.get("SecurityOpt") or ()]
+        options = [*(each for each in options if each != UNLABELLED), UNLABELLED]
         tmpfs = {target: _without_owner(words) for target, words in (host.get("Tmpfs") or {}).items()}
         variables: Any = config.get("Env") or []
         told: dict[str, Any] = {
