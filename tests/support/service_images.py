@@ -6,6 +6,7 @@ an entrypoint before the command, and root as the user that nobody else was aske
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -18,7 +19,8 @@ from pathlib import Path
 from support.docker_place import docker
 
 BASE = "debian:bookworm-slim"
-POSTGRES, REDIS, TOOLS = "moat-test-postgres:15", "moat-test-redis:7", "moat-test-tools:1"
+VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]  # one that was made otherwise is another
+POSTGRES, REDIS, TOOLS = (f"moat-test-{name}:{VERSION}" for name in ("postgres", "redis", "tools"))
 PG = Path("/usr/lib/postgresql/15")
 LIBRARIES = f"usr/lib/{os.uname().machine}-linux-gnu"
 OWNER = 999  # of both, as in the official images

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from moat.api.container import Limits
@@ -91,3 +93,26 @@ async def test_a_service_that_takes_too_long_is_told(tmp_path: Path, monkeypatch
 
     assert told[0] == "still waiting for db: it says nothing"
     assert f"DELETE containers/{NAME}" in engine.calls
+
+
+async def test_a_look_that_hangs_is_given_up_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging:
+        async def exec(self, argv: tuple[str, ...]) -> None:
+            await asyncio.Event().wait()
+
+        async def show(self) -> dict[str, object]:
+            return {"State": {"Running": True}}
+
+        async def log(self, **_: object) -> list[str]:
+            return ["still s3cr3t at it\n"]
+
+    docker = SimpleNamespace(containers=SimpleNamespace(container=lambda _: Hanging()))
+    for name, limit_s in (("ASK_S", 0.05), ("PATIENCE_S", 0.05), ("READY_S", 0.5)):
+        monkeypatch.setattr(module, name, limit_s)
+    told: list[str] = []
+
+    with pytest.raises(SandboxFailed, match="db was not ready after") as caught:
+        await module._Started(docker, DB, told.append).until_ready()  # type: ignore[arg-type] # as much as is asked
+
+    assert told[0] == "still waiting for db: still (generated) at it"
+    assert caught.value.problem.endswith(":\n  still (generated) at it")

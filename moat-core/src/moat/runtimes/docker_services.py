@@ -26,12 +26,17 @@ from moat.runtimes.seccomp import engine_profile
 
 READY_S = 120.0  # a database that makes its files on a slow disk takes a minute
 PATIENCE_S = 10.0  # until it is told that, and for what, the run waits
+ASK_S = 10.0  # one look whether it is ready
 FIRST_PAUSE_S, SLOWEST_PAUSE_S = 0.1, 1.0
 LAST_LINES = 10
 _SOCKETS = ("cat", "/proc/net/tcp", "/proc/net/tcp6")  # proc(5): its own network's, whoever looks
 _LISTENING = "0A"
 _NO_COMMAND, _TRIES = (126, 127), 3
-_ENGINE = (aiodocker.DockerError, aiohttp.ClientError, OSError)  # what its client raises
+_ENGINE = (
+    aiodocker.DockerError,
+    aiohttp.ClientError,
+    OSError,
+)  # what its client raises; TimeoutError is one of the last
 
 
 class Services:
@@ -156,15 +161,16 @@ class _Started:
         return code == 0 if self.service.ready else is_listening(said, self.service.port)
 
     async def _asked(self, argv: tuple[str, ...]) -> tuple[int, str]:
-        """Run a command in the container; return its exit code and output. 255 for one that has just ended."""
+        """Run a command in the container; return its exit code and output. 255 where there is none, in time."""
         said = bytearray()
         try:
-            made = await self._container.exec(argv)
-            async with made.start() as stream:
-                while (piece := await stream.read_out()) is not None:
-                    said += piece.data[: 65_536 - len(said)]
-            code = (await made.inspect()).get("ExitCode")
-        except _ENGINE:  # it has ended, or has no such program: who asks looks after the first
+            async with asyncio.timeout(ASK_S):
+                made = await self._container.exec(argv)
+                async with made.start() as stream:
+                    while (piece := await stream.read_out()) is not None:
+                        said += piece.data[: 65_536 - len(said)]
+                code = (await made.inspect()).get("ExitCode")
+        except _ENGINE:  # it takes too long, it has ended, or has no such program: who asks looks after the first
             return 255, ""
         return 255 if code is None else int(str(code)), said.decode(errors="replace")
 
