@@ -1,4 +1,4 @@
-"""`moat exec` in live containers: the same seal to the letter, streams, terminals, and ends of all kinds."""
+"""`moat exec` in live runs: the same seal to the letter, streams, terminals, and ends of all kinds."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.docker_place import docker, is_there
-from support.installation import Installation, end, eventually, installation
+from support.docker_place import is_there
+from support.installation import USER, Installation, end, eventually, installation
 from support.terminal import DEADLINE_S, Terminal
 
-pytestmark = [
-    pytest.mark.docker,
-    pytest.mark.timeout(120),
-    pytest.mark.skipif(not is_there(), reason="no container engine with the image"),
+pytestmark = [pytest.mark.timeout(120)]
+LIMITS = {"docker": "ulimits: {nofile: {soft: 300, hard: 400}}, pids: 200",
+          "bubblewrap": "ulimits: {nofile: {soft: 300, hard: 400}}"}  # fmt: skip
+NO_DOCKER = pytest.mark.skipif(not is_there(), reason="no container engine with the image")
+PLACES = [
+    pytest.param(("docker", ""), id="docker", marks=[pytest.mark.docker, NO_DOCKER]),
+    pytest.param(("bubblewrap", ""), id="bubblewrap", marks=pytest.mark.bubblewrap),
 ]
+AS_A_USER = pytest.param(("bubblewrap", USER), id="bubblewrap-as-a-user", marks=pytest.mark.bubblewrap)
 
 # What the kernel says of a process's cage, its own number left out.
 LOOK = """
@@ -38,22 +42,26 @@ sys.stdout.flush()
 """
 
 
+@pytest.fixture(scope="module", params=PLACES)
+def place(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A runtime, and who uses it."""
+    runtime, user = request.param
+    return runtime, user
+
+
 @pytest.fixture(scope="module")
-def moat() -> Iterator[Installation]:
-    with installation() as made:
-        (made.home / "work").mkdir()
+def moat(place: tuple[str, str]) -> Iterator[Installation]:
+    with installation(place[1], MOAT_RUNTIME=place[0]) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def run(moat: Installation) -> str:
+def run(moat: Installation, place: tuple[str, str]) -> str:
     """A live run, whose command says what it is like and then sleeps."""
     moat.file("work/look.py", LOOK)
-    moat.file("work/moat.yaml", "container: {ulimits: {nofile: {soft: 300, hard: 400}}, pids: 200}\n")
+    moat.file("work/moat.yaml", f"container: {{{LIMITS[place[0]]}}}\n")
     script = "python3 look.py > look.json; touch ready; exec sleep 600"
-    moat.ok(
-        "run", "-d", "--yes", "work", "--runtime", "docker", "--name", "box", "-e", "MINE=1", "--", "sh", "-c", script
-    )
+    moat.ok("run", "-d", "--yes", "work", "--name", "box", "-e", "MINE=1", "--", "sh", "-c", script)
     eventually("the run works", (moat.home / "work" / "ready").exists)
     return "box"
 
@@ -78,29 +86,40 @@ def state(moat: Installation, name: str) -> object:
     return next(each["state"] for each in json.loads(moat.ok("list", "--json")) if each["name"] == name)
 
 
-def processes_of(moat: Installation, name: str) -> str:
-    run_id = next(each["run_id"] for each in json.loads(moat.ok("list", "--json")) if each["name"] == name)
-    return docker("top", f"moat-{run_id}", "-o", "pid,args")
+def without_open_files(limits: str) -> str:
+    return "\n".join(line for line in limits.splitlines() if not line.startswith("Max open files"))
 
 
-def test_another_command_is_caged_exactly_as_the_runs_own(moat: Installation, run: str) -> None:
+def running() -> str:
+    """Return the command lines of this machine's processes."""
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("place", [*PLACES, AS_A_USER], indirect=True, scope="module")
+def test_another_command_is_caged_exactly_as_the_runs_own(moat: Installation, run: str, place: tuple[str, str]) -> None:
     own = json.loads((moat.home / "work" / "look.json").read_text())
+    assert "300                  400" in own["limits"]
 
     other = json.loads(moat.ok("exec", run, "--", "sh", "-c", "python3 look.py; true"))  # sh, as there
 
+    if place[0] == "docker":
+        # runc before 1.1.13 sometimes gives such a command its own limit of open files (opencontainers/runc#4195)
+        own["limits"], other["limits"] = (without_open_files(each["limits"]) for each in (own, other))
+    assert other["limits"].splitlines() == own["limits"].splitlines()
     assert other == own
     assert (own["CapEff"], own["CapBnd"], own["NoNewPrivs"], own["Seccomp"]) == ("0" * 16, "0" * 16, "1", "2")
     assert own["env"]["MINE"] == "1"
-    assert "300                  400" in own["limits"]
 
 
 def test_a_terminal_loosens_nothing(moat: Installation, run: str, terminals: list[Terminal]) -> None:
     own = json.loads((moat.home / "work" / "look.json").read_text())
+    own["limits"] = without_open_files(own["limits"])
     terminals.append(Terminal(moat, "exec", run, "--", "sh", "-c", "python3 look.py > look-tty.json; echo lo''oked"))
 
     terminals[-1].read_until("looked")
 
     other = json.loads((moat.home / "work" / "look-tty.json").read_text())
+    other["limits"] = without_open_files(other["limits"])
     assert other == own | {"env": own["env"] | {"TERM": other["env"]["TERM"]}}
 
 
@@ -129,7 +148,6 @@ def test_a_command_that_is_not_there_is_an_error_and_no_output(moat: Installatio
 
     assert (absent.returncode, absent.stdout) == (127, b"")
     assert (unusable.returncode, unusable.stdout) == (126, b"")
-    assert b"docker could not start the command" in absent.stderr
     assert b"no-such-command" in absent.stderr
 
 
@@ -183,11 +201,11 @@ def test_a_killed_command_line_takes_its_command_with_it(
     started.append(process)
     assert process.stdout is not None
     assert process.stdout.readline() == b"up\n"
-    assert "sleep 5544" in processes_of(moat, run)
+    assert "sleep 5544" in running()
 
     process.kill()
 
-    eventually("nothing of it is left", lambda: "sleep 5544" not in processes_of(moat, run))
+    eventually("nothing of it is left", lambda: "sleep 5544" not in running())
     assert state(moat, run) == "running"
 
 
@@ -219,7 +237,7 @@ def test_a_closed_window_ends_its_command_and_not_the_run(
 
     terminal.process.send_signal(signal.SIGKILL)
 
-    eventually("nothing of it is left", lambda: "sleep 6655" not in processes_of(moat, run))
+    eventually("nothing of it is left", lambda: "sleep 6655" not in running())
     assert state(moat, run) == "running"
 
 
@@ -243,9 +261,9 @@ def test_it_is_written_down_without_arguments(moat: Installation, run: str) -> N
 
 @pytest.mark.parametrize("holder", ["a supervisor", "a command line"])
 def test_it_ends_with_the_run(moat: Installation, started: list[subprocess.Popen[bytes]], holder: str) -> None:
-    (moat.home / "other").mkdir(exist_ok=True)
+    moat.file("other/.made", "")
     name = f"ends-{holder.split()[1]}"
-    words = ("other", "--runtime", "docker", "--name", name, "--", "sh", "-c", "echo up; exec sleep 600")
+    words = ("other", "--name", name, "--", "sh", "-c", "echo up; exec sleep 600")
     if holder == "a supervisor":
         moat.ok("run", "-d", *words)
     else:
@@ -265,8 +283,8 @@ def test_it_ends_with_the_run(moat: Installation, started: list[subprocess.Popen
 
 
 def test_a_killed_holder_is_told(moat: Installation, started: list[subprocess.Popen[bytes]]) -> None:
-    (moat.home / "third").mkdir()
-    holder = moat.start("run", "third", "--runtime", "docker", "--name", "held", "--", "sh", "-c", "echo up; sleep 600")
+    moat.file("third/.made", "")
+    holder = moat.start("run", "third", "--name", "held", "--", "sh", "-c", "echo up; sleep 600")
     started.append(holder)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"up\n"
@@ -279,8 +297,7 @@ def test_a_killed_holder_is_told(moat: Installation, started: list[subprocess.Po
 
     assert process.wait(DEADLINE_S) == 1
     eventually("the run is over", lambda: state(moat, "held") not in ("starting", "running"), DEADLINE_S)
-    eventually("its command is gone", lambda: "sleep 7766" not in subprocess.run(
-        ["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout)  # fmt: skip
+    eventually("its command is gone", lambda: "sleep 7766" not in running())
 
 
 def _records(moat: Installation) -> list[Path]:

@@ -29,7 +29,7 @@ def exec_(ctx: click.Context, name: str, tty: bool) -> int:
     """Start another command in a live run, under the same seal.
 
     It sees what the run sees and may what the run may, and no more. It ends with the run, or when this command line
-    goes; the run does not end with it. The exit code is the command's. Runs in docker only, so far.
+    goes; the run does not end with it. The exit code is the command's.
     """
     fill_closed()
     argv = after_dashes(ctx)

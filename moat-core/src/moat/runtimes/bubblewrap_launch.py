@@ -21,7 +21,7 @@ from typing import IO, Literal, TypeAlias
 
 from moat.api.container import Mount
 from moat.api.errors import SandboxFailed
-from moat.api.runtimes import DoorTicket, Sandbox, SandboxSpec, Stdio
+from moat.api.runtimes import DoorTicket, Execution, Sandbox, SandboxSpec, Stdio
 from moat.paths import Home
 from moat.runtimes import rlimits
 from moat.runtimes.ahead import GateAhead, bounded_file, complaint, kept_high, not_started
@@ -81,8 +81,10 @@ class BubblewrapSandbox(Sandbox):
         self._reader, self._writer = wire
         self._complaints = complaints
         self._link = GateLink(self)
+        self._bwrap = 0
         self.pid = child.pid
         self.container_id = str(child.pid)
+        self.joinable: SandboxSpec | None = None  # what else runs there; None where the gate stands inside
 
     @classmethod
     async def outside(cls, gate: GateAhead, given: Sequence[int]) -> BubblewrapSandbox:
@@ -117,7 +119,7 @@ class BubblewrapSandbox(Sandbox):
         """Wait until the door is open and the command started. Raises SandboxFailed with what was complained."""
         try:
             await self._link.open(config)
-            await self._link.started()
+            self._bwrap = await self._link.started()
         except SandboxFailed as failure:
             await self._end()
             if not (said := complaint(self._complaints)):
@@ -135,6 +137,15 @@ class BubblewrapSandbox(Sandbox):
     async def resize(self, rows: int, columns: int) -> None:
         """Let the gate size the terminal."""
         await self._link.resize(rows, columns)
+
+    async def execute(self, argv: tuple[str, ...], stdio: Stdio, terminal: tuple[int, int] | None) -> Execution:
+        """Join the sandbox from outside of it (`join.py`); the base refuses where nobody stands there."""
+        if self.joinable is None:
+            return await super().execute(argv, stdio, terminal)
+        from moat.runtimes.bubblewrap_exec import execute
+
+        spec = replace(self.joinable, argv=argv)
+        return await execute(self._bwrap, spec, as_run(spec), stdio, has_terminal=terminal is not None)
 
     async def close(self) -> None:
         """End the gate; it ends the rest, and should it be killed, the kernel does (bwrap --die-with-parent)."""
@@ -179,7 +190,7 @@ class _Parts:
     def outside(self) -> GateConfig:
         """Return a configuration for a gate that is in its namespace already, in which it runs bwrap."""
         before = len(self.given)
-        command = self._command()
+        command = as_run(self._spec)
         if self._spec.terminal and Path(SETSID).exists():
             # bwrap's init leads the session, and only a session's leader can take a terminal
             command = (SETSID, "--ctty", "--", *command)
@@ -199,14 +210,8 @@ class _Parts:
         spec = replace(self._spec, env={}, mounts=(*self._spec.mounts, *ours))
         bwrap = self._bwrap(spec, own_network=True)
         # The door's folder is not in the view: the gate alone holds it open, and nobody can look into the gate.
-        config = self._config("inside", f"/proc/self/fd/{folder}", self._command())
+        config = self._config("inside", f"/proc/self/fd/{folder}", as_run(self._spec))
         return [*bwrap, python, *GATE_FLAGS, GATE_INSIDE], replace(config, env=self._spec.env)
-
-    def _command(self) -> tuple[str, ...]:
-        """Return the command as env runs it: bwrap ends with 1 where users expect 127 or 126 (POSIX, 2.8.2)."""
-        argv = self._spec.argv
-        named = argv if "=" in argv[0] or not Path(ENV).exists() else (ENV, "--", *argv)
-        return rlimits.limited(named, self._spec.limits.ulimits)
 
     def _config(self, place: Literal["entered", "inside"], door: str, argv: tuple[str, ...]) -> GateConfig:
         stdin, stdout, stderr = self._stdio
@@ -258,8 +263,17 @@ async def _started(
         spec = replace(spec, mounts=(*spec.mounts, *mounts_of(ticket.folder, ticket.places)))
         parts = _Parts(stack, spec, ticket, stdio, home)
         config = parts.outside()
-        return await BubblewrapSandbox.outside(gate, parts.given), config
+        sandbox = await BubblewrapSandbox.outside(gate, parts.given)
+        sandbox.joinable = spec
+        return sandbox, config
 
 
 async def _wire(sock: socket.socket) -> _Wire:
     return await asyncio.open_connection(sock=sock, limit=LINE_BYTES)
+
+
+def as_run(spec: SandboxSpec) -> tuple[str, ...]:
+    """Return the command as env runs it: bwrap ends with 1 where users expect 127 or 126 (POSIX, 2.8.2)."""
+    argv = spec.argv
+    named = argv if "=" in argv[0] or not Path(ENV).exists() else (ENV, "--", *argv)
+    return rlimits.limited(named, spec.limits.ulimits)
