@@ -28,7 +28,7 @@ def test_a_run_on_a_copy_is_looked_at_and_taken_over(moat: Installation) -> None
 
     assert "-one\n+two\n" in moat.ok("diff", "works")
     assert "1 file changed" in moat.ok("diff", "works", "--stat")
-    moat.ok("apply", "works")
+    assert moat.run("apply", "works").stderr.startswith(b"moat: changed 1 file in ")
     assert (moat.home / "work/a").read_text() == "two\n"
     assert not (moat.home / "work/.git").exists()
     again = moat.run("apply", "works")

@@ -103,20 +103,34 @@ async def test_changes_become_a_branch_and_files_and_index_stay(home: Home, work
     assert git(work, "log", "--format=%s", "agent/topic").split() == ["Changes", "first"]
     assert git(work, "status", "--porcelain") == ""
     assert git(work, "rev-parse", "--abbrev-ref", "HEAD").strip() == "main"
-    with pytest.raises(CopyFailed, match="update-ref"):
+    with pytest.raises(UsageError, match="the branch agent/topic is there already"):
         as_branch(patch, work, "agent/topic", "Changes")
-    with pytest.raises(CopyFailed, match="check-ref-format"):
+    with pytest.raises(UsageError, match=r"'no\.\.name' cannot be the name of a branch"):
         as_branch(patch, work, "no..name", "Changes")
+    (work / "a").write_text("else\n")
+    git(work, "commit", "-qam", "meanwhile")
+    with pytest.raises(CopyFailed, match="git apply failed"):
+        as_branch(patch, work, "other", "Changes")
+    assert [path.name for path in (work / ".git").iterdir() if "moat" in path.name] == []
 
 
 async def test_a_branch_wants_a_repository_with_the_workspace_at_its_top(home: Home, work: Path) -> None:
     patch = await changed(home, work)
-    with pytest.raises(CopyFailed, match="git rev-parse failed"):
+    with pytest.raises(UsageError, match="is no git repository"):
         as_branch(patch, work, "b", "x")
 
     git(work.parent, "init", "-q")
     with pytest.raises(UsageError, match="not the top"):
         as_branch(patch, work, "b", "x")
+
+
+async def test_a_branch_wants_a_commit_to_stand_on(home: Home, work: Path) -> None:
+    patch = await changed(home, work)
+    git(work, "init", "-q")
+
+    with pytest.raises(UsageError, match="has no commit yet") as refused:
+        as_branch(patch, work, "b", "x")
+    assert refused.value.hint == "run: git commit, or take the files over, without --branch"
 
 
 async def test_taking_over_below_the_top_of_a_repository_changes_the_workspace(home: Home, work: Path) -> None:

@@ -47,7 +47,8 @@ def logs(name: str, follow: bool, lines: int | None, timestamps: bool, in_json: 
         for entry in followed(home, info, tail) if follow else ():
             writer.write(entry)
     if not file.exists():
-        raise UsageError(f"nothing is kept of what {info.name} printed", hint="runs with -d or a terminal are kept")
+        problem = f"nothing is kept of what {info.name} printed: it printed right to where it was started"
+        raise UsageError(problem, hint="to have it kept, start a run with -d, or in a terminal")
 
 
 def followed(home: Home, info: RunInfo, tail: Tail) -> Iterator[Printed]:

@@ -45,7 +45,8 @@ def apply(name: str, branch: str | None) -> None:
         say(f"moat: branch {branch} is at {commit[:10]}")
     else:
         take_over(patch, workspace)
-        say(f"moat: changed {files_in(patch)} files in {workspace}")
+        count = files_in(patch)
+        say(f"moat: changed {count} file{'' if count == 1 else 's'} in {workspace}")
 
 
 def _result(home: Home, name: str) -> tuple[RunInfo, bytes]:

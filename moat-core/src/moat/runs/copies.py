@@ -19,6 +19,7 @@ from moat.api.errors import MoatError, UsageError
 from moat.api.runs import RunInfo
 from moat.paths import UNWRITABLE, Home, private_folder, remove_tree, write_private
 from moat.runs.copying import NotCopied, copy_tree
+from moat.runs.git import GitFailed, git, git_says
 from moat.runs.results import FILE_NAME
 from moat.runs.snapshots import Snapshots
 
@@ -94,22 +95,42 @@ def take_over(patch: bytes, workspace: Path) -> None:
 def as_branch(patch: bytes, workspace: Path, branch: str, message: str) -> str:
     """Make a branch of the workspace's repository: its HEAD and the patch. Files and index stay. Returns the commit.
 
-    Raises UsageError where there is no repository or the branch exists, CopyFailed where HEAD is not what was copied.
+    Raises UsageError where there is no repository, no commit, or such a branch already, CopyFailed where HEAD is not
+    what was copied.
     """
-    if _git(workspace, "rev-parse", "--show-prefix").strip():
-        raise UsageError(f"{workspace} is not the top of its repository", hint="run it without --branch")
     ref = f"refs/heads/{branch}"
-    _git(workspace, "check-ref-format", ref)
-    index = Path(_git(workspace, "rev-parse", "--absolute-git-dir").strip()) / f"moat-{os.getpid()}.index"
+    if objection := _objection(workspace, branch, ref):
+        raise objection
+    index = Path(git(workspace, "rev-parse", "--absolute-git-dir")) / f"moat-{os.getpid()}.index"
+    env = {"GIT_INDEX_FILE": str(index)}
     try:
-        _git(workspace, "read-tree", "HEAD", index=index)
-        _git(workspace, "apply", "--cached", "--binary", "--whitespace=nowarn", "-", index=index, data=patch)
-        tree = _git(workspace, "write-tree", index=index).strip()
+        git(workspace, "read-tree", "HEAD", env=env)
+        git(workspace, "apply", "--cached", "--binary", "--whitespace=nowarn", "-", env=env, data=patch)
+        tree = git(workspace, "write-tree", env=env)
+        commit = git(workspace, "commit-tree", tree, "-p", "HEAD", "-m", message)
+        git(workspace, "update-ref", ref, commit, "0" * len(commit))  # only if there is none
+    except GitFailed as failure:
+        raise CopyFailed(failure.problem, hint="look at it first: moat diff RUN") from None
     finally:
         index.unlink(missing_ok=True)
-    commit = _git(workspace, "commit-tree", tree, "-p", "HEAD", "-m", message).strip()
-    _git(workspace, "update-ref", ref, commit, "0" * len(commit))  # only if there is none
     return commit
+
+
+def _objection(workspace: Path, branch: str, ref: str) -> UsageError | None:
+    """Return why no branch can be made, and what to do; None where one can."""
+    plain = "take the files over, without --branch"
+    if not git_says(workspace, "rev-parse", "--git-dir"):
+        return UsageError(f"{workspace} is no git repository", hint=plain)
+    if git(workspace, "rev-parse", "--show-prefix"):
+        return UsageError(f"{workspace} is not the top of its repository", hint=plain)
+    if not git_says(workspace, "rev-parse", "--verify", "--quiet", "HEAD"):
+        problem = f"the repository {workspace} has no commit yet, on which a branch could stand"
+        return UsageError(problem, hint=f"run: git commit, or {plain}")
+    if not git_says(workspace, "check-ref-format", ref):
+        return UsageError(f"{branch!r} cannot be the name of a branch", hint="write one like agent/topic")
+    if git_says(workspace, "rev-parse", "--verify", "--quiet", ref):
+        return UsageError(f"the branch {branch} is there already", hint="name another one with --branch")
+    return None
 
 
 def _apply(workspace: Path, patch: bytes, *options: str) -> bytes:
@@ -123,14 +144,6 @@ def _apply(workspace: Path, patch: bytes, *options: str) -> bytes:
     if done.returncode:
         raise CopyFailed(f"the changes do not fit the workspace as it is now: {_last(done.stderr)}")
     return done.stdout
-
-
-def _git(workspace: Path, *words: str, index: Path | None = None, data: bytes = b"") -> str:
-    env = {**os.environ, **({"GIT_INDEX_FILE": str(index)} if index else {})}
-    done = subprocess.run(["git", *words], cwd=workspace, env=env, input=data, capture_output=True, check=False)
-    if done.returncode:
-        raise CopyFailed(f"git {words[0]} failed: {_last(done.stderr)}")
-    return done.stdout.decode(errors="replace")
 
 
 def _last(said: bytes) -> str:

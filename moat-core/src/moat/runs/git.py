@@ -15,7 +15,8 @@ from moat.api.errors import MoatError, UsageError
 # They start programs: hooks as they are named, a monitor with every look at the files.
 _QUIET = ("-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false", "-c", "gc.auto=0",
           "-c", "maintenance.auto=false")  # fmt: skip
-_KEPT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_EXEC_PATH")
+_KEPT = ("GIT_SSH", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_EXEC_PATH", "GIT_AUTHOR_",
+         "GIT_COMMITTER_")  # and what begins so  # fmt: skip
 
 
 class GitFailed(MoatError):
@@ -43,6 +44,6 @@ def git_says(folder: Path, *words: str) -> bool:
 def _run(folder: Path, words: tuple[str, ...], data: bytes, more: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
     if shutil.which("git") is None:
         raise UsageError("this needs git, which is not installed", hint="install git, e.g. apt-get install git")
-    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(_KEPT)}
     env = {**own, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", **more}
     return subprocess.run(["git", *_QUIET, *words], cwd=folder, env=env, input=data, capture_output=True, check=False)
