@@ -124,6 +124,21 @@ def test_a_branch_that_was_moved_meanwhile_stays_and_the_runs_commits_are_kept_b
     assert (work.tip(), work.tip(f"moat/{RUN}/topic")) == (ours, theirs)
 
 
+def test_a_worktree_in_which_git_is_at_work_is_left_alone_and_its_turn_comes_later(work: Work) -> None:
+    after = work.commit_inside("by the run")
+    lock = work.opened.worktree.admin / "index.lock"
+    lock.touch()
+
+    with pytest.raises(CommitsLost, match="git is at work in the worktree"):
+        work.own.finish()
+    assert work.tip() != after
+
+    lock.unlink()
+    assert recover_commits(work.home, work.project / ".git", [RUN]) == [RUN]
+    assert work.tip() == after
+    assert git(work.project, "for-each-ref", "refs/moat") == ""
+
+
 def test_other_branches_of_the_run_and_a_head_on_none_are_kept_and_the_users_own_stay(work: Work) -> None:
     main = work.tip("main")
     work.inside("update-ref", "refs/heads/main", work.inside("commit-tree", "-p", main, "-m", "x", f"{main}^{{tree}}"))

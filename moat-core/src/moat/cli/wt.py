@@ -167,7 +167,8 @@ def refuse_busy(home: Home, folder: Path) -> None:
 
 def _run_in(home: Home, folder: Path) -> RunInfo | None:
     runs = RunStore(home).list(live_ids(home))
-    return next((info for info in runs if info.state in LIVE_STATES and info.workspace == str(folder)), None)
+    there = str(folder.resolve())
+    return next((info for info in runs if info.state in LIVE_STATES and info.workspace == there), None)
 
 
 def _linked(repository: Path) -> list[Checkout]:

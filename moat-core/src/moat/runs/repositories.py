@@ -35,9 +35,12 @@ _HEADS = "refs/heads/"
 _SETTINGS = re.compile(
     r"user\.(name|email)|remote\..*\.(url|fetch|pushurl|promisor|partialclonefilter)|branch\..*\.(remote|merge|rebase)|"
     r"core\.(filemode|ignorecase|symlinks|autocrlf|eol|longpaths|quotepath)|init\.defaultbranch|pull\.rebase|"
-    r"extensions\.partialclone",
+    r"extensions\.partialclone|filter\..*\.(clean|smudge|process|required)",
     re.IGNORECASE,
 )
+# How the user's repository takes objects: checked, but for faults that old histories have and that do no harm.
+_CHECKED = ("protocol.file.allow=always", "fetch.fsckObjects=true", "fetch.fsck.zeroPaddedFilemode=ignore",
+            "fetch.fsck.missingSpaceBeforeDate=ignore", "fetch.fsck.badTimezone=ignore")  # fmt: skip
 _LOGIN = re.compile(r"^(https?://)[^/@]*@", re.IGNORECASE)
 
 
@@ -80,7 +83,8 @@ class OwnRepository:
             write_commits(self._home, self._run_id, commits)
         except (*UNWRITABLE, MoatError, ValueError) as failure:
             problem = f"what the run committed could not be taken over ({failure}); it is still in {self.path}"
-            raise CommitsLost(problem, hint="git fetch what you want of it, then run: moat clean") from None
+            hint = "run: moat wt list, which tries again; the files that it changed are in the worktree"
+            raise CommitsLost(problem, hint=hint) from None
         self._has_work = False
         self.discard()
 
@@ -148,12 +152,14 @@ class OwnRepository:
             git(clean, "--git-dir", str(clean), "update-ref", name, tip)
         spans = [f"+{name}:{kept}{name.removeprefix(_HEADS)}" for name in tips]
         quietly = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
-        git(record.repository, "-c", "fetch.fsckObjects=true", "-c", "protocol.file.allow=always", "fetch", *quietly,
-            str(clean), *spans)  # fmt: skip
+        settings = [word for setting in _CHECKED for word in ("-c", setting)]
+        git(record.repository, *settings, "fetch", *quietly, str(clean), *spans)
 
     def _move(self, record: Record, after: str) -> bool:
         """Move the user's branch, if it is where it was, and the worktree's index with it; its files are there."""
         ref = _HEADS + record.branch
+        if (record.admin / "index.lock").exists():  # or the branch would be moved without its index
+            raise GitFailed(f"git is at work in the worktree: there is {record.admin / 'index.lock'}")
         if not git_says(record.repository, "update-ref", "-m", f"moat: {self._run_id}", ref, after, record.before):
             return False
         if _plain(record.admin / "HEAD", 1024).strip() == f"ref: {ref}":
