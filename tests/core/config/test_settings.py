@@ -16,6 +16,8 @@ from moat.config.settings import (
 )
 from moat.paths import Home
 
+KNOWN = "known here: upstream, image, runtime, network, workspace, daemon, routing, metrics"
+
 
 def settings(tmp_path: Path, text: str) -> Settings:
     (tmp_path / "config.yaml").write_text(text)
@@ -71,7 +73,7 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
         (
             "colour: red",
             "unknown setting colour",
-            "known here: upstream, image, runtime, network, workspace, daemon, routing",
+            KNOWN,
         ),
     ],
 )
@@ -209,4 +211,12 @@ def test_what_is_hidden_of_every_workspace_is_set_and_checked(tmp_path: Path) ->
     assert settings(tmp_path, "workspace: {exclude: [.env]}").workspace.exclude == (".env",)
     for text in ("workspace: {exclude: ['!a']}", "workspace: {exclude: .env}", "workspace: {exclud: [a]}"):
         with pytest.raises(UsageError, match=r"workspace"):
+            settings(tmp_path, text)
+
+
+def test_the_port_for_metrics_is_set_and_checked(tmp_path: Path) -> None:
+    assert settings(tmp_path, "{}").metrics.port == 0
+    assert settings(tmp_path, "metrics: {port: 9464}").metrics.port == 9464
+    for text in ("metrics: {port: -1}", "metrics: {port: 65536}", "metrics: {port: web}"):
+        with pytest.raises(UsageError, match=r"metrics\.?"):
             settings(tmp_path, text)

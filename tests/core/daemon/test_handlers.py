@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession, UnixConnector
 from moat.api.errors import PlanConflict, RunNotFound
 from moat.api.runs import RunInfo
 from moat.daemon import handlers
@@ -45,7 +46,7 @@ class Front:
 @asynccontextmanager
 async def serving(tmp_path: Path, events: Events | None = None) -> AsyncIterator[Front]:
     front = Front()
-    more = Handlers(front, Events() if events is None else events).add_to
+    more = Handlers(front, Events() if events is None else events, lambda: "moat_runs 3\n").add_to
     server = Server(Service(), lambda: HEALTH, lambda: None, more)
     runner = await serve(server.application(), bind(tmp_path / "daemon" / "daemon.sock"))
     try:
@@ -146,3 +147,14 @@ async def test_more_listeners_than_there_is_room_for_are_refused(
         status, _, refusal = await call(tmp_path, "GET", "/v1/events")
 
     assert (status, refusal["error"]["message"]) == (503, "too many listeners")
+
+
+async def test_metrics_are_text(tmp_path: Path) -> None:
+    there = UnixConnector(str(tmp_path / "daemon" / "daemon.sock"))
+    async with (
+        serving(tmp_path),
+        ClientSession(connector=there) as session,
+        session.get("http://moat/v1/metrics") as got,
+    ):
+        assert (got.status, await got.text()) == (200, "moat_runs 3\n")
+        assert got.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"

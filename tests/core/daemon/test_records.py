@@ -43,6 +43,8 @@ def test_an_exchange_is_counted_written_and_told(home: Home) -> None:
     entry = registry.get(RUN_ID)
     assert entry is not None
     assert (entry.info.requests, entry.info.denied) == (3, 1)
+    assert records.tally.outcomes == {"forwarded": 1, "denied": 1, "refused": 0, "failed": 1}
+    assert records.lost == 0
     written = list(read_exchanges(RunStore(home).network(RUN_ID)))
     assert [each.outcome for each in written] == ["forwarded", "denied", "failed"]
     assert orchard.seen == [("exchange", RUN_ID)] * 3

@@ -17,6 +17,8 @@
       idle_minutes: 5
     routing:
       port: 8080
+    metrics:
+      port: 9464
 
 YAML and pydantic are imported only when the file exists: most installations have none.
 """
@@ -109,6 +111,17 @@ class RoutingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Where metrics are read beside the daemon's socket. port: on loopback; 0 is nowhere."""
+
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65_536:
+            raise ValueError(f"{self.port} is not a port")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything config.yaml may say. runtime: empty means automatic."""
 
@@ -119,6 +132,7 @@ class Settings:
     workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
     routing: RoutingSettings = field(default_factory=RoutingSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
 
 
 def load_settings(home: Home) -> Settings:
@@ -172,7 +186,7 @@ def _checked(path: Path, values: object) -> Settings:
         raise UsageError(f"{path} must be a mapping of settings", hint=f"edit {path}")
     _refuse_unknown(path, "", values, Settings)
     sections = {"network": NetworkSettings, "upstream": UpstreamSettings, "daemon": DaemonSettings,
-                "routing": RoutingSettings, "workspace": WorkspaceSettings}  # fmt: skip
+                "routing": RoutingSettings, "workspace": WorkspaceSettings, "metrics": MetricsSettings}  # fmt: skip
     for name, kind in sections.items():
         if isinstance(section := values.get(name), dict):
             _refuse_unknown(path, f"{name}.", section, kind)

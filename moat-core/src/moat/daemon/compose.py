@@ -25,7 +25,7 @@ import moat
 from moat.api.errors import UsageError
 from moat.api.runs import RunInfo
 from moat.config.settings import DaemonSettings, load_settings
-from moat.daemon import answers
+from moat.daemon import answers, metrics
 from moat.daemon.answers import Answers
 from moat.daemon.audience import Audience
 from moat.daemon.build import commit
@@ -37,6 +37,7 @@ from moat.daemon.handlers import Handlers
 from moat.daemon.idle import Idle
 from moat.daemon.ledger import Ledger
 from moat.daemon.listening import listening_again
+from moat.daemon.metrics_port import serve_metrics
 from moat.daemon.parts import Parts
 from moat.daemon.presence import Presence
 from moat.daemon.process import Card, boot_id, is_kept, read_card, remove_lock, start_time, write_card
@@ -120,7 +121,9 @@ async def run_daemon(home: Home, redactor: Redactor, lock: int) -> None:
         server = _served(runs, parts, services, partial(_health, identity, parts, services), leaving)
         runner = await serve(server.application(), bind(home.daemon / "daemon.sock"))
         _write_card(home, identity)
-        background += _background(group, parts, runs, redactor, services) + services.begin(group)
+        background += _background(
+            group, parts, runs, redactor, services, partial(_metrics, parts, server.health)
+        ) + services.begin(group)
         presence = Presence(home, runner, lock, partial(_write_card, home, identity), partial(_give_way, parts))
         background += _staying(group, presence, parts, lambda: _is_busy(home, runs, server), leaving)
         log.info("daemon ready", extra={"proxy_port": identity.proxy_port, "restored": len(before)})
@@ -144,14 +147,16 @@ def _served(
 ) -> Server:  # fmt: skip
     """Return the API."""
     front = Front(runs, parts.registry, parts.store, services.routes)
-    return Server(front, health, leaving.end_runs, Handlers(front, services.events).add_to)
+    more = Handlers(front, services.events, partial(_metrics, parts, health))
+    return Server(front, health, leaving.end_runs, more.add_to)
 
 
 def _background(
-    group: asyncio.TaskGroup, parts: Parts, runs: Runs, redactor: Redactor, services: Services
+    group: asyncio.TaskGroup, parts: Parts, runs: Runs, redactor: Redactor, services: Services, told: Callable[[], str]
 ) -> list[asyncio.Task[None]]:
-    """Start what goes on as long as the daemon lives."""
+    """Start what goes on as long as the daemon lives. told: its metrics."""
     return [
+        group.create_task(serve_metrics(_metrics_port(parts.installation), told), name="metrics"),
         group.create_task(parts.records.flush_forever(), name="flush"),
         group.create_task(runs.restore.resolve_forever(), name="restore"),
         group.create_task(runs.rounds.forever(), name="rounds"),
@@ -253,6 +258,18 @@ def _idle_limit(installation: Installation) -> float:
         return installation.settings().daemon.idle_minutes * 60
     except UsageError:  # told to whoever registers a run
         return DaemonSettings().idle_minutes * 60
+
+
+def _metrics_port(installation: Installation) -> int:
+    """Return where on loopback metrics are served, 0 for nowhere."""
+    try:
+        return installation.settings().metrics.port
+    except UsageError:  # told to whoever registers a run
+        return 0
+
+
+def _metrics(parts: Parts, health: Callable[[], Health]) -> str:
+    return metrics.text(health(), parts.records.tally, parts.records.lost)
 
 
 def _first_configuration(installation: Installation) -> Configure:

@@ -1,8 +1,9 @@
-"""More handlers of the management API: one run, routes, and the stream of events. Decides nothing."""
+"""More handlers of the management API: one run, routes, metrics, and the stream of events. Decides nothing."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from aiohttp import web
@@ -10,6 +11,7 @@ from aiohttp import web
 from moat.api.errors import DaemonError
 from moat.api.runs import RunInfo
 from moat.daemon.events import Events
+from moat.daemon.metrics import CONTENT_TYPE
 from moat.daemon.protocol import RouteRequest, RouteResponse
 from moat.daemon.server import body_of, json_of
 
@@ -26,11 +28,12 @@ class Service(Protocol):
 
 
 class Handlers:
-    """The handlers. events: whom a stream listens to."""
+    """The handlers. events: whom a stream listens to. metrics: what operators count, as text."""
 
-    def __init__(self, service: Service, events: Events) -> None:
+    def __init__(self, service: Service, events: Events, metrics: Callable[[], str] = str) -> None:
         self._service = service
         self._events = events
+        self._ask_metrics = metrics
 
     def add_to(self, app: web.Application) -> None:
         """Add them to the API."""
@@ -38,6 +41,7 @@ class Handlers:
         app.router.add_post("/v1/routes/{agent}", self._route)
         app.router.add_delete("/v1/routes/{agent}", self._unroute)
         app.router.add_get("/v1/events", self._stream)
+        app.router.add_get("/v1/metrics", self._metrics)
 
     async def _one(self, request: web.Request) -> web.Response:
         return json_of(self._service.one(request.match_info["id"]))
@@ -49,6 +53,10 @@ class Handlers:
     async def _unroute(self, request: web.Request) -> web.Response:
         self._service.unroute(request.match_info["agent"])
         return web.Response(status=204)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        del request
+        return web.Response(body=self._ask_metrics().encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         with self._events.listening(request.query.get("run", "")) as listener:

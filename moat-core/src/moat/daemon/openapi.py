@@ -93,6 +93,9 @@ def _paths() -> Json:
             "delete": _operation("unroute", "Reach them no more", _empty("204"), agent),
         },
         "/v1/health": {"get": _operation("health", "How the daemon is", _ok(Health))},
+        "/v1/metrics": {"get": _operation("metrics", "What operators count, as Prometheus reads it",
+                                          {"200": {"description": "text, version 0.0.4",
+                                                   "content": {"text/plain": {"schema": {"type": "string"}}}}})},
         "/v1/shutdown": {"post": _operation("shutdown", "Finish: drain, bounded, and write all down", _any("202"))},
         "/v1/events": {"get": _operation(
             "events", "Server-sent events: run_started, run_stopped, exchange, grant; then dropped or closed",

@@ -10,6 +10,7 @@ Unknown fields are ignored. No answer ever holds a secret of a credential; the r
     PATCH  /v1/runs/{token}  PatchRequest    → 204
     DELETE /v1/runs/{token}  EndRequest      → RunInfo
     GET    /v1/health                        → Health
+    GET    /v1/metrics                       → text           what operators count, as Prometheus reads it
     POST   /v1/shutdown                      → 202
     POST   /v1/routes/{agent} RouteRequest   → RouteResponse      where its ports are reached from outside
     DELETE /v1/routes/{agent}                → 204                whether it was there or not

@@ -11,6 +11,7 @@ import logging
 from typing import Protocol
 
 from moat.api.runs import ExchangeRecord
+from moat.daemon.metrics import Tally
 from moat.daemon.registry import Registry
 from moat.paths import UNWRITABLE
 from moat.proxy.messages import Exchanges
@@ -47,6 +48,12 @@ class Records:
         self._network = network
         self._plugins = plugins
         self._names: dict[str, dict[str, str]] = {}
+        self.tally = Tally()
+
+    @property
+    def lost(self) -> int:
+        """How many exchanges no trace has, since a disk was full."""
+        return self._network.lost
 
     def exchanges(self, report: Exchanges) -> None:
         """Count, remember and pass on finished exchanges of one run."""
@@ -55,6 +62,7 @@ class Records:
             log.info("exchanges of no live run", extra={"first": report.lines[:_SHOWN_BYTES].decode(errors="replace")})
             return
         self._network.append(self._store.network(run_id), report.lines)
+        self.tally.add(report.lines)
         if self._plugins.watches_exchanges or _REJECTED in report.lines:
             for line in report.lines.splitlines():
                 self._plugins.exchange_done(run_id, record_of(line))

@@ -81,7 +81,7 @@ class Server:
     ) -> None:  # fmt: skip
         self._more = more
         self._service = service
-        self._ask_health = health
+        self.health = health
         self._shutdown = shutdown
         self.is_leaving = False
         self.in_flight = 0  # requests that change something: the daemon does not leave under them
@@ -144,7 +144,7 @@ class Server:
 
     async def _health(self, request: web.Request) -> web.Response:
         del request
-        return json_of(self._ask_health())
+        return json_of(self.health())
 
     async def _leave(self, request: web.Request) -> web.Response:
         del request

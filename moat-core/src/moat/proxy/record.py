@@ -213,8 +213,8 @@ class Line:
         second = int(at)
         return (
             f'{self._same}{next(_numbers):08x}","at":"{_second(second)}.{int((at - second) * 1000):03d}+00:00"'
-            f',"status":{status},"request_bytes":{sizes[0]},"response_bytes":{sizes[1]},"first_byte_ms":'
-            f'{spans_s[0] * 1000:.3f},"duration_ms":{spans_s[1] * 1000:.3f},"scrubbed":{scrubbed}}}'
+            f',"status":{status},"request_bytes":{sizes[0]},"response_bytes":{sizes[1]},"duration_ms":'
+            f'{spans_s[1] * 1000:.3f},"first_byte_ms":{spans_s[0] * 1000:.3f},"scrubbed":{scrubbed}}}'
         )
 
 
