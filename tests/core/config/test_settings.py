@@ -16,7 +16,7 @@ from moat.config.settings import (
 )
 from moat.paths import Home
 
-KNOWN = "known here: upstream, image, runtime, network, workspace, daemon, routing, metrics"
+KNOWN = "known here: upstream, image, runtime, network, workspace, daemon, routing, metrics, trace"
 
 
 def settings(tmp_path: Path, text: str) -> Settings:
@@ -220,3 +220,10 @@ def test_the_port_for_metrics_is_set_and_checked(tmp_path: Path) -> None:
     for text in ("metrics: {port: -1}", "metrics: {port: 65536}", "metrics: {port: web}"):
         with pytest.raises(UsageError, match=r"metrics\.?"):
             settings(tmp_path, text)
+
+
+def test_bodies_are_traced_only_where_that_is_said(tmp_path: Path) -> None:
+    assert settings(tmp_path, "trace: {bodies: true}").trace.bodies
+    assert not settings(tmp_path, "{}").trace.bodies
+    with pytest.raises(UsageError, match="trace"):
+        settings(tmp_path, "trace: {bodys: true}")

@@ -37,5 +37,7 @@ def test_what_a_registration_asks_for_is_what_its_daemon_must_be_capable_of() ->
 
     assert protocol.needed_capabilities(plain) == ()
     assert protocol.needed_capabilities(more) == ("extras", "routing", "host-ports")
+    assert "trace-bodies" in protocol.needed_capabilities(RegisterRequest("run_1", trace_bodies=True))
     assert set(protocol.needed_capabilities(more)) <= set(protocol.CAPABILITIES)
+    assert "trace-bodies" in protocol.CAPABILITIES
     assert protocol.extras_of(more).mcp_servers == (server,)

@@ -61,6 +61,13 @@ def test_a_run_comes_back_with_token_policy_and_place_but_closed_and_without_cre
     assert back.context.token_sha256 == entry.context.token_sha256
     assert back.context.policy == POLICY
     assert (back.context.rules, back.context.is_open, back.context.why_closed) == ((), False, UNRESOLVED)
+    assert not back.context.trace_bodies
+
+
+def test_what_its_trace_holds_comes_back_too() -> None:
+    (back,), _ = parse(render([an_entry(extras=Extras(trace_bodies=True))], BOOT), BOOT)
+
+    assert back.context.trace_bodies
 
 
 def test_what_is_kept_holds_no_credential_and_no_token() -> None:

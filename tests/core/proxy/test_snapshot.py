@@ -25,6 +25,7 @@ CONTEXT = RunContext(
     is_open=True,
     probe_answer="s3cr3t-nonce",
     why_closed="the keyring is locked",
+    trace_bodies=True,
     endpoints=(
         Endpoint(
             ProxyPath("/_moat/kube/"),

@@ -7,7 +7,7 @@ from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
 from moat.api.runs import HostPort, McpServer, RunSpec
 from moat.config.services import known_service
-from moat.config.settings import DEFAULT_IMAGE, Settings, WorkspaceSettings
+from moat.config.settings import DEFAULT_IMAGE, Settings, TraceSettings, WorkspaceSettings
 from moat.net.rules import rule_text
 from moat.runs.merge import Options, merged, secret_of
 
@@ -217,3 +217,12 @@ def test_services_are_joined_and_a_name_is_an_options_first() -> None:
 def test_services_of_both_that_cannot_stand_together_are_refused() -> None:
     with pytest.raises(UsageError, match="cache and more both want port 6379"):
         joined("services: {cache: redis}", options(services=(known_service("redis", "more"),)))
+
+
+def test_bodies_are_traced_where_the_user_or_the_file_says_so() -> None:
+    by_file = joined("trace: {bodies: true}")
+    by_settings = joined("trace: {bodies: false}", own=Settings(trace=TraceSettings(bodies=True)))
+
+    assert (by_file.trace_bodies, by_file.origins["trace"]) == (True, "moat.yaml")
+    assert (by_settings.trace_bodies, by_settings.origins["trace"]) == (True, "config.yaml")
+    assert not joined("").trace_bodies

@@ -210,6 +210,8 @@ def test_the_registration_says_what_the_run_may_do() -> None:
     assert (registration.network_policy, registration.network_allow) == ("strict", ("example.com",))
     assert registration.needs_door
     assert not plan(a_spec(), some_facts(is_sealed=False)).registration.needs_door
+    assert not registration.trace_bodies
+    assert plan(replace(a_spec(), trace_bodies=True), some_facts()).registration.trace_bodies
 
 
 @pytest.mark.parametrize("name", ["", "A B", "1A", "a=b", "É"])

@@ -36,6 +36,10 @@ def read(entry: dict[str, Any]) -> tuple[harfile.Request, harfile.Response, harf
     response.pop("_error", None)
     response["content"] = harfile.Content(**response["content"])
     request = {**request, "queryString": [harfile.Record(**each) for each in request["queryString"]]}
+    request["headers"] = [harfile.Record(**each) for each in request["headers"]]
+    response["headers"] = [harfile.Record(**each) for each in response["headers"]]
+    if "postData" in request:
+        request["postData"] = harfile.PostData(**request["postData"])
     harfile.Cache(**entry["cache"])
     return harfile.Request(**request), harfile.Response(**response), harfile.Timings(**entry["timings"])
 
@@ -58,6 +62,18 @@ def test_what_its_parts_took_is_what_it_took(exchange: ExchangeRecord) -> None:
     (entry,) = archived(exchange)
 
     assert sum(max(each, 0) for each in entry["timings"].values()) == entry["time"]
+
+
+def test_headers_and_bodies_are_in_it_where_they_were_asked_for() -> None:
+    fields = (("Content-Type", "application/json"), ("X", "y"))
+    sampled = replace(ONE, request_headers=fields, response_headers=fields, request_body="{}", response_body="[1]")
+    (entry,) = archived(sampled)
+    request, response, _ = read(entry)
+
+    assert [(each.name, each.value) for each in request.headers] == list(fields)
+    assert request.postData == harfile.PostData("application/json", text="{}")
+    assert (response.content.mimeType, response.content.text) == ("application/json", "[1]")
+    assert "request_body" not in entry["_moat"]
 
 
 def test_what_failed_says_why() -> None:

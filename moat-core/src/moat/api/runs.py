@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PolicyMode = Literal["permissive", "strict"]
 Verdict = Literal["allow", "deny"]
 Decision = Literal["allow", "deny", ""]
+Fields = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,9 @@ class RunSpec:
     workspace. worktree: what the workspace is, where it is one. dependencies: what the image must have, as
     `config/dependencies.py` writes it. post_build: shell that is run in it, once. hidden: target of a mount,
     "/workspace" for the workspace → patterns of what of it is not shown, as `config/excludes.py` reads them.
-    volumes: name → where the run finds it. pre_run: shell that is run inside before the command. origins: what it
-    is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not in it
-    comes from the command line.
+    volumes: name → where the run finds it. pre_run: shell that is run inside before the command. trace_bodies: as in
+    RunContext. origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for
+    it; what is not in it comes from the command line.
     """
 
     workspace: Path
@@ -127,6 +128,7 @@ class RunSpec:
     hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
     pre_run: tuple[str, ...] = ()
+    trace_bodies: bool = False
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -136,6 +138,7 @@ class RunContext:
 
     is_open: False until the sandbox has proved that it is sealed; nothing but the probe is answered before.
     endpoints: served at the proxy's own address. why_closed: what a closed run is told instead of the usual.
+    trace_bodies: whether its trace has headers and the beginnings of bodies.
     """
 
     run_id: str
@@ -146,6 +149,7 @@ class RunContext:
     probe_answer: str = field(default="", repr=False)
     endpoints: tuple[Endpoint, ...] = ()
     why_closed: str = ""
+    trace_bodies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,7 @@ class RunInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True)  # not a light one: it is made for every request
 class ExchangeRecord:
-    """One request and its answer, as traced (docs/trace.md). path never holds a query value, and no field a secret.
+    """One request and its answer, as traced (docs/trace.md). path never holds a query value, no field a secret.
 
     outcome: "forwarded", "denied", "failed" or "refused" (malformed or unidentified). via: "connect", "http",
     "transparent", "endpoint", "mcp", or "dns" for a host that got no address because the policy keeps it in. grants:
@@ -182,7 +186,7 @@ class ExchangeRecord:
     placeholders that became a secret; scrubbed: secrets taken out of the answer. decision: the policy's, "allow",
     "deny" or "" where it was not asked; rule: what made it. error: a word for programs, "" for none; reason says it.
     model and what follows: as the answer says, where a provider reads it (ReadUsage). cost_usd: an estimate, 0 for
-    unknown. input_tokens include cached_tokens.
+    unknown. input_tokens include cached_tokens. The last four, without secrets, only where a run asked for them.
     """
 
     run_id: str
@@ -218,6 +222,10 @@ class ExchangeRecord:
     output_tokens: int = 0
     cached_tokens: int = 0
     cost_usd: float = 0.0
+    request_headers: Fields = ()
+    response_headers: Fields = ()
+    request_body: str = ""
+    response_body: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ def as_text(prepared: Prepared, spec: RunSpec) -> str:
     lines += list(_services(prepared, spec))
     if spec.profile:
         lines.append(f"profile    {spec.profile}  [{_origin(spec, 'profile')}]")
+    if spec.trace_bodies:
+        lines.append(f"trace      with headers and beginnings of bodies  [{_origin(spec, 'trace')}]")
     if hosts := prepared.facts.setup.hosts:
         lines.append(f"spent on   {', '.join(hosts)}")
     lines += [f"  {line}" for line in prepared.facts.setup.rules]
@@ -71,6 +73,7 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
         "workspace": str(plan.copied or sandbox.mounts[0].source),
         "on_a_copy": spec.on_a_copy,
         "branch": spec.worktree.branch if spec.worktree else None,
+        "trace_bodies": spec.trace_bodies,
         "workdir": sandbox.workdir,
         "home": sandbox.home,
         "runtime": prepared.runtime.name,

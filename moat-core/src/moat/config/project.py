@@ -22,7 +22,7 @@ from moat.config.dependencies import checked_dependencies
 from moat.config.host_ports import host_ports_of
 from moat.config.mounts import checked_target
 from moat.config.plain_yaml import NotPlain, Place, Plain, Value, read_plain
-from moat.config.sections import Hooks, MountEntry, Workspace
+from moat.config.sections import Hooks, MountEntry, Trace, Workspace
 from moat.config.service_entry import ServiceEntry, ServiceForm
 from moat.config.services import MOST as MOST_SERVICES
 from moat.config.services import checked_services
@@ -185,6 +185,7 @@ class Project(Section):
     container: Container = Field(
         default_factory=Container, description="The most that a run may use.", examples=[{"memory": "2g"}]
     )
+    trace: Trace = Field(default_factory=Trace, description="What the run's trace holds.", examples=[{"bodies": True}])
 
     @model_validator(mode="after")
     def _one_source_each(self) -> Project:
@@ -303,6 +304,7 @@ def _fields_of(place: Place) -> Mapping[str, Any]:
         "mcp": McpEntry,
         "services": ServiceEntry,
         "ulimits": Ulimit,
+        "trace": Trace,
     }
     for part in place[:-1]:
         fields = sections[part].model_fields if part in sections else fields

@@ -1,4 +1,6 @@
-"""The sections of moat.yaml that say what a run finds: its workspace, its mounts, what is run besides its command."""
+"""The sections of moat.yaml that say what a run finds: its workspace, its mounts, what is run besides its command;
+and what is kept of it.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,14 @@ class Workspace(Section):
         default=(), max_length=MOST, description="What of it is not shown, and not copied, as .gitignore writes it.",
         examples=[[".env", "node_modules"]],
     )  # fmt: skip
+
+
+class Trace(Section):
+    """What the run's trace holds."""
+
+    bodies: bool = Field(
+        default=False, description="Headers and beginnings of bodies too, without secrets.", examples=[True]
+    )
 
 
 class Hooks(Section):

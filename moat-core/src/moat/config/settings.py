@@ -19,6 +19,8 @@
       port: 8080
     metrics:
       port: 9464
+    trace:
+      bodies: true
 
 YAML and pydantic are imported only when the file exists: most installations have none.
 """
@@ -111,6 +113,13 @@ class RoutingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceSettings:
+    """What traces hold. bodies: headers and the beginnings of bodies too, without secrets."""
+
+    bodies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsSettings:
     """Where metrics are read beside the daemon's socket. port: on loopback; 0 is nowhere."""
 
@@ -133,6 +142,7 @@ class Settings:
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    trace: TraceSettings = field(default_factory=TraceSettings)
 
 
 def load_settings(home: Home) -> Settings:
@@ -186,7 +196,8 @@ def _checked(path: Path, values: object) -> Settings:
         raise UsageError(f"{path} must be a mapping of settings", hint=f"edit {path}")
     _refuse_unknown(path, "", values, Settings)
     sections = {"network": NetworkSettings, "upstream": UpstreamSettings, "daemon": DaemonSettings,
-                "routing": RoutingSettings, "workspace": WorkspaceSettings, "metrics": MetricsSettings}  # fmt: skip
+                "routing": RoutingSettings, "workspace": WorkspaceSettings, "metrics": MetricsSettings,
+                "trace": TraceSettings}  # fmt: skip
     for name, kind in sections.items():
         if isinstance(section := values.get(name), dict):
             _refuse_unknown(path, f"{name}.", section, kind)

@@ -78,4 +78,7 @@ TEMPLATE = """\
 #   pids: 512                      # asks above 4096
 #   ulimits:                       # asks
 #     nofile: {soft: 1024, hard: 4096}
+
+# trace:
+#   bodies: true                   # moat trace has headers and beginnings of bodies too, without secrets
 """

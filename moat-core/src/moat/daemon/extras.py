@@ -78,7 +78,10 @@ class RoutedPort:
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """All of it. are_values_lost: the daemon was replaced, and with it went the values that are kept in memory only."""
+    """All of it. trace_bodies: as in RunContext.
+
+    are_values_lost: the daemon was replaced, and with it went the values that are kept in memory only.
+    """
 
     credentials: tuple[GivenCredential, ...] = ()
     extra_headers: tuple[ExtraHeader, ...] = ()
@@ -89,6 +92,7 @@ class Extras:
     aws_config: AwsConfig | None = None
     are_values_lost: bool = False
     host_ports: tuple[HostPort, ...] = ()
+    trace_bodies: bool = False
 
     @property
     def grants(self) -> tuple[str, ...]:

@@ -38,7 +38,8 @@ from moat.daemon.extras import (
 )
 
 CAPABILITIES = ("doors", "transparent", "hosts-policy", "network-rules", "profiles", "restore", "extras",
-                "routing", "refresh", "events", "host-ports")  # fmt: skip
+                "routing", "refresh", "events", "host-ports",
+                "trace-bodies")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class RegisterRequest:
     needs_door: the runtime hands over sockets; otherwise the run is identified by its token.
 
     credentials … aws_config, host_ports: as `extras` says. endpoints: ports to be routed under the run's name.
+    trace_bodies: whether headers and the beginnings of bodies are traced.
 
     listen_on: with auth_token, an address of this machine where this one run is to be served by token, since its door
     cannot be reached; launcher_pid: the process without which such a run is over, and without which any run is not
@@ -107,6 +109,7 @@ class RegisterRequest:
     aws_config: AwsConfig | None = None
     endpoints: tuple[RoutedPort, ...] = ()
     host_ports: tuple[HostPort, ...] = ()
+    trace_bodies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +207,7 @@ def needed_capabilities(request: SetupRequest | RegisterRequest) -> tuple[str, .
     if isinstance(request, RegisterRequest):
         wanted |= {"extras": extras_of(request) != Extras(), "routing": request.endpoints}
         wanted["host-ports"] = request.host_ports
+        wanted["trace-bodies"] = request.trace_bodies
     return tuple(name for name, value in wanted.items() if value)
 
 

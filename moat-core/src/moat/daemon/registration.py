@@ -94,6 +94,7 @@ def context_of(request: RegisterRequest, policy: NetworkPolicy, resolved: Resolv
         rules=resolved.rules,
         endpoints=resolved.endpoints,
         is_open=not request.needs_door,
+        trace_bodies=request.trace_bodies,
     )
 
 

@@ -157,7 +157,8 @@ class Runs:
         entry = replace(entry, extras=extras_of(request), needs=needed_capabilities(request), unread="")
         self.restore.done(entry.run_id)
         is_open = self._doors.is_open(entry.run_id) or not entry.place.needs_door
-        context = replace(served(entry.context, resolved, is_open=is_open), policy=policy)
+        context = served(entry.context, resolved, is_open=is_open)
+        context = replace(context, policy=policy, trace_bodies=request.trace_bodies)
         profile = spec_of(request).profile
         info = replace(entry.info, policy=policy.mode, grants=request.grants, profile=profile)
         if request.listen_on:

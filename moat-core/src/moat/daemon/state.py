@@ -76,6 +76,7 @@ def restored(run: SavedRun) -> Entry:
         token_sha256=run.token_sha256,
         policy=checked_policy(run.info.policy, run.allow, run.rules),
         why_closed=UNRESOLVED,
+        trace_bodies=run.extras.trace_bodies,
     )
     return Entry(context, run.info, run.place, run.extras, run.needs)
 

@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from moat.api.http import Authority
-from moat.api.runs import Decision, ExchangeRecord
+from moat.api.runs import Decision, ExchangeRecord, Fields
 from moat.proxy.refusal import Refusal
 
 MAX_PATH_CHARS = 2048
@@ -31,6 +31,7 @@ _FIELDS = tuple(each.name for each in fields(ExchangeRecord))
 _values = attrgetter(*_FIELDS)  # asdict copies deeply: four times the cost of all the rest
 _as_json = json.JSONEncoder(separators=(",", ":")).encode
 _JSON_TYPES = {"int": int, "float": float, "str": str, "Decision": str}
+_OF_SAMPLES = ("request_headers", "response_headers", "request_body", "response_body")  # left out where there are none
 _TYPES = {each.name: _JSON_TYPES.get(str(each.type), list) for each in fields(ExchangeRecord)}
 _DEFAULTS = {each.name: each.default for each in fields(ExchangeRecord) if each.default is not MISSING}
 _BEGINNING = f"req_{secrets.token_hex(4)}"  # of this process's ids
@@ -57,6 +58,22 @@ class Usage:
     output_tokens: int = 0
     cached_tokens: int = 0
     cost_usd: float = 0.0
+
+
+class Sampled(Protocol):
+    """Who remembers headers and the beginnings of bodies."""
+
+    @property
+    def request_headers(self) -> Fields: ...  # as in ExchangeRecord
+    @property
+    def response_headers(self) -> Fields: ...  # as in ExchangeRecord
+    @property
+    def request_body(self) -> str: ...  # as in ExchangeRecord
+    @property
+    def response_body(self) -> str: ...  # as in ExchangeRecord
+    def answer(self, headers: Iterable[tuple[str, str]], fields: Mapping[str, tuple[str, ...]]) -> None: ...
+    def sent(self, data: bytes) -> None: ...
+    def received(self, data: bytes) -> None: ...
 
 
 class Meter(Protocol):
@@ -99,6 +116,7 @@ class Trail:
     replaced: int = 0
     scrubs: Scrubs | None = field(default=None, repr=False)
     meter: Meter | None = field(default=None, repr=False)
+    sample: Sampled | None = field(default=None, repr=False)
     decision: Decision = ""
     rule: str = ""
 
@@ -127,6 +145,18 @@ class Trail:
         self.status = status
         self.first = self.first or when or self.now()
 
+    def sent(self, payload: bytes) -> None:
+        """Remember some of the request's body."""
+        self.request_bytes += len(payload)
+        if self.sample is not None:
+            self.sample.sent(payload)
+
+    def received(self, payload: bytes) -> None:
+        """Remember some of the answer's body, as the client gets it."""
+        self.response_bytes += len(payload)
+        if self.sample is not None:
+            self.sample.received(payload)
+
     @staticmethod
     def now() -> float:
         """Return the time by the clock of started."""
@@ -151,7 +181,7 @@ class Trail:
         if self.is_done:
             return
         self.is_done = True
-        usage = Usage() if self.meter is None else self.meter.usage()
+        usage, sample = Usage() if self.meter is None else self.meter.usage(), self.sample
         self.emit(
             ExchangeRecord(
                 run_id=self.run_id,
@@ -186,6 +216,10 @@ class Trail:
                 output_tokens=usage.output_tokens,
                 cached_tokens=usage.cached_tokens,
                 cost_usd=usage.cost_usd,
+                request_headers=() if sample is None else sample.request_headers,
+                response_headers=() if sample is None else sample.response_headers,
+                request_body="" if sample is None else sample.request_body,
+                response_body="" if sample is None else sample.response_body,
             )
         )
 
@@ -220,7 +254,11 @@ class Line:
 
 def line_of(record: ExchangeRecord) -> str:
     """Return a record as one line of JSON, without its end."""
-    return _as_json(dict(zip(_FIELDS, _values(record), strict=True)))
+    wire = dict(zip(_FIELDS, _values(record), strict=True))
+    for name in _OF_SAMPLES:
+        if not wire[name]:
+            del wire[name]
+    return _as_json(wire)
 
 
 def record_of(line: str | bytes) -> ExchangeRecord:
@@ -231,12 +269,18 @@ def record_of(line: str | bytes) -> ExchangeRecord:
     values: dict[str, Any] = _DEFAULTS | {name: wire[name] for name in _FIELDS if name in wire}
     if len(values) < len(_FIELDS) or not all(_fits(name, value) for name, value in values.items()):
         raise ValueError("an exchange lacks a value")
-    parts: dict[str, Any] = {name: tuple(each) if _TYPES[name] is list else each for name, each in values.items()}
+    parts: dict[str, Any] = {name: _tuple(each) if _TYPES[name] is list else each for name, each in values.items()}
     return ExchangeRecord(**parts)
+
+
+def _tuple(value: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(each if isinstance(each, str) else tuple(each) for each in value)
 
 
 def _fits(name: str, value: object) -> bool:
     if isinstance(value, tuple | list):
+        if name in _OF_SAMPLES:
+            return all(isinstance(pair, tuple | list) and list(map(type, pair)) == [str, str] for pair in value)
         return _TYPES[name] is list and all(isinstance(each, str) for each in value)
     return type(value) is _TYPES[name]
 

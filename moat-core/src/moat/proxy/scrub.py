@@ -136,9 +136,14 @@ class Spent:
 
     def unsaid(self, text: str) -> str:
         """Return text (latin-1) without any secret of the run, for records."""
+        return self.known.text(text)
+
+    @property
+    def known(self) -> Scrub:
+        """What to look for in what is written down: what was sent, and what may yet be."""
         if self._known is None:
             self._known = Scrub((*self._secrets, *self._expected))
-        return self._known.text(text)
+        return self._known
 
     def add(self, secrets: Iterable[str]) -> None:
         """Remember secrets that are about to leave."""

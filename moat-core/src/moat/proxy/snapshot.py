@@ -1,7 +1,7 @@
 """A run's snapshot as JSON and back: how a RunContext with its rules crosses from the daemon to the worker.
 
     {"run_id", "token_sha256", "policy": {"mode", "allow", "rules": [line, …]}, "is_open", "probe_answer",
-     "why_closed", "rules": [as in rule_wire, …],
+     "why_closed", "trace_bodies", "rules": [as in rule_wire, …],
      "endpoints": [as in endpoint_wire, …]}
 
 Errors never quote what was read: it holds secrets.
@@ -37,6 +37,7 @@ def to_wire(context: RunContext) -> Wire:
         "probe_answer": context.probe_answer,
         "endpoints": [endpoint_to_wire(each, rule_to_wire) for each in context.endpoints],
         "why_closed": context.why_closed,
+        "trace_bodies": context.trace_bodies,
     }
 
 
@@ -52,6 +53,7 @@ def from_wire(wire: Wire) -> RunContext:
             probe_answer=_text(wire["probe_answer"]),
             endpoints=tuple(endpoint_from_wire(each, rule_from_wire) for each in wire.get("endpoints", [])),
             why_closed=_text(wire.get("why_closed", "")),
+            trace_bodies=wire.get("trace_bodies") is True,
         )
     except (KeyError, TypeError, ValueError, MoatError):
         raise SnapshotError("this is no snapshot of a run") from None

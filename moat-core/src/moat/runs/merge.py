@@ -78,12 +78,14 @@ def merged(options: Options, project: Project | None, settings: Settings, home: 
         worktree=options.worktree,
         volumes=dict(options.volumes),
         hidden=_hidden({WORKSPACE: (("--exclude", options.excluded), (SETTINGS, settings.workspace.exclude))}, origins),
+        trace_bodies=settings.trace.bodies,
         origins=origins,
     )
     origins |= {f"host_port.{each}": "--host-port" for each in spec.host_ports}
     origins |= {f"grant.{name}": "--grant" for name in spec.grants}
     origins |= {"command": "command line"} if spec.command else {}
     origins |= {"name": "--name"} if spec.name else {}
+    origins |= {"trace": SETTINGS} if spec.trace_bodies else {}
     origins |= {f"volume.{name}": "--volume" for name in spec.volumes}
     origins |= {"workspace": "--copy"} if spec.on_a_copy else {"workspace": "--worktree"} if spec.worktree else {}
     return spec if project is None else _with_project(spec, options, project, settings, home)
@@ -135,6 +137,7 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
         pre_run=_took(origins, "pre_run", project.hooks.pre_run),
         volumes={**volumes, **spec.volumes},
         hidden=_hidden(_excluded(options, project, settings, {mount.target for mount in mounts}), origins),
+        trace_bodies=spec.trace_bodies or _took(origins, "trace", project.trace.bodies),
         origins=origins,
     )
 

@@ -320,6 +320,7 @@ def _registration(spec: RunSpec, facts: Facts) -> RegisterRequest:
         needs_door=facts.is_sealed,
         profile=spec.profile,
         mcp_servers=spec.mcp,
+        trace_bodies=spec.trace_bodies,
         endpoints=tuple(RoutedPort(name, port) for name, port in spec.ports.items()),
         host_ports=spec.host_ports,
     )

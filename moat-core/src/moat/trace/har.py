@@ -1,7 +1,8 @@
 """A trace as an HTTP Archive 1.2, which a browser's developer tools open. Pure.
 
-http://www.softwareishard.com/blog/har-12-spec/ says what is in one. What a trace does not have (headers, bodies, values
-in a query) is empty; what an archive has no place for is under `_moat`, as the format lets programs do.
+http://www.softwareishard.com/blog/har-12-spec/ says what is in one. What a trace does not have (values in a query, and
+headers and bodies unless they were asked for) is empty; what an archive has no place for is under `_moat`, as the
+format lets programs do.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
-from moat.api.runs import ExchangeRecord, RunInfo
+from moat.api.runs import ExchangeRecord, Fields, RunInfo
 
 Json: TypeAlias = dict[str, Any]
 
@@ -24,6 +25,7 @@ _VERSIONS = {
 }
 _USUAL_PORTS = {"https": 443, "http": 80}
 _PAGE = "run"
+_SHOWN = ("request_headers", "response_headers", "request_body", "response_body")
 
 
 def har(run: RunInfo, exchanges: Iterable[ExchangeRecord], version: str) -> Json:
@@ -53,7 +55,7 @@ def _entry(exchange: ExchangeRecord) -> Json:
         "response": _response(exchange),
         "cache": {},
         "timings": timings,
-        "_moat": asdict(exchange),
+        "_moat": {name: value for name, value in asdict(exchange).items() if name not in _SHOWN},
     }
     return entry | ({"comment": exchange.reason} if exchange.reason else {})
 
@@ -64,11 +66,11 @@ def _request(exchange: ExchangeRecord) -> Json:
         "url": url_of(exchange),
         "httpVersion": _VERSIONS.get(exchange.protocol, ""),
         "cookies": [],
-        "headers": [],
+        "headers": _headers(exchange.request_headers),
         "queryString": [{"name": name, "value": ""} for name in exchange.query_keys],
         "headersSize": -1,
         "bodySize": exchange.request_bytes,
-    }
+    } | _posted(exchange)
 
 
 def _response(exchange: ExchangeRecord) -> Json:
@@ -77,13 +79,28 @@ def _response(exchange: ExchangeRecord) -> Json:
         "statusText": _phrase(exchange.status),
         "httpVersion": _VERSIONS.get(exchange.protocol, ""),
         "cookies": [],
-        "headers": [],
-        "content": {"size": exchange.response_bytes, "mimeType": "x-unknown"},
+        "headers": _headers(exchange.response_headers),
+        "content": {"size": exchange.response_bytes, "mimeType": _kind(exchange.response_headers)}
+        | ({"text": exchange.response_body} if exchange.response_body else {}),
         "redirectURL": "",
         "headersSize": -1,
         "bodySize": exchange.response_bytes,
     }
     return response | ({"_error": exchange.reason} if exchange.error else {})  # shown by developer tools
+
+
+def _headers(fields: Fields) -> list[Json]:
+    return [{"name": name, "value": value} for name, value in fields]
+
+
+def _kind(fields: Fields) -> str:
+    return next((value for name, value in fields if name.lower() == "content-type"), "x-unknown")
+
+
+def _posted(exchange: ExchangeRecord) -> Json:
+    if not exchange.request_body:
+        return {}
+    return {"postData": {"mimeType": _kind(exchange.request_headers), "text": exchange.request_body}}
 
 
 def _phrase(status: int) -> str:

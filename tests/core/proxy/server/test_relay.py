@@ -61,7 +61,9 @@ class Far:
 
 
 @contextlib.asynccontextmanager
-async def asking(limits: Limits | None = None, *more: Rule) -> AsyncIterator[tuple[Far, Guest, TlsStream]]:
+async def asking(
+    limits: Limits | None = None, *more: Rule, trace_bodies: bool = False
+) -> AsyncIterator[tuple[Far, Guest, TlsStream]]:
     """Yield an upstream, a house that knows a credential for it, and a client that has asked once, the long way."""
     far = Far()
     server = await asyncio.start_server(far.serve, "127.0.0.1", 0, ssl=LEAVES.context(HOST))
@@ -69,7 +71,8 @@ async def asking(limits: Limits | None = None, *more: Rule) -> AsyncIterator[tup
     rule = SetHeader(Match(HOST), "Authorization", f"Bearer {SECRET}", "example")
     pin = {HOST: f"127.0.0.1:{far.port}"}
     try:
-        async with a_house(a_run(rules=(rule, *more)), roots=CA.certificate_pem, resolve=pin, limits=limits) as guest:
+        run = replace(a_run(rules=(rule, *more)), trace_bodies=trace_bodies)
+        async with a_house(run, roots=CA.certificate_pem, resolve=pin, limits=limits) as guest:
             client = await guest.tls_through(guest.listen(RUN, "proxy"), HOST)
             assert await ask(client, GET) == OK
             yield far, guest, client
@@ -323,3 +326,20 @@ async def test_what_a_model_s_answer_says_of_tokens_is_recorded(long_ways: list[
 
     assert [each.model for each in guest.records] == ["", "big-1"]
     assert (guest.records[1].input_tokens, guest.records[1].output_tokens) == (7, 3)
+
+
+async def test_a_run_that_asked_for_it_has_headers_and_bodies_in_its_trace(long_ways: list[str]) -> None:
+    async with asking(trace_bodies=True) as (far, guest, client):
+        answer = b'{"echo": "Bearer %s"}' % SECRET.encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
+        far.answer = head.encode() + answer
+        post = POST.replace(b"Content-Length", b"Content-Type: text/plain\r\nX-Api-Key: own-s3cr3t\r\nContent-Length")
+        assert await ask(client, post, b"}")
+        await until(lambda: len(guest.records) == 2)
+
+    record = guest.records[1]
+    assert dict(record.request_headers)["X-Api-Key"] == "[moat:left out]"
+    assert record.request_body == "hello"
+    assert dict(record.response_headers)["Content-Type"] == "application/json"
+    assert record.response_body.startswith('{"echo": "Bearer [moat:redacted')
+    assert "s3cr3t" not in repr(record)

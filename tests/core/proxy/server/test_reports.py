@@ -96,3 +96,13 @@ async def test_denials_are_counted_and_each_run_has_its_own_batch(told: Told, mo
         ("1", 1, 1),
         ("2", 1, 0),
     ]
+
+
+async def test_long_lines_do_not_wait_until_a_frame_is_too_long(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_S", 3600)
+    monkeypatch.setattr(module, "BATCH_CHARS", 500)
+    for path in ("/first", "/" + "x" * 500, "/third"):
+        told.reports.exchange(a_record(path))
+
+    assert await told.next() == told_of("/first")
+    assert await told.next() == told_of("/" + "x" * 500)

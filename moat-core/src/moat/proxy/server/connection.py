@@ -29,6 +29,7 @@ from moat.proxy.record import Emit, Trail
 from moat.proxy.refusal import Refusal, closed, malformed, unidentified
 from moat.proxy.repeats import Repeats
 from moat.proxy.revoke import revoked
+from moat.proxy.sample import begin_sample
 from moat.proxy.server.endpoints import serve_endpoint
 from moat.proxy.server.exchange import Exchange, Truncated
 from moat.proxy.server.greeting import NoHandshake, greet
@@ -257,6 +258,7 @@ class Connection:
         if arrival.bound is None and (answer := local_answer(run, request)):
             stream.write(answer)
             return False
+        begin_sample(run, request, trail)
         asks, body_idle_s = self.services.h2.asks, self.services.limits.body_idle_s
         if (answering := responding(run, arrival, request, trail, asks, body_idle_s)) is not None:
             return await answering.over_http1(stream)

@@ -133,7 +133,7 @@ class Exchange:
             while not reader.is_done:
                 payload = reader.take(self.client.buffer)
                 if payload:
-                    self.trail.request_bytes += len(payload)
+                    self.trail.sent(payload)
                     upstream.write(writer.encode(payload))
                     if not reader.is_done:
                         await upstream.drain()
@@ -190,6 +190,8 @@ class Exchange:
         """Pass an answer on; return whether the client's connection may carry another request."""
         self.trail.answered(response.head.status)
         may_keep = self.request.keeps_alive and self.is_upload_done
+        if self.trail.sample is not None:
+            self.trail.sample.answer(response.head.headers.items, response.fields)
         told, reader = self._told(response, reader, may_keep=may_keep)
         reader = metered(self.passage.usage, response, reader, self.trail)
         await self._body_down(told.head, source, reader, writer_for(told.framing))
@@ -283,7 +285,7 @@ class Exchange:
             payload = None
         if payload is None:
             raise Truncated
-        self.trail.response_bytes += len(payload)
+        self.trail.received(payload)
         return (writer.encode(payload) if payload else b"") + writer.finish(reader.trailers)
 
     async def _tunnel(self, lease: Lease, response: Response) -> bool:

@@ -27,6 +27,7 @@ from moat.proxy.limits import Limits
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, malformed
 from moat.proxy.revoke import revoked
+from moat.proxy.sample import begin_sample
 from moat.proxy.server.asks import Asks
 from moat.proxy.server.captures import Captures
 from moat.proxy.server.h2_exchange import CutShort, H2Exchange
@@ -192,6 +193,7 @@ class H2Client:
             return PROTOCOL_ERROR
         try:
             run = self._run()
+            begin_sample(run, request, trail)
             answering = responding(run, self._arrival, request, trail, self._services.asks, self._limits.body_idle_s)
             if answering is not None:
                 await answering.over_http2(lane)

@@ -139,12 +139,12 @@ class H2Exchange:
         reader = self.lane.body
         try:
             if self._begun:
-                self.trail.request_bytes += len(self._begun)
+                self.trail.sent(self._begun)
                 await far.send(self._begun)
             self.share.give_back()
             while not reader.is_done:
                 if payload := reader.take(self.lane.buffer):
-                    self.trail.request_bytes += len(payload)
+                    self.trail.sent(payload)
                     await far.send(payload)
                 elif not reader.is_done:
                     await self._more_body()
@@ -178,6 +178,8 @@ class H2Exchange:
             if (task := self.passage.whole) is not None:
                 response, reader = await self.captures.settle(task, self.trail.run_id, response, reader, far, share)
             self.trail.answered(response.head.status, first)
+            if self.trail.sample is not None:
+                self.trail.sample.answer(response.head.headers.items, response.fields)
             reader = metered(self.passage.usage, response, self._head_down(response, reader), self.trail)
             if not self.lane.has_finished:
                 await self._body_down(far, reader)
@@ -247,7 +249,7 @@ class H2Exchange:
         while not reader.is_done:
             payload, is_over = await self._next_payload(far, reader)
             if payload:
-                self.trail.response_bytes += len(payload)
+                self.trail.received(payload)
                 await self.lane.send(payload)
             if is_over:
                 break

@@ -83,7 +83,7 @@ class Pump:
         """Take what is there of the body; return whether that was anything."""
         payload = self.reader.take(self.upstream.buffer)
         if payload:
-            self.trail.response_bytes += len(payload)
+            self.trail.received(payload)
             self._unsent += self.writer.encode(payload)
         return bool(payload)
 

@@ -218,7 +218,7 @@ class Relay:
     def _new_way(self, run: LiveRun, raw: bytes) -> _Way | None:
         """Judge a request. Raises Refusal and Malformed."""
         request = read_request(raw[: -len(_END)].decode("latin-1"))
-        if not _is_plain(request):
+        if not _is_plain(request) or run.context.trace_bodies:
             return None
         passage, trail = self._judge(run, request)
         if passage.body is not None or passage.whole is not None or passage.upstream is not None or passage.usage:

@@ -15,7 +15,8 @@ from moat.proxy.messages import Exchanges, ToDaemon, encode
 from moat.proxy.record import line_of
 
 FLUSH_S = 0.05  # what a crash of a busy worker may lose; the daemon writes once a second
-BATCH = 256  # some 50 KiB
+BATCH = 256  # some 150 KiB
+BATCH_CHARS = 1_048_576  # with headers and bodies in them: a frame has a limit
 
 
 @dataclass(slots=True)
@@ -32,7 +33,7 @@ class Reports:
     def __init__(self, channel: FrameChannel) -> None:
         self._channel = channel
         self._waiting: dict[str, _Batch] = {}
-        self._count = 0
+        self._count = self._chars = 0
         self._pause: asyncio.TimerHandle | None = None
 
     def exchange(self, record: ExchangeRecord) -> None:
@@ -47,9 +48,10 @@ class Reports:
         batch.lines.append(line)
         batch.denied += is_denied
         self._count += 1
+        self._chars += len(line)
         if self._pause is None:
             self._flush_and_pause()
-        elif self._count >= BATCH:
+        elif self._count >= BATCH or self._chars >= BATCH_CHARS:
             self.flush()
 
     def send(self, message: ToDaemon) -> None:
@@ -59,7 +61,7 @@ class Reports:
 
     def flush(self) -> None:
         """Send what waits."""
-        waiting, self._waiting, self._count = self._waiting, {}, 0
+        waiting, self._waiting, self._count, self._chars = self._waiting, {}, 0, 0
         for run_id, batch in waiting.items():
             text = "\n".join([*batch.lines, ""]).encode()
             self._channel.send(encode(Exchanges(run_id, len(batch.lines), batch.denied, text)))
