@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from support.groups import side_by_side
+from support.leaks import homes_below, leaks_below
 from support.loops import ServingPolicy
 
-SECRET_MARK = b"s3cr3t"  # every secret in the tests contains it
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
 
 
@@ -69,14 +69,15 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def _leaks(config: pytest.Config) -> Iterator[str]:
-    """Look for test secrets in everything that moat wrote in any MOAT_HOME of this session."""
+    """Look for test secrets in everything that moat wrote below this session's folder.
+
+    Installations elsewhere are looked at when they are taken away: support/installation.py.
+    """
     factory = getattr(config, "_tmp_path_factory", None)
     if factory is None or factory._basetemp is None:
         return
-    for mark in factory._basetemp.rglob("daemon/daemon.log"):
-        for path in mark.parent.parent.rglob("*"):
-            if path.is_file() and not path.is_symlink() and SECRET_MARK in path.read_bytes():
-                yield f"a secret stands in {path}"
+    for home in homes_below(factory._basetemp):
+        yield from leaks_below(home)
 
 
 def _forgotten_skips(config: pytest.Config) -> Iterator[str]:

@@ -18,6 +18,7 @@ from moat.daemon.lifecycle import ensure_running, stop
 from moat.daemon.process import living
 from moat.ids import new_run_id
 from moat.paths import Home, private_folder
+from support.leaks import leaks_below
 from support.unix_http import ORIGIN, session_of
 
 FILE = Path(__file__).parents[2] / "docs" / "reference" / "openapi.json"
@@ -48,6 +49,7 @@ def home() -> Iterator[Home]:
         yield home
         stop(home)
         assert living(home) is None
+        assert list(leaks_below(folder)) == []
     shutil.rmtree(folder, ignore_errors=True)
 
 

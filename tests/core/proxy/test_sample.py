@@ -30,6 +30,12 @@ def test_values_of_headers_that_speak_of_secrets_are_left_out_and_others_lose_th
     assert "s3cr3t" not in shown["X-Echo"]
 
 
+def test_addresses_in_headers_have_no_query() -> None:
+    shown = a_sample(("Referer", "https://a.example/x?code=own"), ("LOCATION", "/y?state=own")).request_headers
+
+    assert shown == (("Referer", "https://a.example/x"), ("LOCATION", "/y"))
+
+
 def test_headers_are_as_many_and_as_long_as_people_read() -> None:
     shown = a_sample(*((f"X-{number}", "v" * 9_000) for number in range(200))).request_headers
 

@@ -108,6 +108,7 @@ def judge(run: LiveRun, arrival: Arrival, request: Request, trail: Trail) -> Pas
 def judge_connect(run: LiveRun, request: Request, trail: Trail) -> Authority:
     """Take a CONNECT through every decision that does not need what is inside. Raises Refusal."""
     trail.method, trail.host = request.method, request.target[:255]
+    trail.introduce(request.version, request.fields, run.spent.unsaid)
     check_open(run)
     if request.framing.kind != "none":
         raise malformed("a CONNECT has no body")

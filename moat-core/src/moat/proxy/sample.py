@@ -20,6 +20,7 @@ BODY_BYTES = 8_192
 MAX_FIELDS, MAX_VALUE_CHARS = 100, 512
 LEFT_OUT = "[moat:left out]"
 _SECRET_NAME = re.compile(r"auth|cookie|credential|key|pass|secret|session|signature|token", re.IGNORECASE)
+_URLS = ("referer", "location", "content-location", "link")
 _TEXT = re.compile(r"text/.*|application/(?:.*\+)?(?:json|xml|x-www-form-urlencoded|javascript|graphql|x-ndjson)")
 
 Fields = tuple[tuple[str, str], ...]
@@ -96,4 +97,6 @@ def begin_sample(run: LiveRun, request: Request, trail: Trail) -> None:
 
 
 def _value(name: str, value: str) -> str:
+    if name.lower() in _URLS:  # never the values of a query
+        value = value.partition("?")[0]
     return LEFT_OUT if _SECRET_NAME.search(name) else value[:MAX_VALUE_CHARS]
