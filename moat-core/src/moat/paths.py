@@ -2,6 +2,9 @@
 
 config.yaml              settings: upstream, image
 approvals/<hash>.json    what of a moat.yaml the user has said yes to
+audit.db                 what was done with whose authority; its writer is the daemon
+audit.json, audit.key    where the key that signs it lives; the key itself when there is no keyring
+audit-notes/             what the next daemon is to enter there
 store.json, key          where the store's key lives; the key itself when there is no keyring
 credentials/<name>.json  encrypted
 profiles/<name>/         the credentials of another profile
@@ -50,6 +53,16 @@ class Home:
     def approvals(self) -> Path:
         """What the user has said yes to, one file each."""
         return self.root / "approvals"
+
+    @property
+    def audit(self) -> Path:
+        """The audit's log, an SQLite file."""
+        return self.root / "audit.db"
+
+    @property
+    def audit_notes(self) -> Path:
+        """What was done while no daemon was there to enter it, one file each."""
+        return self.root / "audit-notes"
 
     @property
     def credentials(self) -> Path:

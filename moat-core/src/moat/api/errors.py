@@ -86,6 +86,10 @@ class DaemonError(MoatError):
     """The daemon cannot be started or reached, or it refused a request."""
 
 
+class AuditUnwritable(DaemonError):
+    """What is about to be done cannot be written down first, and so is not done."""
+
+
 class DaemonLeaving(DaemonError):
     """The daemon is finishing and did nothing about this request; its successor can be asked."""
 
