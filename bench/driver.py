@@ -1,7 +1,7 @@
 """The daemon's part for the bench: keeps the real worker through the real link, and writes what it reports.
 
 bench.driver ── moat.daemon.worker.Worker ── frames ──▶ moat.proxy.server.worker
-     └─▶ network.jsonl, as the daemon writes it
+     └─▶ network.jsonl and audit.db, as the daemon writes them
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from pathlib import Path
 
 from moat.api.rules import Match, Rule, SetHeader
 from moat.api.runs import NetworkPolicy, RunContext
+from moat.audit.chain import STARTED
+from moat.daemon.audit_key import AuditKeys
+from moat.daemon.audit_seal import Signing
+from moat.daemon.auditor import Auditor
 from moat.daemon.worker import COMMAND, Worker
+from moat.paths import Home
 from moat.proxy.ca import load
 from moat.proxy.messages import Configure, Exchanges
 from moat.trace.network import FLUSH_EVERY_S, NetworkLog
@@ -55,6 +60,14 @@ def contexts(options: argparse.Namespace) -> list[RunContext]:
     ]  # fmt: skip
 
 
+def audited(folder: Path, worker: Worker) -> Auditor:
+    """Return the audit's writer, which the worker asks before a credential leaves."""
+    signing = Signing(AuditKeys(Home(folder), {"MOAT_KEYRING_BACKEND": "file"}))
+    auditor = Auditor(Home(folder).audit, signing, worker.answer, lambda _: True)
+    worker.takers |= {"spend": auditor.take_spend, "uses": auditor.take_uses}
+    return auditor
+
+
 async def drive(options: argparse.Namespace) -> None:
     """Keep the worker until told to end."""
     folder = Path(options.folder)
@@ -65,16 +78,21 @@ async def drive(options: argparse.Namespace) -> None:
     worker.configure(Configure(ca.certificate_pem, ca.key_pem, ca.certificate_pem, pins, (f"{options.address}/32",)))
     for context in contexts(options):
         worker.put(context)
+    auditor = audited(folder / f"moat-{options.listen}", worker)
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     async with asyncio.TaskGroup() as group:
         group.create_task(worker.serve())
+        auditing = group.create_task(auditor.forever())
+        await auditor.noted(_RUN.format(0), STARTED, {})
         await worker.barrier()
         worker.listen("", "token", socket.create_server(("127.0.0.1", options.listen), backlog=4096))
         while not ended.is_set():
             trace.log.flush()
             await _wait(ended)
         await worker.stop()
+        await auditor.close()
+        auditing.cancel()
 
 
 async def _wait(ended: asyncio.Event) -> None:

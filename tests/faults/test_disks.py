@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from core.daemon.making import an_info
 from moat.api.errors import DaemonError
+from moat.audit.reading import AuditReader
+from moat.audit.verify import Pin
 from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import ensure_running, stop
 from moat.daemon.process import living
@@ -21,7 +23,7 @@ from moat.ids import new_run_id
 from moat.paths import Home
 from moat.trace.store import RunStore
 from support.installation import eventually
-from support.living import a_sealed_run, ended_after, granted, killed, served, until
+from support.living import Sealed, a_sealed_run, ended_after, granted, killed, served, until
 from support.upstream import Upstream
 
 from faults.counts import Counts
@@ -61,6 +63,14 @@ def a_registration(client: DaemonClient) -> RegisterResponse:
     return client.register(RegisterRequest(new_run_id(), needs_door=False))
 
 
+async def rests(sealed: Sealed) -> None:
+    """Ask until the run is answered at all: its credentials are not spent while the audit cannot be written."""
+    async with asyncio.timeout(30):
+        while (answer := await sealed.request()) != "503":
+            assert answer == "000", answer
+            await asyncio.sleep(0.1)
+
+
 @contextmanager
 def full(home: Home) -> Iterator[None]:
     """Fill the disk to its last byte."""
@@ -88,8 +98,9 @@ async def test_with_a_full_disk_runs_go_on_and_new_ones_are_refused(small: Home,
             with full(small):
                 with pytest.raises(DaemonError, match=r"(?i)no space left"):
                     a_registration(client)
-                await served(sealed)
+                assert await sealed.request() == "503"  # no use of a credential that the audit does not have
                 assert [run.run_id for run in client.runs()] == [sealed.made.run_id]
+            await served(sealed)
             made = a_registration(client)
             assert client.end(made.auth_token, None).state == "stopped"
             seen = await asyncio.to_thread(counts.now)
@@ -97,6 +108,10 @@ async def test_with_a_full_disk_runs_go_on_and_new_ones_are_refused(small: Home,
         assert first is not None
         await asyncio.to_thread(counts.become, first)
         assert client.end(sealed.made.auth_token, 0).state == "stopped"
+    client.seal()
+    with AuditReader(small.audit) as reader:
+        assert reader.verify(Pin()).is_whole
+        assert list(reader.entries(sealed.made.run_id))[-1].kind == "ended"
 
 
 async def test_a_run_that_ends_while_the_disk_is_full_is_over(small: Home, times: int) -> None:
@@ -125,7 +140,7 @@ async def test_a_daemon_killed_while_the_disk_is_full_is_followed_by_one_that_ha
             with full(small):
                 killed(client.health().pid)
                 client = ensure_running(small)
-                await served(sealed)
+                await rests(sealed)
                 assert [run.run_id for run in client.runs()] == [sealed.made.run_id]
             killed(client.health().pid)
             client = ensure_running(small)

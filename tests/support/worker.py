@@ -32,10 +32,13 @@ from moat.proxy.messages import (
     Listen,
     ListenName,
     Named,
+    Noted,
     Ping,
     Pong,
     SetRun,
+    Spend,
     ToWorker,
+    Uses,
     decode,
     encode,
 )
@@ -73,6 +76,9 @@ class RunningWorker:
     seen: list[ExchangeRecord] = field(default_factory=list)
     named: list[Named] = field(default_factory=list)
     captured: list[Captured] = field(default_factory=list)
+    spent: list[Spend] = field(default_factory=list)
+    uses: list[Uses] = field(default_factory=list)
+    enters: str | None = ""  # what the audit says to a first use: "" entered, a problem, None no answer
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     held: dict[tuple[str, str], socket.socket] = field(default_factory=dict)
     is_ready: bool = False
@@ -126,12 +132,22 @@ class RunningWorker:
                     self.pongs.add(number)
                 case Named() as named:
                     self.named.append(named)
+                case Spend() | Uses() as message:
+                    self._audit(message)
                 case Captured() as captured:
                     self.captured.append(captured)
                 case _:
                     self.is_ready = True
             async with self.changed:
                 self.changed.notify_all()
+
+    def _audit(self, message: Spend | Uses) -> None:
+        if isinstance(message, Uses):
+            self.uses.append(message)
+            return
+        self.spent.append(message)
+        if self.enters is not None:
+            self.send(Noted(message.id, self.enters))
 
     async def captures(self, count: int) -> list[Captured]:
         """Return the tokens that were captured so far, once there are count of them."""

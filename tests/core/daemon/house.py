@@ -40,12 +40,15 @@ async def a_house(home: Home) -> AsyncIterator[House]:
             parts = some_parts(home, orchard, worker, registry, records)
             async with asyncio.TaskGroup() as group:
                 group.create_task(parts.ledger.keep())
+                auditing = group.create_task(parts.auditor.forever())
                 runs = Runs(parts, group)
                 try:
                     yield House(runs, parts, orchard, port)
                     await runs.lose_all()
                 finally:
                     await parts.ledger.close()
+                    await parts.auditor.close()
+                    auditing.cancel()
 
 
 def a_request(run_id: str = RUN_ID, **changes: Any) -> RegisterRequest:

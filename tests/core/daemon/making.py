@@ -21,6 +21,10 @@ from moat.api.errors import GrantMissing, UsageError
 from moat.api.rules import Match, Rule, SetHeader
 from moat.api.runs import Contribution, ExchangeRecord, NetworkPolicy, RunContext, RunInfo, RunSpec
 from moat.config.settings import Settings
+from moat.daemon.audit_key import AuditKeys
+from moat.daemon.audit_notes import left
+from moat.daemon.audit_seal import Signing
+from moat.daemon.auditor import Auditor
 from moat.daemon.grants import Grants
 from moat.daemon.ledger import Ledger
 from moat.daemon.parts import Parts
@@ -196,7 +200,14 @@ def some_parts(home: Home, orchard: Orchard, worker: Worker, registry: Registry,
         reaper=orchard,
         proxy_port=19080,
         ledger=a_ledger(home, registry),
+        auditor=an_auditor(home, registry, worker),
     )
+
+
+def an_auditor(home: Home, registry: Registry, worker: Worker) -> Auditor:
+    """The audit's writer; whoever uses it runs `forever`, and closes it."""
+    signing = Signing(AuditKeys(home, {"MOAT_KEYRING_BACKEND": "file"}))
+    return Auditor(home.audit, signing, worker.answer, lambda run_id: run_id in registry, lambda: left(home))
 
 
 def a_ledger(home: Home, registry: Registry) -> Ledger:

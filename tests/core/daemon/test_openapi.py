@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import get_args
 
 import moat
+from aiohttp.web import Application
 from moat.api.runs import PolicyMode
+from moat.daemon.audit_api import AuditHandlers
 from moat.daemon.handlers import Handlers
 from moat.daemon.openapi import document
 from moat.daemon.protocol import Health, RegisterRequest
@@ -48,7 +50,13 @@ def test_patterns_are_those_that_the_daemon_checks() -> None:
 
 def test_every_path_that_is_served_is_in_it_and_no_other() -> None:
     handlers = Handlers(None, None)  # type: ignore[arg-type] # only its paths are asked for
-    server = Server(None, lambda: None, lambda: None, handlers.add_to)  # type: ignore[arg-type,return-value] # same
+    audit = AuditHandlers(None)  # type: ignore[arg-type] # same
+
+    def more(app: Application) -> None:
+        handlers.add_to(app)
+        audit.add_to(app)
+
+    server = Server(None, lambda: None, lambda: None, more)  # type: ignore[arg-type,return-value] # same
     served = {
         (route.resource.canonical.replace("{token}", "{run}").replace("{id}", "{run}"), route.method.lower())
         for route in server.application().router.routes()

@@ -237,8 +237,8 @@ def _opened(path: Path) -> sqlite3.Connection:
             raise OSError(f"a newer version of moat wrote it (format {version})")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        db.executescript(_SCHEMA)
-        db.execute(f"PRAGMA user_version = {VERSION}")
+        if version < VERSION:  # a full disk keeps nobody from opening what is there
+            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT")
     except BaseException:
         db.close()
         raise

@@ -32,6 +32,16 @@ def settle(question: Question, home: Home, *, is_given: bool, env: Mapping[str, 
         approve(home, question)
     except UNWRITABLE as failure:
         warn(f"your answer cannot be remembered: {failure}")
+    _note(question, home)
+
+
+def _note(question: Question, home: Home) -> None:
+    """Have the audit hold the yes."""
+    from moat.daemon.audit_notes import tell
+
+    facts = {"file": question.subject["path"], "sha256": question.subject["sha256"], "to": "; ".join(question.wishes)}
+    if problem := tell(home, "approved", facts):
+        warn(f"the audit does not have this: {problem}")
 
 
 def _counted(number: int) -> str:

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -91,6 +91,7 @@ def revoke_grant(name: str) -> None:
     store = _store()
     info = _told_apart(store, name)
     store.remove(name)
+    _noted("revoked", name)
     output.show(f"{name} revoked; removed the credential {info}from this machine (not from its service)")
 
 
@@ -141,6 +142,7 @@ def _grant(provider: CredentialProvider, *, with_token: bool, validate: bool, op
         raise GrantFailed(f"the plugin made a credential for {credential.provider!r}; nothing was saved")
     spent_on = _spent_on(provider, credential)
     _store().save(credential)
+    _noted("granted", provider.name, source=credential.source)
     output.show(f"{provider.name} granted from {credential.source}; spent on {spent_on}")
 
 
@@ -175,6 +177,15 @@ def _providers() -> Sequence[CredentialProvider]:
     from moat.plugins.manager import Plugins
 
     return Plugins.load().credential_providers()
+
+
+def _noted(kind: Literal["granted", "revoked"], name: str, **facts: str) -> None:
+    """Have the audit hold it."""
+    from moat.daemon.audit_notes import tell
+
+    profile: str = click.get_current_context().meta.get(_PROFILE, "")
+    if problem := tell(find_home(), kind, {"grant": name, "profile": profile, **facts}):
+        output.warn(f"the audit does not have this: {problem}")
 
 
 def _store() -> CredentialStore:

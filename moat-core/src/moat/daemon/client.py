@@ -19,6 +19,7 @@ from moat.api.runs import RunInfo
 from moat.daemon.protocol import (
     EndRequest,
     Health,
+    NoteRequest,
     PatchRequest,
     RegisterRequest,
     RegisterResponse,
@@ -94,6 +95,14 @@ class DaemonClient:
     def unroute(self, agent: str) -> None:
         """Have a name lead nowhere any more."""
         self._call("DELETE", f"/v1/routes/{quote(agent, safe='')}")
+
+    def note(self, request: NoteRequest) -> None:
+        """Have something entered into the audit, for good. Raises AuditUnwritable."""
+        self._call("POST", "/v1/audit", asdict(request))
+
+    def seal(self) -> None:
+        """Have all that happened entered into the audit, and signed if there is a key."""
+        self._call("POST", "/v1/audit/seal")
 
     @contextmanager
     def events(self, run_id: str = "") -> Iterator[Iterator[Told]]:

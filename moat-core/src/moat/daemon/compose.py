@@ -24,10 +24,16 @@ from aiohttp.web import AppRunner
 import moat
 from moat.api.errors import UsageError
 from moat.api.runs import RunInfo
+from moat.audit.chain import INSTALLATION
 from moat.config.settings import DaemonSettings, load_settings
-from moat.daemon import answers, metrics
+from moat.daemon import answers, audit_facts, metrics
 from moat.daemon.answers import Answers
 from moat.daemon.audience import Audience
+from moat.daemon.audit_api import AuditHandlers
+from moat.daemon.audit_key import AuditKeys
+from moat.daemon.audit_notes import left
+from moat.daemon.audit_seal import Signing
+from moat.daemon.auditor import Auditor
 from moat.daemon.build import commit
 from moat.daemon.captures import Captures, Means
 from moat.daemon.environment import reduced
@@ -44,7 +50,7 @@ from moat.daemon.process import Card, boot_id, is_kept, read_card, remove_lock, 
 from moat.daemon.protocol import Health
 from moat.daemon.reaper import RuntimeReaper, remove_files
 from moat.daemon.records import Records
-from moat.daemon.registry import Registry
+from moat.daemon.registry import Entry, Registry
 from moat.daemon.runs import Runs
 from moat.daemon.server import Server, bind, serve
 from moat.daemon.services import Services
@@ -122,7 +128,7 @@ async def run_daemon(home: Home, redactor: Redactor, lock: int) -> None:
         runner = await serve(server.application(), bind(home.daemon / "daemon.sock"))
         _write_card(home, identity)
         background += _background(
-            group, parts, runs, redactor, services, partial(_metrics, parts, server.health)
+            group, parts, runs, redactor, services, before, partial(_metrics, parts, server.health)
         ) + services.begin(group)
         presence = Presence(home, runner, lock, partial(_write_card, home, identity), partial(_give_way, parts))
         background += _staying(group, presence, parts, lambda: _is_busy(home, runs, server), leaving)
@@ -148,16 +154,26 @@ def _served(
     """Return the API."""
     front = Front(runs, parts.registry, parts.store, services.routes)
     more = Handlers(front, services.events, partial(_metrics, parts, health))
-    return Server(front, health, leaving.end_runs, more.add_to)
+    handlers = (more, AuditHandlers(parts.auditor))
+    return Server(front, health, leaving.end_runs, lambda app: [each.add_to(app) for each in handlers])
 
 
 def _background(
-    group: asyncio.TaskGroup, parts: Parts, runs: Runs, redactor: Redactor, services: Services, told: Callable[[], str]
+    group: asyncio.TaskGroup,
+    parts: Parts,
+    runs: Runs,
+    redactor: Redactor,
+    services: Services,
+    before: list[Entry],
+    told: Callable[[], str],
 ) -> list[asyncio.Task[None]]:
-    """Start what goes on as long as the daemon lives. told: its metrics."""
+    """Start what goes on as long as the daemon lives. before: the runs that it took over. told: its metrics."""
+    parts.auditor.begin([entry.info for entry in before])
+    parts.auditor.note(INSTALLATION, "settings", audit_facts.settings(_first_configuration(parts.installation)))
     return [
         group.create_task(serve_metrics(_metrics_port(parts.installation), told), name="metrics"),
         group.create_task(parts.records.flush_forever(), name="flush"),
+        group.create_task(parts.auditor.forever(), name="audit"),
         group.create_task(runs.restore.resolve_forever(), name="restore"),
         group.create_task(runs.rounds.forever(), name="rounds"),
         group.create_task(_captures(parts, redactor, services).forever(), name="captures"),
@@ -212,6 +228,7 @@ async def _end(
         await runs.lose_all()
     parts.registry.tell_counts()  # its last records are in them
     await parts.ledger.close()
+    await parts.auditor.close()
 
 
 def _give_way(parts: Parts) -> None:
@@ -233,19 +250,30 @@ def make_parts(home: Home, redactor: Redactor, proxy_port: int, audience: Audien
     ledger = Ledger(partial(_rendered, registry, boot_id()), partial(write_private, state_file(home)))
     registry.on_change = ledger.changed
     records = Records(registry, store, NetworkLog(), audience)
+    worker = Worker(records, home.daemon / "daemon.log", reduced(os.environ), COMMAND)
     return Parts(
         home=home,
         installation=Installation(authority.certificate_pem, authority.key_pem, partial(load_settings, home)),
         registry=registry,
         grants=Grants(CredentialStore(home), plugins, redactor),
-        worker=Worker(records, home.daemon / "daemon.log", reduced(os.environ), COMMAND),
+        worker=worker,
         records=records,
         store=store,
         observers=audience,
         reaper=RuntimeReaper(plugins),
         proxy_port=proxy_port,
         ledger=ledger,
+        auditor=_auditor(home, registry, records, worker),
     )
+
+
+def _auditor(home: Home, registry: Registry, records: Records, worker: Worker) -> Auditor:
+    """Return the audit's writer, told by the worker what is spent and by the records what is denied."""
+    signing = Signing(AuditKeys(home, os.environ))
+    auditor = Auditor(home.audit, signing, worker.answer, lambda run_id: run_id in registry, partial(left, home))
+    worker.takers |= {"spend": auditor.take_spend, "uses": auditor.take_uses}
+    records.denials = auditor
+    return auditor
 
 
 def _rendered(registry: Registry, boot: str) -> bytes:

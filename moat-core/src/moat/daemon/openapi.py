@@ -14,6 +14,7 @@ from moat.api.runs import RunInfo
 from moat.daemon.protocol import (
     EndRequest,
     Health,
+    NoteRequest,
     PatchRequest,
     RegisterRequest,
     RegisterResponse,
@@ -25,7 +26,7 @@ from moat.daemon.protocol import (
 
 Json: TypeAlias = dict[str, Any]
 
-_TAKEN = (SetupRequest, RegisterRequest, PatchRequest, EndRequest, RouteRequest)
+_TAKEN = (SetupRequest, RegisterRequest, PatchRequest, EndRequest, RouteRequest, NoteRequest)
 _GIVEN = (SetupResponse, RegisterResponse, RunInfo, Health, RouteResponse)
 _RUN_ID, _TOKEN = "^run_[0-9a-f]{12}$", "^[0-9a-f]{64}$"
 _PATTERNS = {  # of what is checked beyond its type: by model and field
@@ -38,6 +39,8 @@ _PATTERNS = {  # of what is checked beyond its type: by model and field
     ("RegisterRequest", "network_policy"): "^(permissive|strict)$",
     ("SetupRequest", "network_policy"): "^(permissive|strict)$",
     ("RouteRequest", "run_id"): _RUN_ID,
+    ("RegisterRequest", "plan_sha256"): "^([0-9a-f]{64})?$",
+    ("NoteRequest", "run_id"): "^(run_[0-9a-f]{12})?$",
     ("RegisterResponse", "run_id"): _RUN_ID,
     ("RegisterResponse", "auth_token"): _TOKEN,
     ("RunInfo", "run_id"): _RUN_ID,
@@ -92,6 +95,10 @@ def _paths() -> Json:
             "post": _operation("route", "Reach ports of a run by name", _ok(RouteResponse), agent, takes=RouteRequest),
             "delete": _operation("unroute", "Reach them no more", _empty("204"), agent),
         },
+        "/v1/audit": {"post": _operation("note", "Enter into the audit what was done beside the daemon", _empty("204"),
+                                         takes=NoteRequest)},
+        "/v1/audit/seal": {"post": _operation("seal", "Enter all that happened, and sign it if it can be",
+                                              _empty("204"))},
         "/v1/health": {"get": _operation("health", "How the daemon is", _ok(Health))},
         "/v1/metrics": {"get": _operation("metrics", "What operators count, as Prometheus reads it",
                                           {"200": {"description": "text, version 0.0.4",

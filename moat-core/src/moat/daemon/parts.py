@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from moat.api.runs import RunInfo
+from moat.daemon.auditor import Auditor
 from moat.daemon.grants import Grants
 from moat.daemon.ledger import Ledger
 from moat.daemon.records import Records
@@ -55,3 +56,4 @@ class Parts:
     reaper: Reaper
     proxy_port: int
     ledger: Ledger
+    auditor: Auditor

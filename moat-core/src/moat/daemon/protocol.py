@@ -15,6 +15,8 @@ Unknown fields are ignored. No answer ever holds a secret of a credential; the r
     POST   /v1/routes/{agent} RouteRequest   → RouteResponse      where its ports are reached from outside
     DELETE /v1/routes/{agent}                → 204                whether it was there or not
     GET    /v1/events                        → server-sent events: run_started, run_stopped, exchange, grant
+    POST   /v1/audit         NoteRequest     → 204                entered for good
+    POST   /v1/audit/seal                    → 204                all that happened is entered, and signed if it can be
     errors → {"error": {"code", "message", "hint"}}; code: the name of a class of `moat.api.errors`
 """
 
@@ -78,6 +80,8 @@ class RegisterRequest:
 
     needs_door: the runtime hands over sockets; otherwise the run is identified by its token.
 
+    plan_sha256: of the whole plan, for the audit. secrets: names of variables whose values were fetched for the run.
+
     credentials … aws_config, host_ports: as `extras` says. endpoints: ports to be routed under the run's name.
     trace_bodies: whether headers and the beginnings of bodies are traced.
 
@@ -100,6 +104,8 @@ class RegisterRequest:
     launcher_pid: int = 0
     network_rules: tuple[str, ...] = ()
     profile: str = ""
+    plan_sha256: str = ""
+    secrets: tuple[str, ...] = ()
     credentials: tuple[GivenCredential, ...] = ()
     extra_headers: tuple[ExtraHeader, ...] = ()
     remove_headers: tuple[UnwantedHeader, ...] = ()
@@ -163,6 +169,16 @@ class RouteResponse:
     agent: str
     port: int
     urls: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRequest:
+    """What the user did beside the daemon, for the audit. run_id: "" for the installation's chain. at: when."""
+
+    kind: Literal["granted", "revoked", "approved", "exec", "exec-ended", "attached", "detached"]
+    facts: dict[str, str] = field(default_factory=dict)
+    run_id: str = ""
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)

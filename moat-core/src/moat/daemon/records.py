@@ -10,6 +10,7 @@ import itertools
 import logging
 from typing import Protocol
 
+from moat.api.http import Authority
 from moat.api.runs import ExchangeRecord
 from moat.daemon.metrics import Tally
 from moat.daemon.registry import Registry
@@ -19,6 +20,7 @@ from moat.proxy.record import record_of
 from moat.trace.network import FLUSH_EVERY_S, NetworkLog
 from moat.trace.store import RunStore
 
+_DENIED = b'"outcome":"denied"'
 _REJECTED = b'"status":401,'  # of interest to whoever renews credentials, whether plugins watch or not
 COUNTS_EVERY = 10  # flushes: what a kill may take from a run's counters is ten seconds
 _SHOWN_BYTES = 1_000  # of what is nobody's, in the log
@@ -39,14 +41,26 @@ class ExchangeObserver(Protocol):
         ...
 
 
+class Denials(Protocol):
+    """Who is told what was not let out: the audit."""
+
+    def denied(self, run_id: str, authority: str, why: str) -> None:
+        """Take one denial."""
+        ...
+
+
 class Records:
     """The worker's observer in the daemon."""
 
-    def __init__(self, registry: Registry, store: RunStore, network: NetworkLog, plugins: ExchangeObserver) -> None:
+    def __init__(
+        self, registry: Registry, store: RunStore, network: NetworkLog, plugins: ExchangeObserver,
+        denials: Denials | None = None,
+    ) -> None:  # fmt: skip
         self._registry = registry
         self._store = store
         self._network = network
         self._plugins = plugins
+        self.denials = denials
         self._names: dict[str, dict[str, str]] = {}
         self.tally = Tally()
 
@@ -63,6 +77,11 @@ class Records:
             return
         self._network.append(self._store.network(run_id), report.lines)
         self.tally.add(report.lines)
+        if report.denied and self.denials is not None:
+            for line in report.lines.splitlines():
+                if _DENIED in line:
+                    record = record_of(line)
+                    self.denials.denied(run_id, authority_of(record), record.reason)
         if self._plugins.watches_exchanges or _REJECTED in report.lines:
             for line in report.lines.splitlines():
                 self._plugins.exchange_done(run_id, record_of(line))
@@ -98,3 +117,8 @@ class Records:
             self._store.write_names(run_id, names)
         except UNWRITABLE as failure:
             log.warning("names could not be written", extra={"run_id": run_id, "problem": str(failure)})
+
+
+def authority_of(record: ExchangeRecord) -> str:
+    """Return whom a request was for, as the audit calls it."""
+    return f"{record.scheme}://{Authority(record.scheme, record.host, record.port)}"

@@ -68,6 +68,8 @@ def checked_register(request: RegisterRequest) -> RegisterRequest:
             checked_name(text, what)
     if request.auth_token and TOKEN.fullmatch(request.auth_token) is None:
         raise UsageError("auth_token is no run token", hint="leave it out to get one")
+    if request.plan_sha256 and TOKEN.fullmatch(request.plan_sha256) is None:
+        raise UsageError("plan_sha256 is no SHA-256 in hex", hint="leave it out where there is no plan")
     return request
 
 

@@ -75,6 +75,9 @@ class Registry:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._entries
+
     def __iter__(self) -> Iterator[Entry]:
         return iter(tuple(self._entries.values()))
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from moat.api.errors import DaemonError, MoatError, StoreLocked
+from moat.daemon import audit_facts
 from moat.daemon.grants import Resolved
 from moat.daemon.parts import Parts
 from moat.daemon.registry import Entry
@@ -92,6 +93,8 @@ class Renewal:
                     self._owed[run_id] = None
                     self._work.set()
                 return
+            for facts in audit_facts.marks_of(resolved):
+                self._parts.auditor.note(run_id, "resolved", facts)
             current = self._parts.registry.get(run_id)
             if current is not None and current.context is entry.context:
                 context = served(current.context, resolved, is_open=current.context.is_open)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from moat.api.errors import MoatError, PluginError, StoreLocked, UsageError
 from moat.api.runs import RunContext, RunSpec
+from moat.daemon import audit_facts
 from moat.daemon.doors import Doors
 from moat.daemon.grants import Resolved
 from moat.daemon.listening import listening
@@ -99,6 +100,8 @@ class Restore:
             log.exception("a restored run's grants could not be resolved", extra={"run_id": run_id})
             self._hold(run_id, PluginError("a provider failed", hint="run: moat proxy logs"))
         else:
+            for facts in audit_facts.marks_of(resolved):
+                self._parts.auditor.note(run_id, "resolved", facts)
             self._release(run_id, resolved)
             await self._catch_up(run_id, resolved)
         return False

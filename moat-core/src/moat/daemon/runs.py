@@ -14,6 +14,8 @@ from dataclasses import replace
 
 from moat.api.errors import DaemonError, RunNotFound
 from moat.api.runs import RunInfo
+from moat.audit.chain import INSTALLATION, STARTED
+from moat.daemon import audit_facts
 from moat.daemon.doors import Door, Doors
 from moat.daemon.grants import Resolved
 from moat.daemon.listening import listening
@@ -43,6 +45,7 @@ from moat.daemon.registry import Entry, Place
 from moat.daemon.renewal import Renewal
 from moat.daemon.restore import Restore, served
 from moat.daemon.watch import Watches
+from moat.proxy.messages import Configure
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +88,7 @@ class Runs:
         try:
             spec = spec_of(request)
             resolved = await asyncio.to_thread(self._parts.grants.resolve, spec, extras_of(request))
-            self._parts.worker.configure(await asyncio.to_thread(self._parts.installation.configuration))
+            self._configure(await asyncio.to_thread(self._parts.installation.configuration))
             live = self._live(request)
             begun = self._begin(request, resolved) if live is None else self._renew(live, request, resolved)
             answer = await begun
@@ -131,6 +134,10 @@ class Runs:
         """Let go of every run without ending it: its gate keeps the door, and the next daemon takes it over."""
         await self._watches.leave()
 
+    def _configure(self, configuration: Configure) -> None:
+        if self._parts.worker.configure(configuration):
+            self._parts.auditor.note(INSTALLATION, "settings", audit_facts.settings(configuration))
+
     def _run_of(self, token: str) -> str:
         """Return the run that a token belongs to, or belonged to: it may be used again. Raises RunNotFound."""
         try:
@@ -154,6 +161,7 @@ class Runs:
 
     async def _renew(self, entry: Entry, request: RegisterRequest, resolved: Resolved) -> RegisterResponse:
         policy = spec_of(request).policy
+        await self._audit_renewal(entry, request, resolved)
         entry = replace(entry, extras=extras_of(request), needs=needed_capabilities(request), unread="")
         self.restore.done(entry.run_id)
         is_open = self._doors.is_open(entry.run_id) or not entry.place.needs_door
@@ -168,6 +176,16 @@ class Runs:
         await self._parts.worker.barrier()
         await self._parts.ledger.settled()
         return RegisterResponse(entry.run_id, request.auth_token, self._parts.proxy_port)
+
+    async def _audit_renewal(self, entry: Entry, request: RegisterRequest, resolved: Resolved) -> None:
+        """Enter what a live run may from now on, and whose secrets were read for it. Raises AuditUnwritable."""
+        facts = {"run": entry.run_id, "grants": [*request.grants], **audit_facts.policy(request)}
+        await self._parts.auditor.noted(INSTALLATION, "policy", facts)
+        self._audit_secrets(entry.run_id, resolved)
+
+    def _audit_secrets(self, run_id: str, resolved: Resolved) -> None:
+        for facts in audit_facts.marks_of(resolved):
+            self._parts.auditor.note(run_id, "resolved", facts)
 
     async def _serve_at(self, request: RegisterRequest, entry: Entry) -> RegisterResponse:
         """Serve a run whose door cannot be reached at an address of this machine, by its token and no other."""
@@ -190,7 +208,13 @@ class Runs:
         context = context_of(request, policy, resolved, token)
         entry = Entry(context, info_of(request, policy), place, extras_of(request), needed_capabilities(request))
         places = places_for(resolved)
-        door = await self._made(entry)
+        await self._parts.auditor.noted(run_id, STARTED, audit_facts.started(request, entry.info))
+        self._audit_secrets(run_id, resolved)
+        try:
+            door = await self._made(entry)
+        except BaseException:
+            self._parts.auditor.ended(replace(entry.info, state="lost"))
+            raise
         self._watches.start(run_id, door)
         log.info("run registered", extra={"run_id": run_id, "grants": request.grants, "policy": policy.mode})
         info = None if door is None else DoorInfo(str(door.folder), door.nonce, places)

@@ -77,7 +77,7 @@ class Server:
 
     def __init__(
         self, service: Service, health: Callable[[], Health], shutdown: Callable[[], None],
-        more: Callable[[web.Application], None] = lambda _: None,
+        more: Callable[[web.Application], object] = lambda _: None,
     ) -> None:  # fmt: skip
         self._more = more
         self._service = service

@@ -74,6 +74,7 @@ class Watches:
         if entry is not None and entry.info.state == "starting":
             info = replace(entry.info, state="running")
             self.update(entry, info)
+            self._parts.auditor.note(run_id, "opened", {"door": entry.place.needs_door})
             self._parts.observers.run_started(info)
 
     def update(self, entry: Entry, info: RunInfo) -> None:
@@ -101,6 +102,7 @@ class Watches:
             return self._parts.store.read(run_id)
         info = replace(entry.info, state=state, ended_at=now(), exit_code=exit_code)
         self._parts.records.close(run_id)
+        self._parts.auditor.ended(info)
         self.write(info)
         self._parts.observers.run_stopped(info, NO_EXIT_CODE if exit_code is None else exit_code)
         log.info("run ended", extra={"run_id": run_id, "state": state, "exit_code": exit_code})

@@ -87,11 +87,13 @@ class Worker:
         """The worker's process id, 0 while there is none."""
         return 0 if self._process is None else self._process.pid
 
-    def configure(self, configuration: Configure) -> None:
-        """Put CA and upstream settings in force; the same again does nothing."""
-        if configuration != self._configuration:
-            self._configuration = configuration
-            self._send(configuration)
+    def configure(self, configuration: Configure) -> bool:
+        """Put CA and upstream settings in force; the same again does nothing. Return whether they are others."""
+        if configuration == self._configuration:
+            return False
+        self._configuration = configuration
+        self._send(configuration)
+        return True
 
     def put(self, context: RunContext, names: Mapping[str, str] | None = None) -> None:
         """Add a run, or replace it whole. names: addresses given before; None keeps those known."""

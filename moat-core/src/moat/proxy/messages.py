@@ -1,14 +1,14 @@
 """The words that daemon and worker exchange: each a value, each with one JSON form. No I/O.
 
-    daemon ─▶ Configure · SetRun · Listen (+1 descriptor) · Drop · Answered · Signature · Kept · Ping · Stop ─▶ worker
-    daemon ◀─ Ready · Exchanges · Named · Ask · AskSignature · Captured · Pong                               ◀─ worker
+    ─▶ worker   Configure · SetRun · Listen (+1 descriptor) · Drop · Answered · Signature · Kept · Noted · Ping · Stop
+    ─▶ daemon   Ready · Exchanges · Named · Ask · AskSignature · Captured · Spend · Uses · Pong
 
 Additive only: unknown fields are ignored, an unknown type is an error at the worker and ignored by the daemon.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -96,6 +96,14 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """The answer to a Spend: it is entered into the audit for good. problem: why not, "" for done."""
+
+    id: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """Asks for a Pong once everything before it is in force."""
 
@@ -161,19 +169,41 @@ class Captured:
 
 
 @dataclass(frozen=True, slots=True)
+class Spend:
+    """Grants are about to be spent for the first time in a tunnel. authority: with its scheme. tunnel: its number."""
+
+    id: int
+    run_id: str
+    grants: tuple[str, ...]
+    authority: str
+    via: str
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """How often grants of one run were spent again since the last time: grant, authority, count."""
+
+    run_id: str
+    counts: tuple[tuple[str, str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """The answer to a Ping."""
 
     id: int
 
 
-ToWorker = Configure | SetRun | Listen | Drop | Answered | Signature | Kept | Ping | Stop
-ToDaemon = Ready | Exchanges | Named | Ask | AskSignature | Captured | Pong
-_SIMPLE: dict[str, type[Listen | Drop | Ping | Stop | Kept | Ready | Named | Pong]] = {
-    "listen": Listen, "drop": Drop, "ping": Ping, "stop": Stop, "kept": Kept, "ready": Ready, "named": Named,
-    "pong": Pong,
+ToWorker = Configure | SetRun | Listen | Drop | Answered | Signature | Kept | Noted | Ping | Stop
+ToDaemon = Ready | Exchanges | Named | Ask | AskSignature | Captured | Spend | Uses | Pong
+_SIMPLE: dict[str, type[Listen | Drop | Ping | Stop | Kept | Noted | Ready | Named | Pong]] = {
+    "listen": Listen, "drop": Drop, "ping": Ping, "stop": Stop, "kept": Kept, "noted": Noted, "ready": Ready,
+    "named": Named, "pong": Pong,
 }  # fmt: skip
-_TYPES = {kind: name for name, kind in _SIMPLE.items()}
+_TYPES: dict[type, str] = {kind: name for name, kind in _SIMPLE.items()} | {
+    Captured: "captured", Spend: "spend", Uses: "uses"
+}  # fmt: skip
 
 
 class MessageError(ValueError):
@@ -199,8 +229,6 @@ def encode(message: ToWorker | ToDaemon) -> Wire:
             return {"type": "answered", "id": number, "reply": None if reply is None else reply_to_wire(reply)}
         case AskSignature() | Signature():
             return _signing_to_wire(message)
-        case Captured():
-            return {"type": "captured", **asdict(message)}
         case _:
             return {"type": _TYPES[type(message)], **asdict(message)}
 
@@ -213,12 +241,8 @@ def decode(wire: Wire) -> ToWorker | ToDaemon:
             return _configure(wire)
         if kind == "run":
             return SetRun(from_wire(wire["context"]), _texts(wire.get("names", {})))
-        if kind == "exchanges":
-            return _exchanges(wire)
-        if kind in ("ask", "answered", "captured"):
-            return _captured(wire) if kind == "captured" else _of_endpoints(wire)
-        if kind in ("ask_signature", "signature"):
-            return _signing_from_wire(wire)
+        if kind in _READERS:
+            return _READERS[kind](wire)
         return _simple(wire, str(kind))
     except MessageError:
         raise
@@ -303,6 +327,26 @@ def _exchanges(wire: Wire) -> Exchanges:
     if type(count) is not int or type(denied) is not int or not isinstance(lines, bytes):
         raise TypeError
     return Exchanges(_text(wire["run_id"]), count, denied, lines)
+
+
+def _spend(wire: Wire) -> Spend:
+    number, tunnel = wire["id"], wire["tunnel"]
+    if type(number) is not int or type(tunnel) is not int:
+        raise TypeError
+    run_id, authority, via = (_text(wire[name]) for name in ("run_id", "authority", "via"))
+    return Spend(number, run_id, tuple(_text(grant) for grant in wire["grants"]), authority, via, tunnel)
+
+
+def _uses(wire: Wire) -> Uses:
+    if any(type(count) is not int or count < 1 for _, _, count in wire["counts"]):
+        raise TypeError
+    return Uses(_text(wire["run_id"]), tuple((_text(grant), _text(where), n) for grant, where, n in wire["counts"]))
+
+
+_READERS: dict[str, Callable[[Wire], ToWorker | ToDaemon]] = {
+    "ask": _of_endpoints, "answered": _of_endpoints, "captured": _captured, "spend": _spend, "uses": _uses,
+    "exchanges": _exchanges, "ask_signature": _signing_from_wire, "signature": _signing_from_wire,
+}  # fmt: skip
 
 
 def _simple(wire: Wire, kind: str) -> ToWorker | ToDaemon:

@@ -17,17 +17,19 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from moat.api.runtimes import Sandbox
 from moat.frames import TAIL, FrameChannel, FrameError, Message
 from moat.paths import CONTROL_SOCKET, bind_by_folder
 from moat.runs.console import Console
-from moat.runs.execution import close_all, serve_execution
+from moat.runs.execution import Record, close_all, serve_execution
 
 PARTING_S = 2.0  # for clients to take the last frames
 
+Noted = Callable[[Any, Mapping[str, str]], Awaitable[None]]  # kind and facts, as `daemon/audit_notes.py` has them
 Take = Callable[[int, float | None], None]  # a signal's number, and how long it may take until the command is killed
 
 
@@ -49,6 +51,7 @@ class Control:
         self._caveat = ""
         self._sandbox: Sandbox | None = None
         self._folder: Path | None = None
+        self._noted: Noted = _unnoted
 
     @contextlib.asynccontextmanager
     async def talking(self, take: Take) -> AsyncIterator[None]:
@@ -64,9 +67,12 @@ class Control:
                     channel.close()  # which ends its talk
 
     @contextlib.asynccontextmanager
-    async def serving(self, folder: Path) -> AsyncIterator[None]:
-        """Welcome clients on the socket in the run's folder, which exists, for as long as the block lasts."""
-        self._folder, path = folder, folder / CONTROL_SOCKET
+    async def serving(self, folder: Path, noted: Noted | None = None) -> AsyncIterator[None]:
+        """Welcome clients on the socket in the run's folder, which exists, for as long as the block lasts.
+
+        noted: has the audit hold who comes.
+        """
+        self._folder, self._noted, path = folder, noted or _unnoted, folder / CONTROL_SOCKET
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             bind_by_folder(listener, path)
@@ -123,12 +129,17 @@ class Control:
         self._group.create_task(self._talk(channel, is_first=is_first))
 
     async def _talk(self, channel: FrameChannel, *, is_first: bool) -> None:
+        has_attached = False
         try:
             while (received := await channel.receive()) is not None:
                 message, descriptors = received
                 if message.get("ask") == "exec":
-                    return await serve_execution(channel, self._sandbox, message, descriptors, self._folder)
+                    record = Record(self._folder, self._noted)
+                    return await serve_execution(channel, self._sandbox, message, descriptors, record)
                 close_all(descriptors)  # nobody else sends any
+                if message.get("ask") == "attach" and not is_first:
+                    has_attached = True
+                    await self._noted("attached", {})
                 await self._obey(message, channel)
         except (FrameError, KeyError, TypeError, ValueError):
             pass  # another version's words: it is told nothing, and the run goes on
@@ -138,6 +149,8 @@ class Control:
             self._channels.discard(channel)
             self._asking.discard(channel)
             channel.close()
+        if has_attached:
+            await self._noted("detached", {})
         if is_first and not self._is_sealed and self._take is not None:
             self._take(signal.SIGHUP, None)
 
@@ -170,3 +183,7 @@ class Control:
             self._console.ask_size(rows, columns)
             if self._is_sealed and self._take is not None:
                 self._take(signal.SIGWINCH, None)
+
+
+async def _unnoted(kind: object, facts: Mapping[str, str]) -> None:
+    """Note nothing: nobody else comes to a run without a socket."""

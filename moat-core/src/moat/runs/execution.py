@@ -5,8 +5,9 @@
            ──{"signal": n} · {"resize": [rows, columns]}──▶
            ◀──{"event": "exited", "code"}──
 
-A client that goes ends its command. Each is recorded in `runs/<id>/executions.jsonl`: when, which program, its end;
-not its arguments, which may be secret. By whom needs no telling: only the run's own user reaches the socket.
+A client that goes ends its command. Each is recorded in `runs/<id>/executions.jsonl` and in the audit: when, which
+program, its end; not its arguments, which may be secret. By whom needs no telling: only the run's own user reaches the
+socket.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal
 
 from moat.api.errors import MoatError, SandboxFailed
 from moat.api.runtimes import Execution, Sandbox, Stdio
@@ -29,10 +32,25 @@ FILE_NAME = "executions.jsonl"
 LEFT_GRACE_S = 5.0  # between asking a command whose client is gone to end, and killing it
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Where what is done is written down. folder: the run's, None for nowhere. noted: has the audit hold it."""
+
+    folder: Path | None = None
+    noted: Callable[[Any, Mapping[str, str]], Awaitable[None]] | None = None
+
+    async def add(self, event: Literal["started", "ended"], program: str, facts: Mapping[str, Any]) -> None:
+        """Write one event down."""
+        _note(self.folder, {"event": event, "program": program, **facts})
+        if self.noted is not None:
+            told = {name: str(value).lower() for name, value in facts.items()}
+            await self.noted("exec" if event == "started" else "exec-ended", {"program": program, **told})
+
+
 async def serve_execution(
-    channel: FrameChannel, sandbox: Sandbox | None, asked: Message, descriptors: list[int], folder: Path | None
+    channel: FrameChannel, sandbox: Sandbox | None, asked: Message, descriptors: list[int], record: Record
 ) -> None:
-    """Do what one client asks, to its end. sandbox: None before the seal. folder: the run's, for the record.
+    """Do what one client asks, to its end. sandbox: None before the seal.
 
     Takes the descriptors over. Raises ValueError, KeyError or TypeError for what cannot be understood.
     """
@@ -47,7 +65,7 @@ async def serve_execution(
         raise ValueError("too few words") from None
     finally:
         close_all(descriptors)
-    _note(folder, {"event": "started", "program": program, "terminal": terminal is not None})
+    await record.add("started", program, {"terminal": terminal is not None})
     code: int | None = None
     try:
         channel.send({"event": "started"})
@@ -56,7 +74,7 @@ async def serve_execution(
         _tell_failure(channel, failure)
     finally:
         await execution.close()
-        _note(folder, {"event": "ended", "program": program, "code": code})
+        await record.add("ended", program, {"code": code})
     if code is not None:
         channel.send({"event": "exited", "code": code})
 

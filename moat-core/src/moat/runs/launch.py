@@ -27,16 +27,18 @@ from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import patiently
 from moat.daemon.protocol import RegisterResponse
 from moat.frames import Message
-from moat.paths import UNWRITABLE, Home, private_folder, remove_tree
+from moat.paths import UNWRITABLE, Home, private_folder, remove_tree, write_private
 from moat.runs.attach import Attachment
 from moat.runs.console import Console
 from moat.runs.control import Control
 from moat.runs.interrupt import Interrupts
 from moat.runs.keep import is_live, keep_daemon
 from moat.runs.plan import RunPlan
+from moat.runs.plan_digest import digest, plan_text
 from moat.runs.watched import Marks, changes, marks_of, write_changes
 
 if TYPE_CHECKING:
+    from moat.daemon.audit_notes import Kind
     from moat.runs.copies import WorkingCopy
     from moat.runs.repositories import OwnRepository
 
@@ -117,11 +119,15 @@ class Launch:
     async def _steps(self, attachment: Attachment | Console, interrupts: Interrupts, undo: AsyncExitStack) -> None:
         aside = await self._set_aside(undo)
         # Not in a thread: a registration that is cancelled half-way would leave a run that nobody ends.
-        asked = replace(self._plan.registration, launcher_pid=os.getpid())
+        text = plan_text(self._plan)
+        asked = replace(self._plan.registration, launcher_pid=os.getpid(), plan_sha256=digest(text))
         registered = self._patiently(lambda client: client.register(asked))
         token = registered.auth_token
         undo.push_async_callback(self._end, registered.run_id, token)
-        await undo.enter_async_context(self._control.serving(private_folder(self._home.run(registered.run_id))))
+        own_folder = private_folder(self._home.run(registered.run_id))
+        await undo.enter_async_context(self._control.serving(own_folder, self._noted))
+        with contextlib.suppress(*UNWRITABLE):
+            write_private(own_folder / "plan.json", text)
 
         folder = self._home.inside(registered.run_id)
         undo.callback(_removed, folder)
@@ -147,6 +153,12 @@ class Launch:
         attachment.begin()
         carrying = [attachment.carry()] if isinstance(attachment, Console) else []
         self._exit_code = await interrupts.supervise(sandbox, self._kept(interrupts), *carrying)
+
+    async def _noted(self, kind: Kind, facts: Mapping[str, str]) -> None:
+        """Have the audit hold who else came to the run. What it cannot is left to the next daemon."""
+        from moat.daemon.audit_notes import tell
+
+        await asyncio.to_thread(tell, self._home, kind, facts, self._plan.registration.run_id)
 
     async def _set_aside(self, undo: AsyncExitStack) -> WorkingCopy | OwnRepository | None:
         """Make what the run has in the user's place: before it is registered, since a copy may take long."""

@@ -27,7 +27,7 @@ from moat.daemon.protocol import RegisterRequest, SetupResponse
 from moat.paths import Home
 from moat.runs.hooks import after_hooks
 from moat.runs.masks import Hidden, Masks, masks
-from moat.runs.merge import FILE, rule_lines
+from moat.runs.merge import FILE, rule_lines, secret_of
 from moat.runs.outcomes import OBJECTS_INSIDE, REPOSITORY, repository_path
 from moat.runs.trust import (
     BUNDLE,
@@ -319,6 +319,7 @@ def _registration(spec: RunSpec, facts: Facts) -> RegisterRequest:
         command=spec.command,
         needs_door=facts.is_sealed,
         profile=spec.profile,
+        secrets=tuple(name for name in spec.env if secret_of(spec, name)),
         mcp_servers=spec.mcp,
         trace_bodies=spec.trace_bodies,
         endpoints=tuple(RoutedPort(name, port) for name, port in spec.ports.items()),

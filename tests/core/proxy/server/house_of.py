@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from moat.api.runs import ExchangeRecord, RunContext
 from moat.proxy.budget import FailureBudget
 from moat.proxy.limits import Limits
-from moat.proxy.messages import Configure, ListenName
+from moat.proxy.messages import Configure, ListenName, Noted, Spend
 from moat.proxy.server.house import House
 from moat.proxy.server.stream import PlainStream, Stream
 from moat.proxy.server.tls import TlsStream
@@ -70,6 +70,12 @@ class Guest:
         return answer
 
 
+def answers_audit(house: House, message: object) -> None:
+    """Say that a first use is entered, as a daemon does."""
+    if isinstance(message, Spend):
+        house.answered(Noted(message.id))
+
+
 @contextlib.asynccontextmanager
 async def a_house(
     *runs: RunContext,
@@ -90,6 +96,7 @@ async def a_house(
             lambda *named: guest.named.append(named),
             limits,
             failures,
+            ask=lambda message: answers_audit(house, message),
         )
         guest = Guest(house)
         house.configure(Configure(CA.certificate_pem, CA.key_pem, roots, resolve or {}, allow_cidrs, proxy, no_proxy))

@@ -42,6 +42,7 @@ from moat.proxy.server.pool import Lease, Pool
 from moat.proxy.server.relay import Begun, Common, Relay
 from moat.proxy.server.respond import responding
 from moat.proxy.server.sign import signed
+from moat.proxy.server.spending import Spending, Tunnel
 from moat.proxy.server.stream import PlainStream, Stream, StreamBroken, within
 
 _TLS_HANDSHAKE = 0x16  # RFC 8446 §5.1: the first byte of a ClientHello's record
@@ -59,6 +60,7 @@ class Services:
     h2: H2Services
     emit: Emit
     relaying: Common
+    spending: Spending
     limits: Limits = field(default_factory=Limits)
     failures: FailureBudget = field(default_factory=FailureBudget)
 
@@ -96,6 +98,10 @@ class Connection:
     is_leaving: bool = False
     identified_by: float = math.inf
     on_identified: Callable[[str], None] = field(default=lambda _: None)
+    tunnel: Tunnel = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tunnel = self.services.spending.tunnel()
 
     def outlived(self, run: LiveRun) -> str:
         """Return why what is open here may not go on under run, as it is now; "" if it may."""
@@ -168,12 +174,14 @@ class Connection:
     async def serve_http2(self, stream: Stream, arrival: Arrival) -> None:
         """Serve a client that speaks HTTP/2."""
         trail = partial(self.trail, arrival.via, "", arrival.bound)
-        self.http2 = H2Client(stream, arrival, self.services.h2, self.run, trail, self.services.limits)
+        services = self.services
+        self.http2 = H2Client(stream, arrival, services.h2, self.run, trail, services.limits, self.tunnel)
         await self.http2.serve()
 
     async def serve_bound(self, stream: Stream, arrival: Arrival) -> None:
         """Serve the requests of a connection that is for one authority."""
-        relay = Relay(stream, arrival, self.run, partial(self._judged, arrival), self.services.relaying)
+        judged = partial(self._judged, arrival)
+        relay = Relay(stream, arrival, self.run, judged, self.services.relaying, self.tunnel)
         self.relay = relay
         with suppress(TimeoutError):
             while await self._relayed(stream, relay) and not self.is_leaving:
@@ -261,11 +269,13 @@ class Connection:
         begin_sample(run, request, trail)
         asks, body_idle_s = self.services.h2.asks, self.services.limits.body_idle_s
         if (answering := responding(run, arrival, request, trail, asks, body_idle_s)) is not None:
+            await self.tunnel.enter(answering.key, trail.via)
             return await answering.over_http1(stream)
         self.current = passage = self.repeats.judge(run, arrival, request, trail)
         with share_of(passage) as share:
             request, passage = await hold(stream, request, passage, body_idle_s, share)
             passage = await signed(passage, run, asks)
+            await self.tunnel.spend(trail.run_id, passage, trail.via)
             return await self._exchange(stream, request, passage, trail, share=share)
 
     async def _settled(self, stream: Stream, request: Request, trail: Trail, forwarding: Forwarding) -> bool:
@@ -305,7 +315,7 @@ class Connection:
             stream, request, passage, trail, *shared, begun=begun, share=share or Share()
         )
         self.current = passage
-        stream.on_gone(_cancels_this_task())
+        stream.on_gone(partial(_cancel, asyncio.current_task()))
         try:
             keeps = await over_either(exchange, services.h2.upstreams)
         finally:
@@ -354,10 +364,7 @@ class Connection:
 
     def _end_cancelled(self, stream: Stream, trail: Trail) -> None:
         reason = "the client went away" if stream.is_over else self.ending
-        if trail.status:
-            trail.forwarded(reason)
-        else:
-            trail.failed(reason)
+        (trail.forwarded if trail.status else trail.failed)(reason)
 
     async def _first_byte(self, stream: PlainStream) -> int | None:
         with suppress(TimeoutError, StreamBroken):
@@ -366,15 +373,10 @@ class Connection:
         return None
 
 
-def _cancels_this_task() -> Callable[[], None]:
-    """Return what stops what is done for a client, to be called when it is gone."""
-    task = asyncio.current_task()
-
-    def cancel() -> None:
-        if task is not None:
-            task.cancel()
-
-    return cancel
+def _cancel(task: asyncio.Task[None] | None) -> None:
+    """Stop what is done for a client that is gone."""
+    if task is not None:
+        task.cancel()
 
 
 def _keeps(refusal: Refusal, request: Request) -> bool:

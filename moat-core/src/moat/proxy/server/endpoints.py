@@ -89,6 +89,7 @@ async def _serve_stream(connection: Connection, stream: PlainStream, endpoint: E
     services = connection.services
     passage = judge_stream(connection.run(), endpoint, trail)
     passage.tell(trail)
+    await connection.tunnel.spend(trail.run_id, passage, trail.via)
     upstream, prelude = passage.upstream, getattr(endpoint.how, "prelude", b"")
     protocols = () if upstream is None else upstream.alpn
     far = await services.pool.dialler.dial(passage.authority, upstream, protocols)

@@ -36,6 +36,7 @@ from moat.proxy.server.h2_link import Link
 from moat.proxy.server.h2_upstream import Upstreams
 from moat.proxy.server.respond import responding
 from moat.proxy.server.sign import signed
+from moat.proxy.server.spending import Tunnel
 from moat.proxy.server.stream import Stream, StreamBroken, within
 
 MAX_STREAMS_OF_A_RUN = 2_048  # as many as it may have connections: each may hold a window's bytes both ways
@@ -70,7 +71,9 @@ class H2Client:
         run: Callable[[], LiveRun],
         trail: Callable[[], Trail],
         limits: Limits,
+        tunnel: Tunnel,
     ) -> None:
+        self._tunnel = tunnel
         self._arrival = arrival
         self._scheme = "https" if arrival.bound is None else arrival.bound.scheme
         self._services = services
@@ -181,6 +184,9 @@ class H2Client:
         reason = self._endings.get(lane) or link.problem or ("the client went away" if is_gone else STOPPED)
         return trail.forwarded(reason) if trail.status else trail.failed(reason)
 
+    async def _spent(self, trail: Trail, passage: Passage) -> None:
+        await self._tunnel.spend(trail.run_id, passage, trail.via)
+
     async def _judged(self, lane: Lane, head: Head, trail: Trail) -> int:
         """Take one request from judgement to its record; return what to reset the stream with if it is not over."""
         try:
@@ -196,6 +202,7 @@ class H2Client:
             begin_sample(run, request, trail)
             answering = responding(run, self._arrival, request, trail, self._services.asks, self._limits.body_idle_s)
             if answering is not None:
+                await self._tunnel.enter(answering.key, trail.via)
                 await answering.over_http2(lane)
                 return NO_ERROR
             passage = self._passages[lane] = judge_anywhere(run, self._arrival, request, trail)
@@ -203,6 +210,7 @@ class H2Client:
             exchange = H2Exchange(lane, request, passage, trail, services.upstreams, self._limits, services.captures)
             if passage.sign is not None:
                 exchange.signing = partial(signed, run=run, asks=services.asks)
+            exchange.spending = partial(self._spent, trail)
             await exchange.run()
         except Refusal as refusal:
             trail.refused(refusal)

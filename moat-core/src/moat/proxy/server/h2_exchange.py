@@ -61,6 +61,7 @@ class H2Exchange:
     is_upload_done: bool = True
     share: Share = field(default_factory=Share)
     signing: Callable[[Passage], Awaitable[Passage]] | None = None
+    spending: Callable[[Passage], Awaitable[None]] | None = None  # enters into the audit what is spent, before it is
     _share_down: Share = field(default_factory=Share)
     _begun: bytes = b""  # the beginning of the request's body, where it was held
     _upload_problem: Refusal | None = None
@@ -78,6 +79,8 @@ class H2Exchange:
             self.request, self.passage, self._begun = held.request, held.passage, held.begun
             if self.signing is not None:
                 self.passage = await self.signing(self.passage)
+            if self.spending is not None:
+                await self.spending(self.passage)
             return await self._held()
 
     async def _held(self) -> None:

@@ -19,7 +19,19 @@ from moat.proxy.admit import Admission, LiveRun
 from moat.proxy.budget import FailureBudget
 from moat.proxy.ca import load
 from moat.proxy.limits import Limits
-from moat.proxy.messages import Answered, Ask, AskSignature, Captured, Configure, Kept, ListenName, Signature
+from moat.proxy.messages import (
+    Answered,
+    Ask,
+    AskSignature,
+    Captured,
+    Configure,
+    Kept,
+    ListenName,
+    Noted,
+    Signature,
+    Spend,
+    Uses,
+)
 from moat.proxy.record import Emit, EmitLine, Trail, record_of
 from moat.proxy.refusal import denied
 from moat.proxy.server.asks import Asks
@@ -37,6 +49,7 @@ from moat.proxy.server.pool import Pool
 from moat.proxy.server.race import Target
 from moat.proxy.server.relay import Common, Ways
 from moat.proxy.server.rooms import Room, Seats, limit_of
+from moat.proxy.server.spending import Spending
 from moat.proxy.server.stream import PlainStream, within
 from moat.proxy.server.transparent import serve_transparent
 from moat.proxy.server.upstream import DialSettings
@@ -62,7 +75,7 @@ class House:
         on_named: Callable[[str, str, str], None],
         limits: Limits | None = None,
         failures: FailureBudget | None = None,
-        ask: Callable[[Ask | AskSignature | Captured], None] = lambda _: None,
+        ask: Callable[[Ask | AskSignature | Captured | Spend | Uses], None] = lambda _: None,
         emit_line: EmitLine | None = None,
     ) -> None:
         self._group = group
@@ -74,6 +87,7 @@ class House:
         self._admission = Admission(self._limits.held_bytes)
         self._asks = Asks(ask)
         self._captures = Captures(ask, group)
+        self._spending = Spending(ask)
         self._services: Services | None = None
         self._rooms: dict[str, Room] = {}
         self._seats = Seats(self._rooms)
@@ -89,7 +103,8 @@ class House:
             self._services.close()
         h2 = H2Services(Upstreams(self._group, pool), self._asks, self._captures)
         relaying = Common(pool, self._emit_line, self._watch, self._ways)
-        self._services = Services(self._admission, leaves, pool, h2, self._emit, relaying, self._limits, self._failures)
+        shared = (self._emit, relaying, self._spending, self._limits, self._failures)
+        self._services = Services(self._admission, leaves, pool, h2, *shared)
 
     def put(self, context: RunContext, names: Mapping[str, str]) -> None:
         """Add a run or replace it whole; its names are taken at its first coming only.
@@ -115,9 +130,11 @@ class House:
         else:
             room.listeners.append(Listener(sock, lambda accepted: self._welcome(room, name, accepted)))
 
-    def answered(self, message: Answered | Signature | Kept) -> None:
-        """Take the daemon's answer to a question, or its word about tokens that were captured."""
-        if isinstance(message, Kept):
+    def answered(self, message: Answered | Signature | Kept | Noted) -> None:
+        """Take the daemon's answer to a question, or its word about captured tokens or about the audit."""
+        if isinstance(message, Noted):
+            self._spending.noted(message)
+        elif isinstance(message, Kept):
             self._captures.kept(message)
         else:
             self._asks.take(message)
@@ -128,6 +145,7 @@ class House:
         room = self._rooms.pop(run_id, None)
         if room is not None:
             room.close()
+        self._spending.flush()  # the daemon waits for what was counted: nothing of a run is entered after its end
         if self._services is not None:
             self._services.pool.drop_run(run_id)
             self._ways.drop_run(run_id)
@@ -148,6 +166,7 @@ class House:
     def close(self) -> None:
         """Close everything."""
         self._captures.close()
+        self._spending.flush()
         for room in self._rooms.values():
             room.close()
         self._watch.close()

@@ -24,6 +24,7 @@ from moat.proxy.record import EmitLine, Line, Trail, new_id
 from moat.proxy.refusal import Refusal
 from moat.proxy.scrub import Scrub
 from moat.proxy.server.pool import Key, Lease, Pool
+from moat.proxy.server.spending import Tunnel
 from moat.proxy.server.stream import Stream
 from moat.proxy.server.watch import Watch
 
@@ -108,8 +109,11 @@ class Common:
 class Relay:
     """The short way on one client connection."""
 
-    def __init__(self, client: Stream, arrival: Arrival, look_up: LookUp, judge: Judge, common: Common) -> None:
+    def __init__(
+        self, client: Stream, arrival: Arrival, look_up: LookUp, judge: Judge, common: Common, tunnel: Tunnel
+    ) -> None:
         self._client = client
+        self._tunnel = tunnel
         self._arrival = arrival
         self._look_up = look_up
         self._judge = judge
@@ -186,9 +190,12 @@ class Relay:
         way = self._known_way(data)
         if way is None or len(data) - len(way.raw) != way.request.framing.length:
             return False
+        if not self._tunnel.knows(way.key):
+            return False  # its first use is entered into the audit before it leaves, and that takes a while
         lease = self._pool.take(way.key)
         if lease is None:
             return False
+        self._tunnel.again(way.key)
         client.buffer.clear()
         self.started, self._at, self._first, self._lease = time.monotonic(), time.time(), 0.0, lease
         self._body_bytes = way.request.framing.length

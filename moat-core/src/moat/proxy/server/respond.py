@@ -23,6 +23,7 @@ from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, malformed
 from moat.proxy.server.asks import Asks
 from moat.proxy.server.h2_lane import Lane
+from moat.proxy.server.pool import Key
 from moat.proxy.server.stream import Stream, within
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -41,6 +42,12 @@ class Responding:
     trail: Trail
     body_idle_s: float
     holds: Holds = field(default_factory=Holds, repr=False)
+
+    @property
+    def key(self) -> Key:
+        """Return whose credential is used here, and where, as the audit has it."""
+        endpoint = self.asked.endpoint
+        return Key(self.run_id, authority_of(endpoint.where), (endpoint.grant,) if endpoint.grant else ())
 
     async def over_http1(self, stream: Stream) -> bool:
         """Answer; return whether the connection goes on. Raises Refusal and StreamBroken."""

@@ -33,6 +33,7 @@ from moat.proxy.messages import (
     Listen,
     MessageError,
     Named,
+    Noted,
     Ping,
     Pong,
     Ready,
@@ -107,7 +108,7 @@ def _obey(message: object, descriptors: list[int], house: House, redactor: Redac
             house.put(context, names)
         case Listen(run_id, name) if len(descriptors) == 1:
             house.listen(run_id, name, socket.socket(fileno=descriptors.pop()))
-        case Answered() | Signature() | Kept():
+        case Answered() | Signature() | Kept() | Noted():
             house.answered(message)
         case Drop(run_id):
             house.drop(run_id)

@@ -1,0 +1,62 @@
+"""What a run was decided to be, as one JSON text with one digest: what the audit and `runs/<id>/plan.json` hold. Pure.
+
+Values of variables are left out, since they may be secret: their names are there, and what files hold is, by digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from moat.audit.canonical import canonical, plain
+
+if TYPE_CHECKING:
+    from moat.runs.plan import RunPlan
+
+MAX_CHARS = 65_536
+
+
+def plan_text(plan: RunPlan) -> bytes:
+    """Return the plan as canonical JSON."""
+    sandbox, asked = plan.sandbox, plan.registration
+    return canonical({
+        "version": 1,
+        "run_id": sandbox.run_id,
+        "name": sandbox.name,
+        "runtime": asked.runtime,
+        "image": sandbox.image,
+        "command": [_text(word) for word in sandbox.argv],
+        "variables": sorted(_text(name) for name in sandbox.env),
+        "mounts": [[_text(str(each.source)), _text(each.target), each.read_only] for each in sandbox.mounts],
+        "files": {_key(path): _digest(content) for path, content in plan.files.items()},
+        "workdir": sandbox.workdir,
+        "copied": plan.copied is not None,
+        "allow_sockets": sandbox.allow_sockets,
+        "limits": {name: str(value) for name, value in asdict(sandbox.limits).items()},
+        "grants": list(asked.grants),
+        "profile": asked.profile,
+        "policy": asked.network_policy,
+        "allow": [_text(each) for each in asked.network_allow],
+        "rules": [_text(each) for each in asked.network_rules],
+        "mcp": [[_text(each.name), _text(each.url), each.grant] for each in asked.mcp_servers],
+        "ports": [[_text(each.name), each.port] for each in asked.endpoints],
+        "secrets": list(asked.secrets),
+    })  # fmt: skip
+
+
+def digest(text: bytes) -> str:
+    """Return the digest of a plan's text, hex."""
+    return hashlib.sha256(text).hexdigest()
+
+
+def _text(value: str) -> str:
+    return plain(value, MAX_CHARS)
+
+
+def _key(path: object) -> str:
+    return ascii(str(path))[1:-1]
+
+
+def _digest(content: str | bytes) -> str:
+    return digest(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)

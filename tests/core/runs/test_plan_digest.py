@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+from moat.audit.canonical import parsed
+from moat.runs.merge import FILE
+from moat.runs.plan import plan
+from moat.runs.plan_digest import digest, plan_text
+
+from core.runs.plans import a_spec, some_facts
+
+
+def test_a_plan_is_told_without_the_values_of_variables() -> None:
+    text = plan_text(plan(a_spec("agent", "-p", "\udcff", env={"TOKEN": "s3cr3t-value"}), some_facts()))
+
+    told = parsed(text)
+    assert b"s3cr3t" not in text
+    assert "TOKEN" in told["variables"]
+    assert told["command"] == ["agent", "-p", "\\udcff"]
+    assert digest(text) == hashlib.sha256(text).hexdigest()
+
+
+def test_whatever_of_a_run_is_another_its_digest_is_too() -> None:
+    spec, facts = a_spec(grants=("github",)), some_facts()
+    seen = {
+        digest(plan_text(plan(each, facts)))
+        for each in (spec, replace(spec, command=("other",)), replace(spec, grants=()), replace(spec, env={"A": "b"}))
+    }
+
+    assert len(seen) == 4
+    assert digest(plan_text(plan(spec, facts))) in seen
+
+
+def test_secrets_of_a_file_are_named() -> None:
+    spec = a_spec(env={"GH": "s3cr3t-x", "PLAIN": "y"})
+    spec = replace(spec, origins={"env.GH": f"{FILE}, cmd://op read x", "env.PLAIN": FILE})
+
+    told = json.loads(plan_text(plan(spec, some_facts())))
+
+    assert told["secrets"] == ["GH"]
