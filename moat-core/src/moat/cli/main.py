@@ -47,6 +47,7 @@ COMMANDS = {
     "route": Lazy("moat.cli.route:route", "Reach ports of a run by name, from this machine."),
     "open": Lazy("moat.cli.open:open_", "Open a port of a run in the browser."),
     "trace": Lazy("moat.cli.trace:trace", "Show what a run did on the network."),
+    "audit": Lazy("moat.cli.audit:audit", "Show what was done with whose authority, and verify it."),
     "grant": Lazy("moat.cli.grant:grant", "Store a credential, and list, show or revoke those stored."),
     "proxy": Lazy("moat.cli.proxy:proxy", "Start, stop or look at the daemon."),
     "diff": Lazy("moat.cli.result:diff", "Show what a run changed in its copy of the workspace."),

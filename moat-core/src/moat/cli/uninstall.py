@@ -11,6 +11,7 @@ from moat.cli.clean import confirm, shown_size
 from moat.cli.output import say, show, warn
 from moat.cli.runs import live_ids
 from moat.daemon import lifecycle
+from moat.daemon.audit_key import AuditKeys
 from moat.paths import Home, find_home, remove_tree
 from moat.runs.remains import size_of
 from moat.store.key import KeyHolder
@@ -19,13 +20,16 @@ from moat.store.key import KeyHolder
 @click.command("uninstall")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def uninstall(yes: bool) -> None:
-    """Stop the daemon and remove all credentials, keys, runs and settings. Live runs are stopped."""
+    """Stop the daemon and remove all credentials, keys, runs, settings and the audit. Live runs are stopped.
+
+    What the audit holds of a run is kept with: moat audit export RUN -o FILE.
+    """
     home = find_home()
     if not home.root.is_dir():
         show(f"there is nothing of moat's: {home.root} does not exist")
         return
     live = len(live_ids(home))
-    show(f"{home.root}  {shown_size(size_of(home.root))}: credentials, keys, runs, settings")
+    show(f"{home.root}  {shown_size(size_of(home.root))}: credentials, keys, runs, settings, the audit")
     if home.volumes.is_dir():
         show(f"{home.volumes}  {shown_size(size_of(home.volumes))}: volumes")
     if live:
@@ -42,8 +46,9 @@ def uninstall(yes: bool) -> None:
 
 
 def _forget_key(home: Home) -> None:
-    """Remove the key from the keyring. A keyring that does not answer must not keep the credentials here."""
-    try:
-        KeyHolder(home, os.environ, warn).forget()
-    except StoreError as failure:
-        warn(f"{failure.problem}; {failure.hint}")
+    """Remove the keys from the keyring. A keyring that does not answer must not keep the credentials here."""
+    for keys in (KeyHolder(home, os.environ, warn), AuditKeys(home, os.environ)):
+        try:
+            keys.forget()
+        except StoreError as failure:
+            warn(f"{failure.problem}; {failure.hint}")
