@@ -43,11 +43,14 @@ def first_fault(bundle, public_key):
 
 
 def main(path, public_key):
-    with open(path, encoding="utf-8") as file:
-        bundle = json.load(file)
-    if fault := first_fault(bundle, public_key):
-        print(f"not whole: {bundle['chain']}, entry {fault[0]}: {fault[1]}")
-        return 1
+    try:
+        with open(path, encoding="utf-8") as file:
+            bundle = json.load(file)
+        fault = first_fault(bundle, public_key)
+    except (ValueError, KeyError, TypeError):
+        return print("not whole: it is no bundle, or is broken") or 1
+    if fault:
+        return print(f"not whole: {bundle['chain']}, entry {fault[0]}: {fault[1]}") or 1
     is_over = bundle["entries"][-1]["kind"] == "ended"
     print(f"whole: {len(bundle['entries'])} entries of {bundle['chain']}" + ("" if is_over else "; it was not over"))
     return 0

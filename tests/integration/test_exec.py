@@ -257,6 +257,9 @@ def test_it_is_written_down_without_arguments(moat: Installation, run: str) -> N
     lines = [json.loads(line) for path in _records(moat) for line in path.read_text().splitlines()]
     assert [line["event"] for line in lines[-2:]] == ["started", "ended"]
     assert (lines[-1]["program"], lines[-1]["code"]) == ("sh", 0)
+    audited = json.loads(moat.ok("audit", run, "--json"))
+    assert [(each["kind"], each["facts"].get("program")) for each in audited[-2:]] == [
+        ("exec", "sh"), ("exec-ended", "sh")]  # fmt: skip
 
 
 @pytest.mark.parametrize("holder", ["a supervisor", "a command line"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moat.api.errors import UsageError
+from moat.api.errors import MoatError, UsageError
 from moat.audit.bundle import Bundle, read_bundle, render, sealed_only, verify_bundle
 from moat.audit.heads import public_key_of
 from moat.audit.reading import AuditReader
@@ -96,7 +96,7 @@ def test_a_swapped_key_is_found_where_one_is_pinned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"format": "moat-audit"}', b'{"format": "x"}', b"[" * 99_999])
 def test_what_is_no_bundle_is_an_error(data: bytes) -> None:
-    with pytest.raises(UsageError, match="no bundle"):
+    with pytest.raises(MoatError, match="no bundle"):
         read_bundle(data)
 
 

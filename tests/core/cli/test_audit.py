@@ -184,15 +184,30 @@ def test_a_copy_of_the_log_itself_is_verified_as_a_file(
 ) -> None:
     shutil.copy(home.audit, tmp_path / "copy.db")
     assert said(capsys, "verify", str(tmp_path / "copy.db"))[0] == 0
-    assert said(capsys, "verify", str(VERIFIER))[0] == 2
     assert said(capsys, "verify", "/no/such/file")[0] == 2
+    (tmp_path / "copy.db").write_bytes(home.audit.read_bytes()[:5000])
+    code, out, _ = said(capsys, "verify", str(tmp_path / "copy.db"), "--json")
+    assert (code, json.loads(out)["ok"]) == (1, False)
+
+
+def test_half_a_bundle_and_none_are_not_whole(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = tmp_path / "bundle.json"
+    said(capsys, "export", RUN, "-o", str(bundle))
+    for data in (bundle.read_bytes()[:-100], b"", b"{}"):
+        bundle.write_bytes(data)
+        code, out, _ = said(capsys, "verify", str(bundle), "--json")
+        assert (code, json.loads(out)["first_bad"]["problem"]) == (
+            1, "the file is no bundle of moat audit export, or is broken")  # fmt: skip
+        alone, told = verified_alone(bundle, key_of(home))
+        assert (alone, told) == (1, "not whole: it is no bundle, or is broken\n")
 
 
 def test_what_nobody_signed_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                             capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     monkeypatch.setenv("MOAT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MOAT_KEYRING_BACKEND", "file")
-    assert said(capsys, "verify")[0] == 1
+    code, out, _ = said(capsys, "verify", "--json")
+    assert (code, json.loads(out)["first_bad"]["problem"]) == (1, "nothing was recorded yet")
     with closing(AuditLog(tmp_path / "home" / "audit.db")) as log:
         log.append(HAPPENED)
     code, _, err = said(capsys, "export", RUN, "-o", str(tmp_path / "x"))

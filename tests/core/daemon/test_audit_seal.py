@@ -71,7 +71,7 @@ async def test_the_key_is_waited_for_in_the_background_and_what_is_signed_rememb
             return super().obtain()
 
     keys = Locked(home, FILE)
-    signing = Signing(keys)
+    signing = Signing(keys, first_delay_s=0.01)
     with closing(AuditLog(home.audit)) as log:
         log.append([a_note(RUN, STARTED)])
         await signing.sign(log, at_once=True)

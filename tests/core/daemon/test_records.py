@@ -33,6 +33,25 @@ def some(home: Home) -> tuple[Records, Registry, Orchard]:
     return some_records(home, registry, orchard), registry, orchard
 
 
+class Denials:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, str]] = []
+
+    def denied(self, run_id: str, authority: str, why: str) -> None:
+        self.seen.append((run_id, authority, why))
+
+
+def test_the_audit_is_told_of_denials_and_of_nothing_else(home: Home) -> None:
+    records, _, _ = some(home)
+    records.denials = denials = Denials()
+    lines = "".join(f"{line_of(an_exchange(outcome=each))}\n" for each in ("forwarded", "denied", "failed"))
+    records.exchanges(Exchanges(RUN_ID, 3, 1, lines.encode()))
+    records.exchanges(a_report())
+    records.exchanges(a_report(OTHER_ID, "denied"))  # of no live run
+
+    assert denials.seen == [(RUN_ID, "https://api.example.com", "")]
+
+
 def test_an_exchange_is_counted_written_and_told(home: Home) -> None:
     records, registry, orchard = some(home)
     for outcome in ("forwarded", "denied", "failed"):

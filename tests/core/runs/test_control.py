@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from moat.frames import TAIL, FrameChannel, Message
@@ -140,6 +141,33 @@ async def test_keys_and_sizes_reach_the_console(tmp_path: Path) -> None:
                 assert echoed[TAIL] == b"hi"
                 carrying.cancel()
         client.close()
+
+
+async def test_who_attaches_and_leaves_is_noted_but_for_the_client_that_began_the_run(tmp_path: Path) -> None:
+    noted: list[str] = []
+
+    async def note(kind: str, facts: Mapping[str, str]) -> None:
+        assert not facts
+        noted.append(kind)
+
+    first, theirs = socket.socketpair()
+    taken, control = Taken(), Control(Console(Shape((24, 80)), Journal(tmp_path)), theirs)
+    async with control.talking(taken.take), control.serving(tmp_path, note):
+        control.sealed("")
+        began = FrameChannel(first)
+        began.send({"ask": "attach", "rows": 24, "columns": 80})
+        await hear(began)
+        for asks in ("attach", "wait"):
+            client = client_of(tmp_path)
+            client.send({"ask": asks, "rows": 24, "columns": 80})
+            await hear(client)
+            client.close()
+        async with asyncio.timeout(30):
+            while len(noted) < 2:  # noqa: ASYNC110 # the other end notices that a client is gone
+                await asyncio.sleep(0.01)
+    began.close()
+
+    assert noted == ["attached", "detached"]
 
 
 async def test_a_socket_that_a_killed_launcher_left_is_replaced(tmp_path: Path) -> None:

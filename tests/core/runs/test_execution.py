@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,12 @@ def ignored(number: int, grace_s: float | None = None) -> None:
 
 async def test_a_command_is_started_obeyed_recorded_and_its_end_told(tmp_path: Path) -> None:
     control, sandbox = Control(), Holding()
-    async with control.talking(ignored), control.serving(tmp_path):
+    noted: list[tuple[str, Mapping[str, str]]] = []
+
+    async def note(kind: str, facts: Mapping[str, str]) -> None:
+        noted.append((kind, facts))
+
+    async with control.talking(ignored), control.serving(tmp_path, note):
         control.sealed("", sandbox)
         client = Client(tmp_path)
         client.ask(size=[24, 80])
@@ -92,6 +98,8 @@ async def test_a_command_is_started_obeyed_recorded_and_its_end_told(tmp_path: P
 
     assert sandbox.execution.told == ["resize 50 100", "signal 2", "close"]
     assert sandbox.told == []
+    assert noted == [
+        ("exec", {"program": "sh", "terminal": "true"}), ("exec-ended", {"program": "sh", "code": "7"})]  # fmt: skip
     began, ended = record(tmp_path)
     assert (began["event"], began["program"], began["terminal"]) == ("started", "sh", True)
     assert (ended["event"], ended["program"], ended["code"]) == ("ended", "sh", 7)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moat.api.errors import UsageError
+from moat.api.errors import MoatError, UsageError
 from moat.audit.canonical import parsed
 from moat.audit.chain import Entry, Fault
 from moat.audit.heads import Signed
@@ -39,7 +39,7 @@ def render(bundle: Bundle) -> bytes:
 
 
 def read_bundle(data: bytes) -> Bundle:
-    """Return what a file holds; nothing of it is proven. Raises UsageError for what is none."""
+    """Return what a file holds; nothing of it is proven. MoatError: it is none. UsageError: a later one."""
     try:
         whole = json.loads(data)
         if whole["format"] != FORMAT:
@@ -51,7 +51,7 @@ def read_bundle(data: bytes) -> Bundle:
         entries = tuple(_entry(each) for each in whole["entries"])
         return Bundle(str(whole["chain"]), str(whole["public_key"]), signed, entries)
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise UsageError("the file is no bundle of moat audit export, or is broken") from None
+        raise MoatError("the file is no bundle of moat audit export, or is broken") from None
 
 
 def verify_bundle(bundle: Bundle, pin: Pin) -> Report:

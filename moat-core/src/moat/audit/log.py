@@ -160,10 +160,11 @@ class AuditLog:
 
     def _found(self) -> Iterator[tuple[str, _Chain]]:
         sealed = {head.chain: read(head).tip.seq for head in read_heads(self._db)}
-        query = "SELECT chain, MAX(seq), hash, kind FROM entries GROUP BY chain"  # of the row with the highest seq
-        for name, seq, digest, kind in self._db.execute(query):
+        query = "SELECT seq, hash, kind FROM entries WHERE chain = ? ORDER BY seq DESC LIMIT 1"
+        for name in read_chains(self._db):
+            seq, digest, kind = self._db.execute(query, (name,)).fetchone()
             is_over = name != INSTALLATION and kind == ENDED
-            yield str(name), _Chain(Tip(int(seq), str(digest)), sealed.get(name, 0), is_over)
+            yield name, _Chain(Tip(int(seq), str(digest)), sealed.get(name, 0), is_over)
 
 
 class _Transaction:
@@ -199,6 +200,17 @@ class _Transaction:
     def _undo(self) -> None:
         if self._db.in_transaction:  # a full disk may have undone it already
             self._db.execute("ROLLBACK")
+
+
+def read_chains(db: sqlite3.Connection) -> list[str]:
+    """Return the names of all chains, each looked up after the one before it: a log may hold millions of entries."""
+    query = """
+        WITH RECURSIVE names(chain) AS (
+            SELECT MIN(chain) FROM entries
+            UNION ALL SELECT (SELECT MIN(chain) FROM entries WHERE chain > names.chain) FROM names
+            WHERE names.chain IS NOT NULL)
+        SELECT chain FROM names WHERE chain IS NOT NULL"""
+    return [str(name) for (name,) in db.execute(query)]
 
 
 def read_heads(db: sqlite3.Connection) -> list[Signed]:

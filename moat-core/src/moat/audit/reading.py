@@ -12,7 +12,7 @@ from urllib.parse import quote
 from moat.api.errors import MoatError
 from moat.audit.chain import INSTALLATION, Entry, Tip
 from moat.audit.heads import Signed
-from moat.audit.log import VERSION, read_entries, read_heads
+from moat.audit.log import VERSION, read_chains, read_entries, read_heads
 from moat.audit.verify import Pin, Report, verify_log
 
 
@@ -46,7 +46,7 @@ class AuditReader:
     def chains(self) -> list[str]:
         """Return the names of all chains, the installation's first."""
         with self._reading():
-            names = [str(name) for (name,) in self._db.execute("SELECT DISTINCT chain FROM entries ORDER BY chain")]
+            names = read_chains(self._db)
         return sorted(names, key=lambda name: (name != INSTALLATION, name))
 
     def entries(self, chain: str, after: int = 0) -> Iterator[Entry]:

@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 
 from moat.api.errors import DaemonError, MoatError, RunNotFound, StoreLocked, UsageError
 from moat.audit.bundle import Bundle, as_object, read_bundle, render, sealed_only, verify_bundle
-from moat.audit.chain import INSTALLATION, STARTED, Entry
+from moat.audit.chain import INSTALLATION, STARTED, Entry, Fault
 from moat.audit.heads import public_key_of, read
 from moat.audit.reading import AuditReader
 from moat.audit.verify import Pin, Report, verify_log
@@ -97,7 +97,12 @@ def verify(what: str, key: str, in_json: bool) -> int:
     pin = pinned(home, checked_key(key))
     with contextlib.suppress(DaemonError):
         DaemonClient(home).seal()
-    report, signer, is_own = _verified(home, what, pin)
+    try:
+        report, signer, is_own = _verified(home, what, pin)
+    except (UsageError, RunNotFound):
+        raise
+    except MoatError as broken:  # nothing that could be read: for programs too
+        report, signer, is_own = Report((Fault(what or INSTALLATION, 0, broken.problem),)), pin.public_key, False
     is_served = _is_served(home) or not is_own
     if in_json:
         show_json(as_json(report, signer))

@@ -19,7 +19,7 @@ from moat.daemon.registration import now
 
 SEAL_S = 5.0  # what a kill may leave unsigned
 REMEMBER_S = 60.0  # between two writes to the keyring
-FIRST_DELAY_S, MAX_DELAY_S = 1.0, 300.0  # each attempt may ask the user to unlock a keyring
+FIRST_DELAY_S, MAX_DELAY_S = 30.0, 600.0  # each attempt may ask the user to unlock a keyring
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,9 @@ class Seal:
 class Signing:
     """Has the log signed every SEAL_S, and the keyring remember it every REMEMBER_S. Used by one event loop."""
 
-    def __init__(self, keys: AuditKeys) -> None:
+    def __init__(self, keys: AuditKeys, first_delay_s: float = FIRST_DELAY_S) -> None:
         self._keys = keys
+        self._first_delay_s = first_delay_s
         self._seal: Seal | None = None
         self._remembered = Anchor()
         self._sealed_at = self._remembered_at = -REMEMBER_S
@@ -83,7 +84,7 @@ class Signing:
 
     async def keep_key(self) -> None:
         """Get the key, again and again with growing pauses, and have what is signed remembered; until cancelled."""
-        delay_s = FIRST_DELAY_S
+        delay_s = self._first_delay_s
         while not await self._got_key():
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, MAX_DELAY_S)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from moat.daemon.registration import now
 from moat.proxy.messages import Noted, Spend, Uses
 
 FLUSH_S = 1.0
+LOOK_S = 5.0  # between two looks for notes that were left
 CLOSE_S = 5.0
 MAX_WAITING = 10_000  # notes, while nothing can be written
 
@@ -66,6 +68,7 @@ class Auditor:
         self._items: deque[_Item] = deque()
         self._counts = Counts()
         self._lost = 0
+        self._looked_at = -LOOK_S
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
         self.problem = ""
@@ -113,11 +116,12 @@ class Auditor:
         """Take that a run is over: the last entry of its chain. Never left out, however much waits."""
         self._items.extend(map(_Item, self._counts.taken_of(info.run_id, now())))
         facts = {"state": info.state, "exit_code": info.exit_code, "requests": info.requests, "denied": info.denied}
-        self._items.append(_Item(Note(info.run_id, now(), ENDED, facts)))
+        self._items.append(_Item(Note(info.run_id, now(), ENDED, _writable(facts))))
 
     async def flushed(self) -> None:
         """Enter all there is, and have it signed if there is a key."""
         async with self._turn:
+            self._looked_at = -LOOK_S
             await self._flush()
             await self._sign(at_once=True)
 
@@ -174,6 +178,8 @@ class Auditor:
             self._items.append(_Item(Note(INSTALLATION, now(), "lost", {"count": self._lost})))
             self._lost = 0
         items, self._items = [*self._items], deque()
+        if not items and time.monotonic() - self._looked_at < LOOK_S:
+            return None
         try:
             taken = await asyncio.to_thread(self._enter, items)
         except (AuditUnwritable, OSError) as failure:
@@ -193,6 +199,7 @@ class Auditor:
         if self._log is None:
             self._log = AuditLog(self._path)
             items[:0] = map(_Item, beginning(self._log, self._live))
+        self._looked_at = time.monotonic()
         items += (_Item(_note_of(request), done) for request, done in self._left())
         return self._log.append([item.note for item in items]) if items else []
 

@@ -338,7 +338,7 @@ def _spend(wire: Wire) -> Spend:
 
 
 def _uses(wire: Wire) -> Uses:
-    if any(type(count) is not int or count < 1 for _, _, count in wire["counts"]):
+    if any(type(count) is not int or not 0 < count < 2**31 for _, _, count in wire["counts"]):
         raise TypeError
     return Uses(_text(wire["run_id"]), tuple((_text(grant), _text(where), n) for grant, where, n in wire["counts"]))
 

@@ -65,9 +65,9 @@ async def serve_execution(
         raise ValueError("too few words") from None
     finally:
         close_all(descriptors)
-    await record.add("started", program, {"terminal": terminal is not None})
     code: int | None = None
     try:
+        await record.add("started", program, {"terminal": terminal is not None})
         channel.send({"event": "started"})
         code = await _attended(channel, execution, signal.SIGTERM if terminal is None else signal.SIGHUP)
     except MoatError as failure:
