@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from moat.api.runs import ExchangeRecord, RunContext
 from moat.proxy.budget import FailureBudget
 from moat.proxy.limits import Limits
-from moat.proxy.messages import Configure, ListenName, Noted, Spend
+from moat.proxy.messages import Configure, ListenName, Noted, Spend, Uses
 from moat.proxy.server.house import House
 from moat.proxy.server.stream import PlainStream, Stream
 from moat.proxy.server.tls import TlsStream
@@ -25,12 +25,24 @@ from core.proxy.server.pairs import CA, flows
 
 @dataclass
 class Guest:
-    """A house, what it reported, and connections to it."""
+    """A house, what it reported, and connections to it. says: what the audit does, "" for entered, None for nothing."""
 
     house: House
     records: list[ExchangeRecord] = field(default_factory=list)
     named: list[tuple[str, str, str]] = field(default_factory=list)
     streams: list[PlainStream] = field(default_factory=list)
+    spent: list[Spend] = field(default_factory=list)
+    uses: list[Uses] = field(default_factory=list)
+    says: str | None = ""
+
+    def audit(self, message: object) -> None:
+        """Answer a first use, as a daemon does."""
+        if isinstance(message, Uses):
+            self.uses.append(message)
+        elif isinstance(message, Spend):
+            self.spent.append(message)
+            if self.says is not None:
+                self.house.answered(Noted(message.id, self.says))
 
     def listen(self, run_id: str, name: ListenName, host: str = "127.0.0.1", port: int = 0) -> tuple[str, int]:
         """Hand a fresh loopback listener over; return its address."""
@@ -70,12 +82,6 @@ class Guest:
         return answer
 
 
-def answers_audit(house: House, message: object) -> None:
-    """Say that a first use is entered, as a daemon does."""
-    if isinstance(message, Spend):
-        house.answered(Noted(message.id))
-
-
 @contextlib.asynccontextmanager
 async def a_house(
     *runs: RunContext,
@@ -96,7 +102,7 @@ async def a_house(
             lambda *named: guest.named.append(named),
             limits,
             failures,
-            ask=lambda message: answers_audit(house, message),
+            ask=lambda message: guest.audit(message),
         )
         guest = Guest(house)
         house.configure(Configure(CA.certificate_pem, CA.key_pem, roots, resolve or {}, allow_cidrs, proxy, no_proxy))

@@ -13,6 +13,7 @@ from moat.api.runs import ExchangeRecord, NetworkPolicy
 from moat.proxy.admit import LiveRun
 from moat.proxy.flow import Arrival
 from moat.proxy.limits import Limits
+from moat.proxy.messages import Noted
 from moat.proxy.server import connection
 from moat.proxy.server import relay as module
 from moat.proxy.server.exchange import Exchange
@@ -82,6 +83,10 @@ async def asking(
 
 async def ask(client: TlsStream, request: bytes, end: bytes = b"ok") -> bytes:
     client.write(request)
+    return await heard(client, end)
+
+
+async def heard(client: TlsStream, end: bytes = b"ok") -> bytes:
     async with asyncio.timeout(20):
         while not client.buffer.endswith(end) and await flows(client):
             pass
@@ -151,10 +156,34 @@ async def test_a_secret_in_a_short_answer_is_taken_out() -> None:
 async def test_two_connections_with_the_same_request_share_what_was_worked_out(long_ways: list[str]) -> None:
     async with asking() as (far, guest, _):
         other = await guest.tls_through(guest.listen(RUN, "proxy"), HOST)
-        assert [await ask(other, GET) for _ in range(2)] == [OK] * 2
+        assert await ask(other, GET) == OK
 
-    assert len(long_ways) == 2  # the first of each connection: its use of the grant is entered into the audit before
-    assert len(far.asked) == 3
+    assert len(long_ways) == 1
+    assert len(far.asked) == 2
+
+
+async def test_the_first_use_of_a_connection_is_entered_into_the_audit_before_it_goes_the_short_way(
+    long_ways: list[str],
+) -> None:
+    async with asking() as (far, guest, client):
+        assert await ask(client, GET) == OK
+        guest.says = None
+        other = await guest.tls_through(guest.listen(RUN, "proxy"), HOST)
+        other.write(GET)
+        await until(lambda: len(guest.spent) == 2)
+        assert len(far.asked) == 2
+        guest.house.answered(Noted(guest.spent[-1].id))
+        await until(lambda: len(far.asked) == 3)
+        assert await heard(other) == OK
+        assert await ask(other, GET) == OK
+        guest.says = "no space left on the disk"
+        third = await guest.tls_through(guest.listen(RUN, "proxy"), HOST)
+        assert b"no space left on the disk" in await ask(third, GET, b"disk\n")
+
+    assert len(far.asked) == 4
+    assert long_ways == ["/user?page=1"]  # that of the very first request: nothing was kept then
+    guest.house.close()
+    assert sum(count for uses in guest.uses for _, _, count in uses.counts) == 2  # neither the first nor the third
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,9 @@ async def test_the_first_use_in_each_tunnel_is_asked_and_further_ones_are_counte
     one, two = desk.spending.tunnel(), desk.spending.tunnel()
     for tunnel in (one, one, one, two):
         await tunnel.spend(RUN, PASSAGE, "connect")
-    assert one.knows(KEY)
-    one.again(KEY)
+    use = one.known(KEY)
+    assert use is not None
+    use.count += 1  # as the short way does
     desk.spending.flush()
     desk.spending.flush()
 
@@ -74,13 +75,26 @@ async def test_another_grant_authority_or_run_is_another_first_use() -> None:
     assert len(desk.sent) == 4
 
 
+async def test_a_use_that_was_entered_ahead_is_not_counted_twice() -> None:
+    desk = Desk()
+    tunnel = desk.spending.tunnel()
+    use = await tunnel.enter(KEY, "connect")
+    tunnel.count(use)
+    desk.spending.flush()
+    assert len(desk.sent) == 1
+    tunnel.count(use)
+    desk.spending.flush()
+
+    assert desk.sent[-1] == Uses(RUN, (("example", "https://api.example.com", 1),))
+
+
 async def test_what_spends_nothing_asks_nobody() -> None:
     desk = Desk(None)
     tunnel = desk.spending.tunnel()
     await tunnel.spend(RUN, Passage(API, RequestHead("GET", API, "/")), "connect")
     key = Key(RUN, API, ())
-    assert tunnel.knows(key)
-    tunnel.again(key)
+    await tunnel.spend_at(key, "connect")
+    assert tunnel.known(key) is None
     desk.spending.flush()
 
     assert desk.sent == []

@@ -269,7 +269,7 @@ class Connection:
         begin_sample(run, request, trail)
         asks, body_idle_s = self.services.h2.asks, self.services.limits.body_idle_s
         if (answering := responding(run, arrival, request, trail, asks, body_idle_s)) is not None:
-            await self.tunnel.enter(answering.key, trail.via)
+            await self.tunnel.spend_at(answering.key, trail.via)
             return await answering.over_http1(stream)
         self.current = passage = self.repeats.judge(run, arrival, request, trail)
         with share_of(passage) as share:

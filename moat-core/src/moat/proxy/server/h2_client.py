@@ -202,7 +202,7 @@ class H2Client:
             begin_sample(run, request, trail)
             answering = responding(run, self._arrival, request, trail, self._services.asks, self._limits.body_idle_s)
             if answering is not None:
-                await self._tunnel.enter(answering.key, trail.via)
+                await self._tunnel.spend_at(answering.key, trail.via)
                 await answering.over_http2(lane)
                 return NO_ERROR
             passage = self._passages[lane] = judge_anywhere(run, self._arrival, request, trail)

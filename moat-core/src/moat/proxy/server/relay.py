@@ -24,7 +24,7 @@ from moat.proxy.record import EmitLine, Line, Trail, new_id
 from moat.proxy.refusal import Refusal
 from moat.proxy.scrub import Scrub
 from moat.proxy.server.pool import Key, Lease, Pool
-from moat.proxy.server.spending import Tunnel
+from moat.proxy.server.spending import Tunnel, Use
 from moat.proxy.server.stream import Stream
 from moat.proxy.server.watch import Watch
 
@@ -120,6 +120,9 @@ class Relay:
         self._common = common
         self._pool = common.pool
         self._way: _Way | None = None
+        self._entered: _Way | None = None
+        self._use: Use | None = None  # of what the way that was entered spends, if it spends anything
+        self._unentered: Key | None = None  # what waits to be entered
         self._lease: Lease | None = None
         self._body_bytes = 0
         self._at = self._first = 0.0
@@ -134,6 +137,12 @@ class Relay:
 
         Raises TimeoutError when the client was silent for idle_s.
         """
+        while True:
+            begun = await self._served(idle_s)
+            if begun is not None or self._unentered is None or not await self._enter(self._unentered):
+                return begun
+
+    async def _served(self, idle_s: float) -> Begun | None:
         self.started = time.monotonic()
         if self._arrival.where is not None or (self._client.buffer and not self._begin()):
             return None  # an endpoint may answer by itself
@@ -165,7 +174,7 @@ class Relay:
     def leave(self) -> bool:
         """Take no request after the one under way; return whether there is one."""
         self._is_leaving = True
-        return self._lease is not None
+        return self._lease is not None or self._unentered is not None
 
     def wake(self) -> None:
         """Let the long way go on from here."""
@@ -190,12 +199,16 @@ class Relay:
         way = self._known_way(data)
         if way is None or len(data) - len(way.raw) != way.request.framing.length:
             return False
-        if not self._tunnel.knows(way.key):
-            return False  # its first use is entered into the audit before it leaves, and that takes a while
+        if way is not self._entered and not self._is_entered(way):
+            return False
         lease = self._pool.take(way.key)
         if lease is None:
             return False
-        self._tunnel.again(way.key)
+        if (use := self._use) is not None:
+            if use.count:
+                use.count += 1
+            else:
+                self._tunnel.count(use)
         client.buffer.clear()
         self.started, self._at, self._first, self._lease = time.monotonic(), time.time(), 0.0, lease
         self._body_bytes = way.request.framing.length
@@ -203,6 +216,25 @@ class Relay:
         lease.stream.sink = self._on_upstream
         lease.stream.write(way.head_up + data[len(way.raw) :] if self._body_bytes else way.head_up)
         self._common.watch.begin(self)
+        return True
+
+    async def _enter(self, key: Key) -> bool:
+        """Have the audit hold a first use before it leaves; False: it cannot, and the long way says why."""
+        try:
+            await self._tunnel.enter(key, self._arrival.via)
+        except Refusal:
+            return False
+        finally:
+            self._unentered = None
+        return True
+
+    def _is_entered(self, way: _Way) -> bool:
+        """Whether the audit has what a way spends; if not, it is to be entered."""
+        self._use = self._tunnel.known(way.key)
+        if self._use is None and way.key.grants:
+            self._unentered = way.key
+            return False
+        self._entered = way
         return True
 
     def _known_way(self, data: bytes) -> _Way | None:

@@ -24,11 +24,12 @@ FLUSH_S = 0.5  # the daemon takes another half second at most
 
 
 @dataclass(slots=True)
-class _Use:
-    """Uses of one kind in one tunnel. count: since they were told last."""
+class Use:
+    """Uses of one kind in one tunnel. count: since they were told. is_fresh: the first is entered, and to leave."""
 
     key: Key
     count: int = 0
+    is_fresh: bool = True
 
 
 class Spending:
@@ -40,7 +41,7 @@ class Spending:
         self._numbers = itertools.count(1)
         self._tunnels = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[str]] = {}
-        self._untold: list[_Use] = []
+        self._untold: list[Use] = []
         self._pause: asyncio.TimerHandle | None = None
 
     def tunnel(self) -> Tunnel:
@@ -83,8 +84,11 @@ class Spending:
             reason = f"{', '.join(key.grants)} is not spent before the audit has it: {problem}"
             raise Refusal(503, reason, kind="audit", keeps=True)
 
-    def count(self, use: _Use) -> None:
-        """Count one use more."""
+    def count(self, use: Use) -> None:
+        """Count one use more, but for the first, which is entered by itself."""
+        if use.is_fresh:
+            use.is_fresh = False
+            return
         if not use.count:
             self._untold.append(use)
             if self._pause is None:
@@ -100,38 +104,40 @@ class Tunnel:
     def __init__(self, spending: Spending, number: int) -> None:
         self._spending = spending
         self.number = number
-        self._uses: dict[Key, _Use] = {}
+        self._uses: dict[Key, Use] = {}
         self._entering: dict[Key, asyncio.Event] = {}
 
-    def knows(self, key: Key) -> bool:
-        """Whether such a use needs no asking: it spends nothing, or was entered before."""
-        return not key.grants or key in self._uses
+    def known(self, key: Key) -> Use | None:
+        """Return the uses like this one, None where the first of them is not entered."""
+        return self._uses.get(key)
 
-    def again(self, key: Key) -> None:
-        """Count a use that is known."""
-        if key.grants:
-            self._spending.count(self._uses[key])
+    def count(self, use: Use) -> None:
+        """Count a use that leaves. Where use.count is not 0, adding to that is enough."""
+        self._spending.count(use)
 
     async def spend(self, run_id: str, passage: Passage, via: str) -> None:
-        """Return when a request may leave as far as the audit is concerned. Raises Refusal."""
-        await self.enter(Key(run_id, passage.authority, passage.grants, passage.upstream), via)
+        """Return when a request may leave as far as the audit is concerned, and count it. Raises Refusal."""
+        await self.spend_at(Key(run_id, passage.authority, passage.grants, passage.upstream), via)
 
-    async def enter(self, key: Key, via: str) -> None:
-        """Return when a use is entered, or counted where it is known. Raises Refusal."""
-        if not key.grants:
-            return None
+    async def spend_at(self, key: Key, via: str) -> None:
+        """Return when what is told by key may happen, and count it. Raises Refusal."""
+        if key.grants:
+            self.count(await self.enter(key, via))
+
+    async def enter(self, key: Key, via: str) -> Use:
+        """Return the uses like this one once the first of them is entered. Raises Refusal."""
         while (entering := self._entering.get(key)) is not None:  # a hundred streams at once are one first use
             await entering.wait()
-        if key in self._uses:
-            return self.again(key)
+        if (use := self._uses.get(key)) is not None:
+            return use
         entering = self._entering[key] = asyncio.Event()
         try:
             await self._spending.enter(key, via, self.number)
-            self._uses[key] = _Use(key)
+            use = self._uses[key] = Use(key)
+            return use
         finally:
             del self._entering[key]
             entering.set()
-        return None
 
 
 def where_of(key: Key) -> str:
