@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from moat.api.rules import Match, ReplaceToken
 from moat.proxy.messages import Drop, Noted, Spend, Uses
 from support.scripted import Talk, answer, bearer, talking
 from support.worker import RUN, a_run
@@ -86,6 +88,21 @@ async def test_a_client_of_http_2_asks_for_all_its_streams_at_once(tmp_path: Pat
     tunnels = {spend.tunnel for spend in talk.worker.spent}
     assert len(tunnels) == len(talk.worker.spent)
     assert sum(count for uses in talk.worker.uses for _, _, count in uses.counts) == 8 - len(tunnels)
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
+async def test_what_is_spent_in_a_body_is_entered_once_the_body_was_looked_at(tmp_path: Path, version: str) -> None:
+    rule = ReplaceToken(Match("api.example.com"), "moat-placeholder", "s3cr3t-in-a-body", ("body",), grant="example")
+    posted = ("-H", "Content-Type: application/json", "-d", '{"token": "moat-placeholder"}', "-w", "%{http_code}")
+    async with talking(tmp_path, ok, rule) as talk:
+        talk.worker.enters = "no space left on the disk"
+        refused = await talk.curl(version, URL, *posted)
+        talk.worker.enters = ""
+        seen = await talk.curl(version, URL, *posted)
+
+    assert (refused[-3:], seen[-5:]) == (b"503", b"ok200")
+    assert {spend.grants for spend in talk.worker.spent} == {("example",)}
+    assert [b"s3cr3t-in-a-body" in body for body in talk.place.bodies] == [True]
 
 
 async def test_a_run_without_the_grant_asks_nothing(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def started(request: RegisterRequest, info: RunInfo) -> dict[str, object]:
 
 def policy(request: RegisterRequest) -> dict[str, object]:
     """Return what may leave: the mode, and a digest of everything that it says."""
-    whole = [request.network_policy, list(request.network_allow), list(request.network_rules)]
+    ports = [f"{each.name} {each.port}" for each in request.host_ports]
+    whole = [request.network_policy, list(request.network_allow), list(request.network_rules), ports]
     whole = [plain(each, 64) if isinstance(each, str) else [plain(text, 4096) for text in each] for each in whole]
     return {"policy": plain(request.network_policy), "policy_sha256": hashlib.sha256(canonical(whole)).hexdigest()}
 

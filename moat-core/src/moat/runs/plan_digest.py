@@ -32,6 +32,11 @@ def plan_text(plan: RunPlan) -> bytes:
         "files": {_key(path): _digest(content) for path, content in plan.files.items()},
         "workdir": sandbox.workdir,
         "copied": plan.copied is not None,
+        "worktree": plan.worktree is not None,
+        "left_out": [_text(each) for each in plan.left_out],
+        "hidden": {_key(path): _text(why) for path, why in plan.hidden.items()},
+        "volumes": {_key(name): _text(target) for name, target in plan.volumes.items()},
+        "services": [[each.name, _text(each.image), each.port] for each in sandbox.services],
         "allow_sockets": sandbox.allow_sockets,
         "limits": {name: str(value) for name, value in asdict(sandbox.limits).items()},
         "grants": list(asked.grants),
@@ -41,6 +46,7 @@ def plan_text(plan: RunPlan) -> bytes:
         "rules": [_text(each) for each in asked.network_rules],
         "mcp": [[_text(each.name), _text(each.url), each.grant] for each in asked.mcp_servers],
         "ports": [[_text(each.name), each.port] for each in asked.endpoints],
+        "host_ports": [[each.name, each.port] for each in asked.host_ports],
         "secrets": list(asked.secrets),
     })  # fmt: skip
 
