@@ -214,7 +214,7 @@ class Connection:
         except Refusal:
             begun.lease.stream.abort()
             raise
-        return await self._exchange(stream, begun.request, begun.passage, begun.trail, begun.lease)
+        return await self._exchange(stream, begun.request, begun.passage, begun.trail, begun.lease, Share())
 
     async def _next(self, stream: Stream, arrival: Arrival) -> Request | None:
         """Return the next request, or None when there is none: end, silence, or a head that was refused."""
@@ -276,7 +276,7 @@ class Connection:
             request, passage = await hold(stream, request, passage, body_idle_s, share)
             passage = await signed(passage, run, asks)
             await self.tunnel.spend(trail.run_id, passage, trail.via)
-            return await self._exchange(stream, request, passage, trail, share=share)
+            return await self._exchange(stream, request, passage, trail, None, share)
 
     async def _settled(self, stream: Stream, request: Request, trail: Trail, forwarding: Forwarding) -> bool:
         """Await what is done for a request, and tell the client and the trail when it could not be."""
@@ -300,20 +300,12 @@ class Connection:
             self.is_asking = False
 
     async def _exchange(
-        self,
-        stream: Stream,
-        request: Request,
-        passage: Passage,
-        trail: Trail,
-        begun: Lease | None = None,
-        share: Share | None = None,
+        self, stream: Stream, request: Request, passage: Passage, trail: Trail, begun: Lease | None, share: Share
     ) -> bool:
         """Forward a judged request and its answer; return whether the connection goes on. See Exchange."""
         services = self.services
         shared = (services.pool, services.limits, self.repeats, services.h2.captures)
-        self.exchange = exchange = Exchange(
-            stream, request, passage, trail, *shared, begun=begun, share=share or Share()
-        )
+        self.exchange = exchange = Exchange(stream, request, passage, trail, *shared, begun=begun, share=share)
         self.current = passage
         stream.on_gone(partial(_cancel, asyncio.current_task()))
         try:
