@@ -129,3 +129,27 @@ def test_what_was_secret_of_that_which_left_is_told_and_the_rest_is_not() -> Non
     ]
 
     assert inject(rules, a_head()).secrets == ("s3cr3t-one",)
+
+
+def test_a_client_chooses_between_two_credentials_by_the_header_that_it_sends_and_never_gets_both() -> None:
+    key = SetHeader(Match("api.example.com", unless_header="Authorization"), "x-api-key", "key", "keys")
+    login = a_rule("Bearer token", "logins", when_header="Authorization")
+    rules: list[Rule] = [key, login, RemoveHeader(login.match, "x-api-key", "logins")]
+
+    assert sent(rules, a_head("/", ("authorization", "mine"))) == (("Authorization", "Bearer token"),)
+    assert sent(rules, a_head("/", ("X-Api-Key", "mine"))) == (("x-api-key", "key"),)
+    assert sent(rules, a_head()) == (("x-api-key", "key"),)
+    assert sent(rules, a_head("/", ("authorization", "a"), ("x-api-key", "b"))) == (("Authorization", "Bearer token"),)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((), ("new",)), (("old",), ("old", "new")), (("old, new",), ("old, new",)), (("newer",), ("newer", "new"))],
+    ids=["none", "another", "it among others", "one that begins like it"],
+)
+def test_a_value_is_added_once(before: tuple[str, ...], after: tuple[str, ...]) -> None:
+    rule = AddHeader(Match("api.example.com"), "X-Beta", "new", "g", is_secret=False)
+
+    done = inject([rule], a_head("/", *(("x-beta", value) for value in before)))
+
+    assert done.head.headers.get_all("X-Beta") == after

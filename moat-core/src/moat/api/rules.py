@@ -26,7 +26,8 @@ class Match:
 
     authority: exact host, or host:port; without a port it means https on 443 only. Never a pattern (but see Sign).
     methods: upper case. paths: patterns over the decoded path, `*` one segment, `**` any number: `/*/*/info/refs`.
-    when_header: name of a header that the client must have sent; lets one of several credentials of a host be chosen.
+    when_header, unless_header: name of a header that the client must, or must not, have sent; lets one of several
+    credentials of a host be chosen.
     any_port: for the other ports of the host too, https only. Of two rules about one thing (a header's name, a
     placeholder, answers of the same paths), the one that names the port holds there.
     """
@@ -36,6 +37,7 @@ class Match:
     paths: tuple[str, ...] = ()
     when_header: str = ""
     any_port: bool = False
+    unless_header: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class SetHeader:
 
 @dataclass(frozen=True, slots=True)
 class AddHeader:
-    """Add a field beside what the client sent. is_secret: as for SetHeader."""
+    """Add a field beside what the client sent, unless it is one of the values there. is_secret: as for SetHeader."""
 
     match: Match
     name: str

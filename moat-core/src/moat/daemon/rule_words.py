@@ -36,6 +36,7 @@ def rule_words(rule: Rule) -> str:
 def _requests(match: Match) -> str:
     parts = [",".join(match.methods), f"{match.authority}{':*' if match.any_port else ''}", " or ".join(match.paths)]
     condition = f"with {match.when_header}" if match.when_header else ""
+    condition += f"{' ' if condition else ''}without {match.unless_header}" if match.unless_header else ""
     return " ".join(part for part in (*parts, condition) if part)
 
 

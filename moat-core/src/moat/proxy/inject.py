@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from moat.api.http import Authority, RequestHead
+from moat.api.http import Authority, Headers, RequestHead
 from moat.api.rules import AddHeader, Match, RemoveHeader, Rule, SetHeader
 from moat.net.authority import from_host
 from moat.net.paths import decoded_path, path_pattern
@@ -57,7 +57,7 @@ def inject(rules: Iterable[Rule], head: RequestHead) -> Injected:
         headers = headers.with_set(setter.name, setter.value)
         spent.append(setter)
     for rule in matching:
-        if isinstance(rule, AddHeader):
+        if isinstance(rule, AddHeader) and not _has(headers, rule):
             headers = headers.with_added(rule.name, rule.value)
             spent.append(rule)
     grants = dict.fromkeys(rule.grant for rule in spent if rule.grant)
@@ -72,9 +72,16 @@ def matches(match: Match, head: RequestHead, path: str | None) -> bool:
         return False
     if match.when_header and match.when_header not in head.headers:
         return False
+    if match.unless_header and match.unless_header in head.headers:
+        return False
     if not match.paths:
         return True
     return path is not None and any(path_pattern(text).fullmatch(path) is not None for text in match.paths)
+
+
+def _has(headers: Headers, rule: AddHeader) -> bool:
+    """Whether a list of values (RFC 9110 §5.6.1) names the rule's already."""
+    return any(rule.value in map(str.strip, value.split(",")) for value in headers.get_all(rule.name))
 
 
 def _chosen(matching: Iterable[Rule]) -> Iterable[SetHeader]:
