@@ -1,4 +1,4 @@
-"""Anthropic for moat: API keys today; Claude subscriptions and the `claude` agent later."""
+"""Anthropic for moat: API keys and Claude subscriptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def moat_credential_providers() -> Iterable[CredentialProvider]:
-    """Register the API key."""
+    """Register the API key and the subscription."""
     from moat_provider_claude.anthropic import Anthropic
+    from moat_provider_claude.claude import Claude
 
-    return [Anthropic()]
+    return [Anthropic(), Claude()]

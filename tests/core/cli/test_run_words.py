@@ -3,9 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from moat.api.runs import ExchangeRecord, NetworkPolicy, RunInfo
 from moat.api.services import Service
-from moat.cli.run_words import commits_left, commits_line, end_line, own_secrets, start_line
+from moat.cli.run_words import commits_left, commits_line, end_line, own_secrets, refused_grants, start_line
 from moat.proxy.record import line_of
 from moat.runs.outcomes import Commits
 from moat.trace.network import NetworkLog
@@ -77,6 +78,25 @@ def test_a_variable_that_looks_like_a_credential_is_warned_about_by_name() -> No
 
     assert [warning.split()[1] for warning in warnings] == ["GITHUB_TOKEN", "api_key"]
     assert "s3cr3t" not in "".join(warnings)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "exit_code", "is_told"),
+    [([200, 401], 1, True), ([401, 400], 1, True), ([401, 200], 1, False), ([200], 1, False), ([401], 0, False)],
+    ids=["refused at last", "its renewal too", "renewed", "accepted", "of no consequence"],
+)
+def test_a_credential_that_is_not_accepted_any_more_is_named(
+    tmp_path: Path, statuses: list[int], exit_code: int, is_told: bool
+) -> None:
+    network = _log(
+        tmp_path, *(replace(DENIED, status=status, outcome="forwarded", grants=("pal",)) for status in statuses)
+    )
+    info = replace(INFO, grants=("pal",), exit_code=exit_code, profile="team")
+
+    lines = refused_grants(info, network)
+
+    wanted = "example.com did not accept the credential pal any more (401); renew it: moat grant --profile team pal"
+    assert lines == ([wanted] if is_told else [])
 
 
 def _log(folder: Path, *records: ExchangeRecord) -> Path:

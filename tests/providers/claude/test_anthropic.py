@@ -17,8 +17,9 @@ async def test_the_key_goes_into_x_api_key_of_the_api_alone() -> None:
     credential = await Anthropic().accept(KEY, FakeHost(validate=False))
 
     setter, usage = Anthropic().rules(credential)
-    assert setter == SetHeader(Match("api.anthropic.com"), "x-api-key", KEY, "anthropic")
-    assert usage.match.authority == "api.anthropic.com"
+    match = Match("api.anthropic.com", unless_header="Authorization")
+    assert setter == SetHeader(match, "x-api-key", KEY, "anthropic")
+    assert (usage.match.authority, usage.match.unless_header) == ("api.anthropic.com", "Authorization")
 
 
 async def test_the_check_names_the_version_that_the_api_demands() -> None:

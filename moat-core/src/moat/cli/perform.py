@@ -10,12 +10,13 @@ import asyncio
 import os
 import termios
 from dataclasses import replace
+from pathlib import Path
 
 from moat.api.errors import MoatError, RunNotFound
 from moat.api.runs import RunInfo, RunSpec
 from moat.api.runtimes import Sandbox, Stdio
 from moat.cli.output import say, show, warn
-from moat.cli.run_words import commits_left, commits_line, end_line, start_line
+from moat.cli.run_words import commits_left, commits_line, end_line, refused_grants, start_line
 from moat.paths import Home
 from moat.runs.attach import Attachment, first_terminal
 from moat.runs.console import Shape
@@ -101,7 +102,14 @@ class Performance:
             return 0
 
     def _say_end(self, info: RunInfo) -> None:
-        say(end_line(info, RunStore(self._home).network(info.run_id)))
+        say_end(info, RunStore(self._home).network(info.run_id))
+
+
+def say_end(info: RunInfo, network: Path) -> None:
+    """Say how a run ended, and which of its credentials is to be renewed."""
+    say(end_line(info, network))
+    for line in refused_grants(info, network):
+        warn(line)
 
 
 def _told(line: str) -> None:
@@ -118,7 +126,7 @@ def said_after(home: Home, run_id: str, has_left: bool, code: int) -> int:
     if has_left:
         say(f"moat: {info.name} goes on · moat attach {info.name} · moat stop {info.name}")
         return 0
-    say(end_line(info, store.network(run_id)))
+    say_end(info, store.network(run_id))
     say_result(home, info)
     warn_of_changes(read_changes(home, run_id))
     return code

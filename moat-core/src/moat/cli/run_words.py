@@ -12,6 +12,7 @@ from moat.runs.outcomes import Commits
 from moat.runs.prepare import Prepared
 from moat.trace.network import read_exchanges
 
+BAD_REQUEST, UNAUTHORIZED = 400, 401
 SHOWN_LINES = 4  # more than that nobody adds by hand
 _TELLING_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE)
 
@@ -54,6 +55,24 @@ def commits_left(commits: Commits) -> list[str]:
         rest = f" and {len(commits.others) - SHOWN_LINES} more" if len(commits.others) > SHOWN_LINES else ""
         warnings.append(f"commits of the run that are not on {commits.branch} are kept: {shown}{rest}; see: git log")
     return warnings
+
+
+def refused_grants(info: RunInfo, network: Path) -> list[str]:
+    """Return a line for each credential of a run that failed whose service answered 401, and accepted it no more."""
+    if not info.exit_code or not info.grants:
+        return []
+    refused: dict[str, ExchangeRecord] = {}
+    for each in read_exchanges(network):
+        for grant in each.grants:
+            if each.status == UNAUTHORIZED:
+                refused[grant] = each
+            elif each.status < BAD_REQUEST:
+                refused.pop(grant, None)
+    profile = f" --profile {info.profile}" if info.profile else ""
+    return [
+        f"{each.host} did not accept the credential {grant} any more (401); renew it: moat grant{profile} {grant}"
+        for grant, each in refused.items()
+    ]
 
 
 def own_secrets(spec: RunSpec) -> list[str]:
