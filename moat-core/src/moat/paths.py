@@ -14,6 +14,7 @@ doors/<run>/door.sock    one folder a run, nothing else in it
 inside/<run>/            files of ours that a run sees, none secret
 ../<MOAT_HOME>-copies/   copies of workspaces, and repositories of runs in worktrees, for as long as these last
 ../<MOAT_HOME>-volumes/  what the runs of a workspace keep from one to the next
+../<MOAT_HOME>-sessions/ what agents keep from run to run, a folder for each workspace
 snapshots/<workspace>/   git repositories of ours
 runs/<run>/              run.json network.jsonl names.json
                          its launcher's: console.jsonl control.sock changed.json commits.json result.patch
@@ -103,6 +104,11 @@ class Home:
         import hashlib
 
         return self.volumes / hashlib.sha256(os.fsencode(workspace)).hexdigest()[:20]
+
+    @property
+    def sessions(self) -> Path:
+        """What agents keep from run to run. Beside the root, since runs write there."""
+        return self.root.with_name(f"{self.root.name}-sessions")
 
     def door(self, run_id: str) -> Path:
         """Return the folder that holds only this run's door socket."""

@@ -1,4 +1,4 @@
-"""Anthropic for moat: API keys and Claude subscriptions."""
+"""Anthropic for moat: API keys, Claude subscriptions, and Claude Code as the agent `moat claude`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from moat.api import hookimpl
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from moat.api import CredentialProvider
+    from moat.api import AgentProvider, CredentialProvider
 
 
 @hookimpl
@@ -19,3 +19,11 @@ def moat_credential_providers() -> Iterable[CredentialProvider]:
     from moat_provider_claude.claude import Claude
 
     return [Anthropic(), Claude()]
+
+
+@hookimpl
+def moat_agent_providers() -> Iterable[AgentProvider]:
+    """Register Claude Code."""
+    from moat_provider_claude.agent import ClaudeCode
+
+    return [ClaudeCode()]

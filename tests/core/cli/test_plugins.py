@@ -22,7 +22,17 @@ def test_what_is_installed_is_listed(capsys: pytest.CaptureFixture[str]) -> None
     assert main.run(["plugins"]) == 0
 
     out = capsys.readouterr().out
-    for text in ("DISTRIBUTION", "moat-core", "moat-provider-github", "github", "anthropic", "openai", "aws"):
+    for text in (
+        "DISTRIBUTION",
+        "AGENTS",
+        "claude",
+        "moat-core",
+        "moat-provider-github",
+        "github",
+        "anthropic",
+        "openai",
+        "aws",
+    ):
         assert text in out
 
 
@@ -45,7 +55,7 @@ def test_json_has_every_field(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
     entry = {"plugin": "good", "distribution": "moat-provider-good", "version": "1.0", "grants": ["good"]}
     assert json.loads(capsys.readouterr().out) == {
-        "plugins": [{**entry, "runtimes": [], "problem": ""}],
+        "plugins": [{**entry, "agents": [], "runtimes": [], "problem": ""}],
         "conflicts": [],
     }
 

@@ -19,9 +19,12 @@ def test_all_of_moats_is_gone_and_its_daemon_and_runs_with_it() -> None:
         assert b".moat-volumes" in refused.stdout
         assert b"live runs, which are stopped: 1" in refused.stdout
 
+        said = moat.file(".moat-sessions/pal/work-0123/said", "to an agent")
+
         done = moat.run("uninstall", "--yes")
 
         assert done.returncode == 0, done.stderr
+        assert not said.parents[2].exists()
         assert b"pip uninstall moat-core" in done.stderr
         eventually("the daemon is gone", lambda: not Path(f"/proc/{daemon}/fd").exists())
         eventually("nothing is left", lambda: not (moat.home / ".moat").exists())

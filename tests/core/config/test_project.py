@@ -55,7 +55,8 @@ def test_every_key_is_read() -> None:
         ("mounts: [{source: a, taget: /a}]", "mounts.0.taget", "did you mean mounts.0.target?"),
         ("container: {ulimits: {core: {sof: 1, hard: 2}}}", "core.sof", "did you mean container.ulimits.core.soft?"),
         ("workspace: {exlude: [a]}", "workspace.exlude: this key", "did you mean workspace.exclude?"),
-        ("agent: claude", "agent: this key is not known", "known here: name, command, env"),
+        ("model: opus", "model: this key is not known", "known here: name, agent, agents, command"),
+        ("agents: {claude: {modell: x}}", "agents.claude.modell", "did you mean agents.claude.model?"),
         ("hooks: {prerun: x}", "hooks.prerun: this key is not known", "did you mean hooks.pre_run?"),
     ],
 )

@@ -21,6 +21,7 @@ def test_without_the_comment_signs_it_loads_too_and_says_everything() -> None:
 
     assert project.model_fields_set == set(Project.model_fields)
     assert (project.name, project.command) == ("my-project", ("make", "test"))
+    assert (project.agent, project.agents["claude"].yolo) == ("claude", False)
     assert set(project.services) == {"db", "search"}
     assert project.network.model_fields_set == {"policy", "allow", "rules", "host_ports"}
     assert project.container.model_fields_set == {"memory", "cpus", "pids", "ulimits"}

@@ -12,6 +12,7 @@ from moat.plugins.discovery import Candidate
 from moat.plugins.manager import Plugins
 
 from core.plugins.plugin import a_plugin, a_provider, raw_plugin
+from core.testing.test_agents import Pal
 
 SPEC = RunSpec(Path("/w"), ("true",))
 RUN = RunInfo("run_000000000000", "n", "bubblewrap", "strict", (), "/w", ("true",), "2030-01-01T00:00:00+00:00")
@@ -46,6 +47,20 @@ def test_a_name_claimed_twice_is_an_error_that_names_both_distributions() -> Non
 
     assert "evil-helper" in caught.value.problem
     assert "moat-provider-github" in caught.value.problem
+
+
+def test_agents_of_all_plugins_are_joined_by_name_and_none_is_called_like_another() -> None:
+    class Other(Pal):
+        name = "a"
+
+    one, two = (
+        a_plugin("x", moat_agent_providers=lambda: [Pal()]),
+        a_plugin("y", moat_agent_providers=lambda: [Other()]),
+    )
+
+    assert [offer.value.name for offer in Plugins([one, two]).agent_offers()] == ["a", "pal"]
+    with pytest.raises(PluginError, match="'pal' is claimed by"):
+        Plugins([one, a_plugin("z", moat_agent_providers=lambda: [Pal()])]).agent_offers()
 
 
 def an_endpoint_provider(called: str) -> EndpointProvider:

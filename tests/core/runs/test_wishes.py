@@ -30,6 +30,8 @@ def wished(
         ("mounts: [{source: ./data, target: /data}, {source: ., target: /again}]", Settings()),
         ("network: {policy: strict, allow: [pypi.org], rules: [allow x.example]}", Settings()),
         ("network: {policy: permissive}", Settings()),
+        ("agents: {pal: {model: big, yolo: true}}", Settings()),
+        ("agent: pal\ncommand: [make]", Settings()),
         ("network: {rules: [deny x.example]}", settings("strict", "deny *")),
         ("network: {policy: strict}", STRICT),
         ("base_image: debian:bookworm-slim\nruntime: bubblewrap", Settings()),
@@ -46,6 +48,7 @@ def test_what_changes_only_the_inside_or_takes_something_away_needs_no_yes(text:
     ("text", "own", "wish"),
     [
         ("grants: [github]", Settings(), "spend your credential github"),
+        ("agent: pal", Settings(), "start the agent pal, and spend your credential that it runs on"),
         ("mounts: [{source: /etc, target: /e}]", Settings(), "read and change /etc, as /e"),
         ("mounts: [{source: ~/.ssh, target: /e, read_only: true}]", Settings(), "read /home/someone/.ssh, as /e"),
         ("mounts: [{source: /srv/workers, target: /e}]", Settings(), "read and change /srv/workers, as /e"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from moat.api.agents import AgentProvider, AgentRequest, AgentSetup, KeptFile, Session, Surroundings, instructions
     from moat.api.container import ContainerSetup, Limits, Mount
     from moat.api.credentials import (
         CapturedTokens,
@@ -60,6 +61,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddHeader",
+    "AgentProvider",
+    "AgentRequest",
+    "AgentSetup",
     "Authority",
     "CaptureToken",
     "CapturedTokens",
@@ -82,6 +86,7 @@ __all__ = [
     "HttpRequest",
     "HttpResponse",
     "Instead",
+    "KeptFile",
     "Limits",
     "Match",
     "McpServer",
@@ -110,11 +115,13 @@ __all__ = [
     "Runtime",
     "Sandbox",
     "SandboxSpec",
+    "Session",
     "SetHeader",
     "Sign",
     "Signed",
     "Stdio",
     "Stream",
+    "Surroundings",
     "Tcp",
     "TokenProvider",
     "UnixPath",
@@ -123,9 +130,19 @@ __all__ = [
     "Upstream",
     "clean_token",
     "hookimpl",
+    "instructions",
     "rejection",
 ]
 _HOMES = {
+    "agents": (
+        "AgentProvider",
+        "AgentRequest",
+        "AgentSetup",
+        "KeptFile",
+        "Session",
+        "Surroundings",
+        "instructions",
+    ),
     "container": (
         "ContainerSetup",
         "Limits",

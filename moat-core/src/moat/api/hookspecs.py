@@ -1,6 +1,6 @@
 """Every hook a plugin can implement, on one page. Mark an implementation with `@hookimpl`.
 
-The first four say what a plugin *is*; the rest watch or narrow. Hooks are synchronous and cheap: whatever waits is an
+The first five say what a plugin *is*; the rest watch or narrow. Hooks are synchronous and cheap: whatever waits is an
 async method of a provider. Results combine by rules that no order can change (docs/plugins/hooks.md).
 """
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import click
 
+    from moat.api.agents import AgentProvider
     from moat.api.credentials import CredentialProvider
     from moat.api.endpoints import EndpointProvider
     from moat.api.runs import Contribution, ExchangeRecord, RunInfo, RunSpec
@@ -27,6 +28,12 @@ hookimpl = pluggy.HookimplMarker("moat")
 @hookspec
 def moat_credential_providers() -> Iterable[CredentialProvider]:
     """Return this plugin's credential providers. Names are unique across all plugins."""
+    raise NotImplementedError
+
+
+@hookspec
+def moat_agent_providers() -> Iterable[AgentProvider]:
+    """Return this plugin's agents; each becomes a command, `moat NAME`. Names are unique, also among commands."""
     raise NotImplementedError
 
 

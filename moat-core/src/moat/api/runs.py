@@ -100,9 +100,10 @@ class RunSpec:
     workspace. worktree: what the workspace is, where it is one. dependencies: what the image must have, as
     `config/dependencies.py` writes it. post_build: shell that is run in it, once. hidden: target of a mount,
     "/workspace" for the workspace → patterns of what of it is not shown, as `config/excludes.py` reads them.
-    volumes: name → where the run finds it. pre_run: shell that is run inside before the command. trace_bodies: as in
-    RunContext. origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for
-    it; what is not in it comes from the command line.
+    volumes: name → where the run finds it. pre_run: shell that is run inside before the command. agent: whose
+    command it is. files: absolute path inside → contents, the run's own. trace_bodies: as in RunContext. origins:
+    what it is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not
+    in it comes from the command line.
     """
 
     workspace: Path
@@ -129,6 +130,8 @@ class RunSpec:
     volumes: Mapping[str, str] = field(default_factory=dict)
     pre_run: tuple[str, ...] = ()
     trace_bodies: bool = False
+    agent: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

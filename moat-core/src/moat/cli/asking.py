@@ -26,17 +26,22 @@ from moat.runs.merge import FILE, Options, merged, secret_of
 
 if TYPE_CHECKING:  # and below, where there is a moat.yaml: most runs have none
     from moat.config.project import Project
+    from moat.config.sections import AgentSection
     from moat.runs.approvals import Question
     from moat.runs.secrets import Reference
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the run is asked to be. question: what of it needs a yes. references: secrets that are not fetched yet."""
+    """What the run is asked to be. question: what of it needs a yes. references: secrets that are not fetched yet.
+
+    agents: what moat.yaml says of each.
+    """
 
     spec: RunSpec
     question: Question | None = None
     references: tuple[Reference, ...] = field(default=(), repr=False)
+    agents: Mapping[str, AgentSection] = field(default_factory=dict)
 
     def warnings(self, home: Home) -> list[str]:
         """Return what would be asked first, for those who only want to see the plan."""
@@ -59,8 +64,8 @@ def ask(
     checkout = None if ignores_file else take(options.workspace, FILE)
     project = _project(checkout) if checkout is not None else None
     spec = merged(options, project, settings, Path.home())
-    if not spec.command:
-        hint = f"run: moat run [PATH] -- COMMAND, or set command in {options.workspace / FILE}"
+    if not spec.command and not spec.agent:
+        hint = f"run: moat run [PATH] -- COMMAND, or set command or agent in {options.workspace / FILE}"
         raise UsageError("there is no command to run", hint=hint)
     if checkout is None or project is None:
         return Asked(spec)
@@ -77,7 +82,8 @@ def ask(
     )
     unsealed = [runtime.name for runtime in runtimes if not runtime.sealed]
     around = Circumstances(options, settings, workspace, unsealed)
-    return Asked(spec, Question(checkout, wishes(project, spec, references, around)), references)
+    question = Question(checkout, wishes(project, spec, references, around))
+    return Asked(spec, question, references, project.agents)
 
 
 def agreed(asked: Asked, home: Home, env: Mapping[str, str], *, is_given: bool) -> RunSpec:

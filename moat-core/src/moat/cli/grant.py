@@ -120,6 +120,12 @@ def _command_of(provider: CredentialProvider) -> click.Command:
     return click.Command(provider.name, callback=callback, params=own + common, help=f"{provider.summary}.")
 
 
+def grant_now(provider: CredentialProvider, profile: str, ctx: click.Context) -> None:
+    """Obtain a credential in the middle of another command, as `moat grant` would."""
+    ctx.meta[_PROFILE] = profile
+    _grant(provider, with_token=False, validate=True, options={})
+
+
 def _grant(provider: CredentialProvider, *, with_token: bool, validate: bool, options: dict[str, str]) -> None:
     from moat.config.settings import load_settings
     from moat.host import RealHost

@@ -77,12 +77,15 @@ def remove(tags: tuple[str, ...]) -> None:
         show(tag)
 
 
-def build_image(prepared: Prepared, policy: NetworkPolicy, home: Home) -> None:
-    """Build the image that a prepared run needs, telling how it goes. Raises MoatError when there is none after it."""
+def build_image(prepared: Prepared, policy: NetworkPolicy, home: Home, estimate: str = "") -> None:
+    """Build the image that a prepared run needs, telling how it goes. Raises MoatError when there is none after it.
+
+    estimate: what it takes, in words.
+    """
     recipe, images = prepared.recipe, prepared.runtime.images()
     if recipe is None or images is None or prepared.is_built:
         return
-    say(f"moat: building {recipe.tag} from {recipe.base}, once")
+    say(f"moat: building {recipe.tag} from {recipe.base}, once{estimate and f': {estimate}'}")
     builder = Builder(recipe, images, policy, prepared.runtime.name, lambda line: say(f"  {line}"))
     if builder.ensure(home, prepared.client):
         say(f"moat: built {recipe.tag}")

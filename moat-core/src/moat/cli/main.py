@@ -18,13 +18,16 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from moat import __version__
-from moat.api.errors import MoatError, UsageError
+from moat.api.errors import MoatError, PluginError, UsageError
 from moat.cli import output
+
+if TYPE_CHECKING:
+    from moat.api.agents import AgentProvider
 
 
 class Lazy(NamedTuple):
@@ -43,6 +46,7 @@ COMMANDS = {
     "wait": Lazy("moat.cli.reach:wait", "Wait until runs have ended."),
     "stop": Lazy("moat.cli.reach:stop", "Stop runs."),
     "status": Lazy("moat.cli.status:status", "Show what runs, on which grants, and how long those last."),
+    "sessions": Lazy("moat.cli.sessions:sessions", "List sessions of agents in a workspace, to go on with."),
     "list": Lazy("moat.cli.runs:list_runs", "List runs."),
     "route": Lazy("moat.cli.route:route", "Reach ports of a run by name, from this machine."),
     "open": Lazy("moat.cli.open:open_", "Open a port of a run in the browser."),
@@ -77,7 +81,7 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return every name; a plugin's mistake does not hide the rest."""
         try:
-            return [*COMMANDS, *sorted(_of_plugins())]
+            return [*COMMANDS, *sorted([*_of_plugins(), *_agents()])]
         except MoatError as failure:
             output.warn(failure.problem)
             return list(COMMANDS)
@@ -89,6 +93,8 @@ class Commands(click.Group):
             command = getattr(importlib.import_module(module), attribute)
             assert isinstance(command, click.Command)  # noqa: S101 # the table is ours
             return command
+        if agent := _agents().get(cmd_name):
+            return _of_agent(agent)
         return _of_plugins().get(cmd_name)
 
     def resolve_command(
@@ -113,6 +119,8 @@ class Commands(click.Group):
     def _summary(self, ctx: click.Context, name: str) -> str:
         if lazy := COMMANDS.get(name):
             return lazy.summary
+        if agent := _agents().get(name):
+            return f"Run {agent.summary} in a sealed sandbox."
         command = self.get_command(ctx, name)
         return command.get_short_help_str() if command else ""
 
@@ -158,8 +166,28 @@ def _of_plugins() -> dict[str, click.Command]:
     from moat.plugins.manager import Plugins
 
     taken = click.Group(commands={name: click.Command(name) for name in COMMANDS})
+    for name in _agents():
+        taken.add_command(click.Command(name))
     Plugins.load().register_commands(taken)
-    return {name: command for name, command in taken.commands.items() if name not in COMMANDS}
+    return {name: command for name, command in taken.commands.items() if name not in {*COMMANDS, *_agents()}}
+
+
+def _agents() -> dict[str, AgentProvider]:
+    """Return the agents, which are commands too. Raises PluginError when one is called like a command of ours."""
+    from moat.plugins.manager import Plugins
+
+    offers = Plugins.load().agent_offers()
+    for offer in offers:
+        if (name := offer.value.name) in COMMANDS:
+            problem = f"the agent {name!r} of {offer.plugin.distribution} is called like a command of moat's"
+            raise PluginError(problem, hint=f"run: pip uninstall {offer.plugin.distribution}")
+    return {offer.value.name: offer.value for offer in offers}
+
+
+def _of_agent(agent: AgentProvider) -> click.Command:
+    from moat.cli.agents import command_of
+
+    return command_of(agent)
 
 
 def _as_usage_error(failure: click.ClickException) -> UsageError:

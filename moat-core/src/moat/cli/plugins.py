@@ -21,6 +21,7 @@ class Entry:
     distribution: str
     version: str
     grants: tuple[str, ...]
+    agents: tuple[str, ...]
     runtimes: tuple[str, ...]
     problem: str
 
@@ -32,9 +33,10 @@ def plugins(as_json: bool) -> None:
     loaded = Plugins.load()
     conflicts: list[str] = []
     grants = _offered(lambda: [(o.plugin, o.value.name) for o in loaded.credential_offers()], conflicts)
+    agents = _offered(lambda: [(o.plugin, o.value.name) for o in loaded.agent_offers()], conflicts)
     runtimes = _offered(lambda: [(o.plugin, o.value.name) for o in loaded.runtime_offers()], conflicts)
     problems = {problem.plugin.title: problem.text for problem in loaded.problems}
-    entries = [_entry(candidate, grants, runtimes, problems) for candidate in loaded.candidates]
+    entries = [_entry(candidate, grants, agents, runtimes, problems) for candidate in loaded.candidates]
     if as_json:
         output.show_json({"plugins": [asdict(entry) for entry in entries], "conflicts": conflicts})
     else:
@@ -55,6 +57,7 @@ def _offered(ask: Callable[[], list[tuple[Candidate, str]]], conflicts: list[str
 def _entry(
     plugin: Candidate,
     grants: Mapping[str, tuple[str, ...]],
+    agents: Mapping[str, tuple[str, ...]],
     runtimes: Mapping[str, tuple[str, ...]],
     problems: Mapping[str, str],
 ) -> Entry:
@@ -63,6 +66,7 @@ def _entry(
         plugin.distribution,
         plugin.version,
         grants.get(plugin.title, ()),
+        agents.get(plugin.title, ()),
         runtimes.get(plugin.title, ()),
         problems.get(plugin.title, ""),
     )
@@ -75,12 +79,13 @@ def _show(entries: Sequence[Entry], conflicts: Sequence[str]) -> None:
             entry.distribution,
             entry.version,
             _list(entry.grants),
+            _list(entry.agents),
             _list(entry.runtimes),
             entry.problem or "ok",
         )
         for entry in entries
     ]
-    output.show_table(("PLUGIN", "DISTRIBUTION", "VERSION", "GRANTS", "RUNTIMES", "STATE"), rows)
+    output.show_table(("PLUGIN", "DISTRIBUTION", "VERSION", "GRANTS", "AGENTS", "RUNTIMES", "STATE"), rows)
     for conflict in conflicts:
         output.warn(conflict)
 

@@ -79,7 +79,7 @@ def run(
     """Run a command with no credentials inside and no way out but the proxy.
 
     PATH is the folder that the command works in (default: this one). Its moat.yaml, if there is one, says what
-    the options do not; without COMMAND its command is run. The exit code is the command's.
+    the options do not; without COMMAND its command is run, or its agent. The exit code is the command's.
     """
     fill_closed()
     runtimes = Plugins.load().runtimes()
@@ -98,11 +98,15 @@ def run(
 
             options = in_a_worktree(options, home, branch, start, makes=not dry_run)
         asked = steps.ask(options, steps.load_settings(home), runtimes, os.environ, ignores_file=ignore_file)
+        if asked.spec.agent:
+            from moat.cli.agents import run_agent
+
+            asked = run_agent(asked, home, runtimes, ctx, is_given=yes, is_rehearsed=dry_run)
         if dry_run:
             return steps.rehearse(asked, home, runtimes, in_json=in_json)
-        spec = steps.agreed(asked, home, os.environ, is_given=yes)
-        way = {"snapshot": snapshot, "detached": detached, "tty": tty}
-        return steps.carry_out(spec, home, runtimes, begun if is_held else None, **way)
+        spec = asked.spec if asked.spec.agent else steps.agreed(asked, home, os.environ, is_given=yes)
+        held = begun if is_held else None
+        return steps.carry_out(spec, home, runtimes, held, snapshot=snapshot, detached=detached, tty=tty)
 
 
 def _begin(begun: Begun, runtimes: Iterable[Runtime], name: str) -> None:

@@ -33,9 +33,12 @@ __all__ = [
 
 def carry_out(
     spec: RunSpec, home: Home, runtimes: Sequence[Runtime], begun: Begun | None, *, snapshot: bool, detached: bool,
-    tty: bool,
+    tty: bool, estimate: str = "",
 ) -> int:  # fmt: skip
-    """Prepare and perform the run, and return its exit code. begun: where this process is to hold it."""
+    """Prepare and perform the run, and return its exit code. begun: where this process is to hold it.
+
+    estimate: what its image takes, in words, should it have to be built.
+    """
     stdio = Stdio(0, 1, 2)
     terminal = own_terminal(stdio) or (DETACHED_SIZE if tty else None)
     prepared = prepare(spec, home, runtimes, os.environ, terminal, begun)
@@ -43,7 +46,7 @@ def carry_out(
     if prepared.recipe is not None:
         from moat.cli.image import build_image
 
-        build_image(prepared, spec.policy, home)
+        build_image(prepared, spec.policy, home, estimate)
     if prepared.absent:
         from moat.cli.services import fetch_images
 

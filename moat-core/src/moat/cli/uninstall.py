@@ -38,7 +38,7 @@ def uninstall(yes: bool) -> None:
     lifecycle.stop(home)
     _forget_key(home)
     try:
-        for folder in (home.copies, home.volumes, home.root):
+        for folder in (home.copies, home.sessions, home.volumes, home.root):
             remove_tree(folder)
     except OSError as failure:
         raise MoatError(f"{home.root} could not be removed: {failure}", hint=f"run: rm -rf {home.root}") from failure

@@ -22,7 +22,7 @@ from moat.config.dependencies import checked_dependencies
 from moat.config.host_ports import host_ports_of
 from moat.config.mounts import checked_target
 from moat.config.plain_yaml import NotPlain, Place, Plain, Value, read_plain
-from moat.config.sections import Hooks, MountEntry, Trace, Workspace
+from moat.config.sections import AgentSection, Hooks, MountEntry, Trace, Workspace
 from moat.config.service_entry import ServiceEntry, ServiceForm
 from moat.config.services import MOST as MOST_SERVICES
 from moat.config.services import checked_services
@@ -128,6 +128,13 @@ class Project(Section):
     """Everything that moat.yaml may say."""
 
     name: Name | None = Field(default=None, description="Name of the run, as --name.", examples=["my-project"])
+    agent: Name | None = Field(
+        default=None, description="The agent that `moat run` starts when there is no command.", examples=["claude"]
+    )
+    agents: dict[Name, AgentSection] = Field(
+        default_factory=dict, max_length=MOST, description="How agents work here, by name.",
+        examples=[{"claude": {"model": "opus"}}],
+    )  # fmt: skip
     command: tuple[Free, ...] = Field(
         default=(),
         max_length=MOST,
@@ -308,7 +315,7 @@ def _fields_of(place: Place) -> Mapping[str, Any]:
     }
     for part in place[:-1]:
         fields = sections[part].model_fields if part in sections else fields
-    return fields
+    return AgentSection.model_fields if place[:1] == ("agents",) and len(place) > 2 else fields
 
 
 def _example_of(place: Place) -> str:

@@ -4,9 +4,9 @@ and what is kept of it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from moat.config.values import MOST, ExcludePattern, Free, Scripts, Section, Text
 
@@ -56,3 +56,14 @@ class Hooks(Section):
         default=(), description="Shell, one or several, run inside before the command, with all that it has.",
         examples=[["npm ci"]],
     )  # fmt: skip
+
+
+class AgentSection(Section):
+    """How one agent works here."""
+
+    model: Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/\[\]-]*$")] | None = (
+        Field(default=None, description="The model to ask, as --model.", examples=["opus"])
+    )
+    yolo: bool = Field(
+        default=True, description="Whether it acts without asking; it is sealed. As without --noyolo.", examples=[False]
+    )

@@ -12,6 +12,13 @@ TEMPLATE = """\
 
 # command: [make, test]            # a list: program and arguments; for a shell: [sh, -c, "make && make test"]
 
+# agent: claude                    # asks: what `moat run` starts where there is no command
+
+# agents:                          # how agents work here, by name
+#   claude:
+#     model: opus
+#     yolo: false                  # have it ask before it acts; it need not, since it is sealed
+
 # env:                             # variables inside; no secrets, a run can read this file
 #   CI: "1"
 

@@ -27,12 +27,13 @@ from moat.plugins.discovery import Candidate, installed
 if TYPE_CHECKING:  # what a plugin can be is imported when it is asked for: most commands ask for little
     import click
 
+    from moat.api.agents import AgentProvider
     from moat.api.credentials import Credential, CredentialProvider
     from moat.api.endpoints import EndpointProvider, Question, Reply
     from moat.api.runs import Contribution, ExchangeRecord, RunInfo, RunSpec
     from moat.api.runtimes import Runtime
 
-T = TypeVar("T", "CredentialProvider", "EndpointProvider", "Runtime")
+T = TypeVar("T", "AgentProvider", "CredentialProvider", "EndpointProvider", "Runtime")
 
 RESERVED = frozenset({"list", "show", "revoke"})  # words of `moat grant` that no provider may be called
 
@@ -110,6 +111,12 @@ class Plugins:
             f"no provider called {name!r} is installed; there are: {', '.join(providers) or 'none'}",
             hint=f"run: pip install moat-provider-{name}" if NAME.fullmatch(name) else "run: moat plugins",
         )
+
+    def agent_offers(self) -> list[Offer[AgentProvider]]:
+        """Return every agent with its plugin, by name. Raises PluginError when two claim one name."""
+        from moat.api.agents import AgentProvider
+
+        return self._union("moat_agent_providers", AgentProvider, frozenset())  # type: ignore[type-abstract] # for isinstance
 
     def endpoint_provider(self, name: str) -> EndpointProvider | None:
         """Return what serves the endpoints of the grant called name, None where it has none. Raises PluginError."""

@@ -116,9 +116,11 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
     origins |= {f"port.{name}": FILE for name in project.ports}
     dependencies = _dependencies(project)
     origins |= {f"dependency.{each}": FILE for each in dependencies}
+    command = spec.command or _took(origins, "command", project.command)
     return replace(
         spec,
-        command=spec.command or _took(origins, "command", project.command),
+        command=command,
+        agent="" if command else _took(origins, "agent", project.agent or ""),
         name=spec.name or _took(origins, "name", project.name or ""),
         grants=_once((*spec.grants, *project.grants)),
         env={**project.env, **dict.fromkeys(secrets, ""), **options.env},

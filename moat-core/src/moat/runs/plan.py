@@ -25,6 +25,7 @@ from moat.config.mounts import WORKSPACE, checked_target
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import RegisterRequest, SetupResponse
 from moat.paths import Home
+from moat.runs.begin import begin, begun
 from moat.runs.hooks import after_hooks
 from moat.runs.masks import Hidden, Masks, masks
 from moat.runs.merge import FILE, rule_lines, secret_of
@@ -145,7 +146,7 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
     sandbox = SandboxSpec(
         run_id=facts.run_id,
         name=facts.name,
-        argv=after_hooks(spec.pre_run, spec.command),
+        argv=begun(spec, after_hooks(spec.pre_run, spec.command)),
         env={**defaults, **beside.env, **merged.env},
         mounts=(*shown, *hiding.mounts),
         workdir=WORKSPACE,
@@ -212,6 +213,7 @@ def _contributions(spec: RunSpec, facts: Facts, own_env: Mapping[str, str]) -> l
         (_granting(spec.grants), ContainerSetup(_without_java(setup.env), setup.files, granted)),
         *((owner, ContainerSetup(_without_java(env))) for owner, env in own),
         *_own_repository(spec, facts),
+        *begin(spec, INSIDE_HOME),
         *(_mounted(mount, spec, facts) for mount in spec.mounts),
         *_volumes(spec, facts),
     ]

@@ -41,6 +41,7 @@ def wishes(project: Project, spec: RunSpec, references: Sequence[Reference], aro
     """Return what needs a yes. spec: merged, with the real paths of its mounts. The same wishes have the same words."""
     found = (
         *_credentials(spec),
+        *_agent(spec),
         *(str(reference) for reference in references),
         *_mounts(spec, around.workspace),
         *_network(project, around),
@@ -65,6 +66,11 @@ def _credentials(spec: RunSpec) -> Iterator[str]:
     for name in spec.grants:
         if spec.origins[f"grant.{name}"] == FILE:
             yield f"spend your credential {name}{_of_profile(spec)}"
+
+
+def _agent(spec: RunSpec) -> Iterator[str]:
+    if spec.origins.get("agent") == FILE:
+        yield f"start the agent {spec.agent}, and spend your credential that it runs on{_of_profile(spec)}"
 
 
 def _of_profile(spec: RunSpec) -> str:

@@ -1,0 +1,155 @@
+"""Agents: programs that work in a run by themselves. What core needs to know to make `moat <name>` of one.
+
+AgentRequest ─┐
+              ├─▶ AgentProvider.command, .setup ─▶ argv, variables, files ─▶ a run like any other
+Surroundings ─┘
+
+A provider is asked in the CLI, before the run exists. It returns values; it never sees a secret, so it can show none.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar
+
+from moat.api.runs import NetworkPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRequest:
+    """What the user wants of an agent.
+
+    prompt: to be answered at once; "" to be talked to in a terminal. session: id of the one to go on with. acts_freely:
+    it asks for no permission, since the run is sealed. arguments: for the program, as typed after `--`.
+    """
+
+    prompt: str = ""
+    session: str = ""
+    model: str = ""
+    acts_freely: bool = True
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the run will be, as far as an agent's files must say.
+
+    home, workspace: paths inside. program: the words that start it there. grants: all that the run spends; grant: the
+    one of them that the agent runs on, with what is known about its credential. mcp: name → URL inside. host_files:
+    what stands in `AgentProvider.host_files`, by those names; absent ones are left out. They are the user's: take from
+    them only what can be no secret.
+    """
+
+    home: str
+    workspace: str
+    program: tuple[str, ...]
+    now: datetime
+    grant: str = ""
+    grants: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    policy: NetworkPolicy = field(default_factory=NetworkPolicy)
+    mcp: Mapping[str, str] = field(default_factory=dict)
+    works_on_a_copy: bool = False
+    host_files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSetup:
+    """What an agent finds inside. files: absolute path → contents, the run's own: it may change them. No secret."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """A file that runs left in `AgentProvider.kept`. path: relative to home inside. head: its first 64 KiB.
+
+    A run wrote it: nothing in it can be trusted.
+    """
+
+    path: str
+    modified_at: datetime
+    head: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A conversation that can be gone on with. title: what it began with."""
+
+    id: str
+    title: str
+    modified_at: datetime
+
+
+class AgentProvider(ABC):
+    """A program that works by itself, and how it is run.
+
+    program: its name on the PATH. grants: names of those that it can run on, the best first. dependencies, post_build:
+    what makes an image of it, as in moat.yaml; size_mb: what is about to be downloaded then. hosts: what a strict
+    policy lets out for it, besides the hosts of its grant. kept: folders below home that last from run to run of one
+    workspace. host_files: paths below the user's own home that `setup` may see.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    program: ClassVar[str]
+    grants: ClassVar[tuple[str, ...]]
+    dependencies: ClassVar[tuple[str, ...]]
+    post_build: ClassVar[str] = ""
+    size_mb: ClassVar[int] = 0
+    hosts: ClassVar[tuple[str, ...]] = ()
+    kept: ClassVar[tuple[str, ...]] = ()
+    host_files: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def command(self, request: AgentRequest, around: Surroundings) -> Sequence[str]:
+        """Return the command, which holds the words of `around.program`. Pure."""
+
+    @abstractmethod
+    def setup(self, request: AgentRequest, around: Surroundings) -> AgentSetup:
+        """Return variables and files for inside, with placeholders only. Pure."""
+
+    def sessions(self, files: Iterable[KeptFile]) -> Sequence[Session]:
+        """Return the sessions that files tell of, in any order; ids that can be resumed. Default: none. Pure."""
+        del files
+        return ()
+
+
+def instructions(around: Surroundings) -> str:
+    """Return what an agent should know about its limits, in Markdown: what is enforced and nothing else."""
+    folder = f"- `{around.workspace}` is the user's own folder: what you change there is changed for good."
+    if around.works_on_a_copy:
+        folder = f"- `{around.workspace}` is a copy of the user's folder, who decides later what is taken over."
+    others = [f"`{name}`" for name in around.grants if name != around.grant]
+    servers = [f"- MCP server `{name}`: {url}" for name, url in around.mcp.items()]
+    lines = [
+        "# Where you are",
+        "",
+        "The user started you in a sandbox made by moat. Work within it; do not try to leave it.",
+        "",
+        folder,
+        "- Everything else on this disk belongs to the sandbox, and most of it is lost at its end.",
+        f"- There is no way out but a proxy, for HTTP, HTTPS and WebSocket. {_reach(around.policy)}",
+        "- Nothing else leaves: no ssh, no raw TCP or UDP, no ping. Use https URLs with git.",
+        "- No real credential is here. What looks like a token is a placeholder: leave it as it is.",
+        *(
+            [f"- Requests to the services of {', '.join(others)} get the user's credential on their way."]
+            if others
+            else []
+        ),
+        "- An answer with the header `X-Moat-Blocked` means that a request was kept in on purpose. Tell the user.",
+        *servers,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _reach(policy: NetworkPolicy) -> str:
+    rules = " Rules of the user's keep some requests in." if policy.rules else ""
+    if policy.mode == "permissive":
+        return f"It reaches every public host, and no private address.{rules}"
+    hosts = ", ".join(f"`{host}`" for host in policy.allow) or "no other"
+    return f"It reaches the services of the user's credentials, and these hosts: {hosts}.{rules}"
