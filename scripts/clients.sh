@@ -9,7 +9,7 @@ place=.build/clients
 lists=tests/support/clients
 python=/usr/bin/python3 # what runs see
 
-wanted=$(cat "$lists"/*.txt "$lists/package.json" scripts/clients.sh | cksum)
+wanted=$(cat "$lists"/*.txt "$lists"/package.json "$lists"/agents/package.json scripts/clients.sh | cksum)
 [ "$(cat "$place/ready" 2>/dev/null)" != "$wanted" ] || exit 0
 
 roots=/etc/ssl/certs/ca-certificates.crt
@@ -35,8 +35,14 @@ rm -rf "$place/node/include"
 cp "$lists/package.json" "$place/"
 node=$PWD/$place/node/bin/node
 npm=$PWD/$place/node/lib/node_modules/npm/bin/npm-cli.js
-# Without the install scripts: the programs of deno and bun lie in packages of their own, one a platform.
-(cd "$place" && "$node" "$npm" install --loglevel=error --ignore-scripts --no-audit --no-fund --no-package-lock >/dev/null)
+fetch() { # a folder; without the install scripts: the programs of deno and bun lie in packages of their own
+    (cd "$1" && "$node" "$npm" install --loglevel=error --ignore-scripts --no-audit --no-fund --no-package-lock >/dev/null)
+}
+fetch "$place"
+mkdir "$place/agents"
+cp "$lists/agents/package.json" "$place/agents/"
+fetch "$place/agents"
+"$node" "$place/agents/node_modules/@anthropic-ai/claude-code/install.cjs" # puts its program into its place
 ln -sf "$(cd "$place" && ls -d node_modules/@deno/linux-*/deno)" "$place/deno"
 ln -sf "$(cd "$place" && ls -d node_modules/@oven/bun-linux-x64/bin/bun node_modules/@oven/bun-linux-aarch64/bin/bun 2>/dev/null |
     head -n 1)" "$place/bun"

@@ -23,13 +23,17 @@ TOOLS = {"RUN: ": "Bash", "LOOK UP": "mcp__notes__lookup"}
 
 @dataclass
 class Anthropic(Vendor):
-    """newest: which pair of tokens is good, each renewed once for the next. scoped: profile and usage are refused."""
+    """newest: which pair of tokens is good, each renewed once for the next, unless it has ended before.
+
+    said: what each message held, whole. shown: the credentials that were sent.
+    """
 
     hosts: tuple[str, ...] = HOSTS
     newest: int = 1
+    ended: int = 0
     is_revoked: bool = False
-    scoped: bool = True
     prompts: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list, repr=False)
     shown: list[str] = field(default_factory=list, repr=False)
 
     @property
@@ -48,7 +52,7 @@ class Anthropic(Vendor):
             return _error(401, "authentication_error", "invalid bearer token")
         if request.path == "/v1/messages":
             return await self._message(request)
-        if request.path.startswith("/api/oauth/") and self.scoped:
+        if request.path.startswith("/api/oauth/"):
             return _error(403, "permission_error", "OAuth token does not meet scope requirement user:profile")
         return _error(404, "not_found_error", "there is no such thing")
 
@@ -69,7 +73,7 @@ class Anthropic(Vendor):
         betas = ",".join(request.headers.getall("anthropic-beta", []))
         if login is not None:
             is_known = login == f"Bearer {self.access}" and key is None and "oauth-2025-04-20" in betas
-            return is_known and not self.is_revoked
+            return is_known and self.newest > self.ended and not self.is_revoked
         return key == KEY
 
     async def _message(self, request: web.Request) -> web.StreamResponse:
@@ -78,6 +82,7 @@ class Anthropic(Vendor):
             return _error(400, "invalid_request_error", "messages: Field required")
         if self.failures:
             return _error(self.failures.pop(0), "overloaded_error", "Overloaded")
+        self.said.append(json.dumps(asked["messages"]))
         blocks = _turn(asked, self.prompts)
         model = str(asked["model"])
         if not asked.get("stream"):
@@ -91,7 +96,8 @@ def _turn(asked: dict[str, Any], prompts: list[str]) -> list[dict[str, Any]]:
     if results := [part for part in parts if part["type"] == "tool_result"]:
         return [{"type": "text", "text": f"the tool said: {_plain(results[-1]['content'])}"}]
     texts = [str(part["text"]) for part in parts if part["type"] == "text"]
-    text = next((each for each in texts if "<system-reminder>" not in each), "")
+    texts = [text for text in texts if "<system-reminder>" not in text] or [""]
+    text = next((text for text in texts if text.startswith(tuple(TOOLS))), texts[0])
     prompts.append(text)
     names = {tool["name"] for tool in asked.get("tools", ())}
     for mark, tool in TOOLS.items():

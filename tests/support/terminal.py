@@ -8,12 +8,13 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from support.installation import Installation, end
 
 DEADLINE_S = 30.0
+QUIET_S, REPEAT_S = 0.5, 3.0  # between what a person types
 
 
 class Terminal:
@@ -48,6 +49,25 @@ class Terminal:
                 self.unread += os.read(self.user, 65_536)
         before, found, self.unread = self.unread.partition(text.encode())
         return (before + found).decode()
+
+    def say(self, word: str, is_heard: Callable[[], bool]) -> None:
+        """Type a word, then Return until it is heard: what comes at once with a word is taken for pasted text.
+
+        Reads meanwhile: what writes to a terminal waits for who reads it.
+        """
+        limit = time.monotonic() + DEADLINE_S
+        self.type(word)
+        self._read_for(QUIET_S)
+        while not is_heard():
+            assert time.monotonic() < limit, f"{word!r} is not heard: {self.unread!r}"
+            self.type("\r")
+            self._read_for(REPEAT_S, is_heard)
+
+    def _read_for(self, seconds: float, is_enough: Callable[[], bool] = lambda: False) -> None:
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit and not is_enough():
+            if select.select([self.user], [], [], 0.1)[0]:
+                self.unread += os.read(self.user, 65_536)
 
     def close(self) -> None:
         end(self.process)

@@ -1,0 +1,112 @@
+"""Where the real agents run: an installation whose internet is a vendor's stand-in, with the programs from npm.
+
+bubblewrap finds them on the user's PATH; with docker an image has them, under the name that moat looks for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import pytest
+from moat.api import AgentProvider
+from moat.config.dependencies import checked_dependencies
+from moat.runs.recipe import make_recipe
+from support.docker_place import docker
+from support.inside import BROUGHT
+from support.installation import Done, Installation, installation
+from support.places import IMAGE
+from support.vendors import MCP_HOST, MCP_TOKEN, Vendor
+
+V = TypeVar("V", bound=Vendor)
+PROGRAMS = BROUGHT / "agents" / "node_modules" / ".bin"
+RUNTIMES = (
+    pytest.param("bubblewrap", marks=pytest.mark.bubblewrap),
+    pytest.param("docker", marks=pytest.mark.docker),
+)
+# What a shell inside finds of a secret, in any file that it can read and the environment of any process.
+LOOK = "grep -rls 's3cr[3]t' /home /etc /workspace /tmp /run /proc/[0-9]*/environ /proc/[0-9]*/cmdline || echo none"
+MCP = {"mcp": [{"name": "notes", "url": f"https://{MCP_HOST}/mcp", "grant": "github"}]}
+
+
+@dataclass
+class Stage(Generic[V]):
+    """moat, where the agents' programs are, and the vendor that they talk to."""
+
+    moat: Installation
+    vendor: V
+    runtime: str
+
+    def workspace(self, name: str, **settings: object) -> Path:
+        """Make a workspace, with the MCP server in its moat.yaml."""
+        return self.moat.file(f"{name}/moat.yaml", json.dumps({**MCP, **settings})).parent
+
+    def run(self, *arguments: str | Path) -> Done:
+        """Run moat to its end."""
+        return self.moat.run(*arguments, timeout_s=60)
+
+    def said(self, *arguments: str | Path) -> str:
+        """Run an agent, expect exit 0 and return what it answered."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, f"{done.stdout.decode()}\n{done.stderr.decode()}\n{self.vendor.log}"
+        return done.stdout.decode()
+
+    def assert_kept_clean(self) -> None:
+        """Fail when a secret stands in what an agent keeps."""
+        kept = [path for path in (self.moat.home / ".moat-sessions").rglob("*") if path.is_file()]
+        assert kept
+        assert [path for path in kept if b"s3cr3t" in path.read_bytes()] == []
+
+
+@contextlib.contextmanager
+def staged(runtime: str, vendor: V, agent: AgentProvider) -> Iterator[Stage[V]]:
+    """Make a stage for one agent; with docker, its image too."""
+    with contextlib.ExitStack() as stack:
+        moat = stack.enter_context(installation(PATH=f"{PROGRAMS}:{BROUGHT}/node/bin:/usr/bin:/bin"))
+        if runtime == "docker":
+            stack.enter_context(_image_of(agent))
+        moat.configure({"runtime": runtime, "image": IMAGE, "upstream": vendor.settings(moat.home)})
+        moat.grant("github", MCP_TOKEN)
+        yield Stage(moat, vendor, runtime)
+
+
+@contextlib.contextmanager
+def _image_of(agent: AgentProvider) -> Iterator[None]:
+    """Make the image that moat would build, of the program that was brought: what builds is tested elsewhere."""
+    base = docker("image", "inspect", "--format", "{{.Id}}", IMAGE)
+    tag = make_recipe(checked_dependencies(agent.dependencies), IMAGE, base, agent.post_build).tag
+    folder = Path(tempfile.mkdtemp(prefix="moat-agent-"))
+    try:
+        program = folder / agent.program
+        program.hardlink_to(_native(agent.program)) if _same_disk(folder) else shutil.copy(
+            _native(agent.program), program
+        )
+        made = docker("create", IMAGE, "true")
+        docker("cp", str(program), f"{made}:/usr/local/bin/{agent.program}")
+        docker("commit", made, tag)
+        docker("rm", made)
+        yield
+    finally:
+        docker("rmi", tag)
+        shutil.rmtree(folder)
+
+
+def _same_disk(folder: Path) -> bool:
+    return folder.stat().st_dev == BROUGHT.stat().st_dev
+
+
+@cache
+def _native(program: str) -> Path:
+    """Return the program itself: what stands on the PATH may be a script of Node's, which the image has not."""
+    found = {"claude": "@anthropic-ai/claude-code-linux-*/claude", "codex": "@openai/codex-linux-*/vendor/*/bin/codex"}
+    (path,) = (BROUGHT / "agents" / "node_modules").glob(found[program])
+    assert subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0
+    return path
