@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -34,6 +31,11 @@ RUNTIMES = (
 )
 # What a shell inside finds of a secret, in any file that it can read and the environment of any process.
 LOOK = "grep -rls 's3cr[3]t' /home /etc /workspace /tmp /run /proc/[0-9]*/environ /proc/[0-9]*/cmdline || echo none"
+# The programs themselves, with what lies beside them: what npm puts on the PATH is in one case a script of Node's.
+NATIVE = {
+    "claude": ("@anthropic-ai/claude-code-linux-*", "claude"),
+    "codex": ("@openai/codex-linux-*/vendor/*", "bin/codex"),
+}
 MCP = {"mcp": [{"name": "notes", "url": f"https://{MCP_HOST}/mcp", "grant": "github"}]}
 
 
@@ -83,30 +85,17 @@ def _image_of(agent: AgentProvider) -> Iterator[None]:
     """Make the image that moat would build, of the program that was brought: what builds is tested elsewhere."""
     base = docker("image", "inspect", "--format", "{{.Id}}", IMAGE)
     tag = make_recipe(checked_dependencies(agent.dependencies), IMAGE, base, agent.post_build).tag
-    folder = Path(tempfile.mkdtemp(prefix="moat-agent-"))
-    try:
-        program = folder / agent.program
-        program.hardlink_to(_native(agent.program)) if _same_disk(folder) else shutil.copy(
-            _native(agent.program), program
-        )
+    folder, program = NATIVE[agent.program]
+    (found,) = (BROUGHT / "agents" / "node_modules").glob(folder)
+    with tempfile.TemporaryDirectory(prefix="moat-agent-") as scratch:
+        link = Path(scratch) / agent.program
+        link.symlink_to(f"/opt/{agent.program}/{program}")
         made = docker("create", IMAGE, "true")
-        docker("cp", str(program), f"{made}:/usr/local/bin/{agent.program}")
+        docker("cp", str(found), f"{made}:/opt/{agent.program}")
+        docker("cp", str(link), f"{made}:/usr/local/bin/{agent.program}")
         docker("commit", made, tag)
         docker("rm", made)
+    try:
         yield
     finally:
         docker("rmi", tag)
-        shutil.rmtree(folder)
-
-
-def _same_disk(folder: Path) -> bool:
-    return folder.stat().st_dev == BROUGHT.stat().st_dev
-
-
-@cache
-def _native(program: str) -> Path:
-    """Return the program itself: what stands on the PATH may be a script of Node's, which the image has not."""
-    found = {"claude": "@anthropic-ai/claude-code-linux-*/claude", "codex": "@openai/codex-linux-*/vendor/*/bin/codex"}
-    (path,) = (BROUGHT / "agents" / "node_modules").glob(found[program])
-    assert subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0
-    return path

@@ -58,6 +58,7 @@ class Claude(CredentialProvider):
     summary = "Claude subscription (Pro, Max, Team): a login, no API key"
     variables = (VARIABLE,)
     refresh_every_s = 4 * 3600.0  # half of what an access token lasts
+    client_renews_s = 10.0
 
     async def grant(self, host: Host) -> Credential:
         """Take the first login there is; ask for one when there is none."""

@@ -142,6 +142,28 @@ async def test_a_401_upstream_brings_one_renewal_forward() -> None:
         await until(lambda: len(scene.server.asked) == 2)
 
 
+async def test_after_a_401_a_client_that_renews_by_itself_is_left_alone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Apple, "client_renews_s", 10.0)
+    async with a_scene() as scene:
+        await scene.waits()
+        scene.refreshers.rejected("", "apple")
+        await scene.later(5)
+        scene.server.issued = 1
+        scene.vault.save(Credential("apple", "tok-s3cr3t-1", "device flow"))  # as what it was answered is captured
+        await scene.later(10)
+        await until(lambda: scene.renewed)
+        assert scene.server.asked == []
+
+        await scene.later(120)
+        scene.refreshers.rejected("", "apple")
+        await scene.later(5)
+        assert scene.server.asked == []
+        await scene.later(10)
+        await until(lambda: scene.server.asked == ["tok-s3cr3t-1"])
+
+
 async def test_a_token_from_the_environment_is_static_and_a_401_is_told() -> None:
     async with a_scene(source="APPLE_TOKEN") as scene:
         await until(lambda: scene.state.state == "static")

@@ -138,6 +138,7 @@ class CredentialProvider(ABC):
     summary: ClassVar[str]
     grant_options: ClassVar[Sequence[GrantOption]] = ()
     refresh_every_s: ClassVar[float] = 0.0  # 0: a credential is good until its service says otherwise
+    client_renews_s: ClassVar[float] = 0.0  # what clients that renew through CaptureToken get for it, after a 401
 
     @abstractmethod
     async def grant(self, host: Host) -> Credential:

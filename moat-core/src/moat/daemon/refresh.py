@@ -176,7 +176,7 @@ class Refreshers:
             return await self._look(key, one, before, mark)
         now = self._means.clock.now()
         left_s = (before.expires_at - now).total_seconds() if before.expires_at else None
-        await self._pause(one, "fresh" if not one.failures else "failing", before, provider.refresh_every_s, left_s)
+        await self._pause(one, "fresh" if not one.failures else "failing", before, provider, left_s)
         if await self._is_same(key, mark):
             spending = self._spend(key, one, provider, before)
             self._spending[key] = group.create_task(spending, name=f"spend {key[1]}")
@@ -236,10 +236,10 @@ class Refreshers:
         await self._renew(key, one, "fresh")
 
     async def _pause(
-        self, one: _Refresher, state: Literal["fresh", "failing"], credential: Credential, every_s: float,
-        left_s: float | None,
+        self, one: _Refresher, state: Literal["fresh", "failing"], credential: Credential,
+        provider: CredentialProvider, left_s: float | None,
     ) -> None:  # fmt: skip
-        clock = self._means.clock
+        clock, every_s = self._means.clock, provider.refresh_every_s
         shortest_s = pace.SHORTEST_S if one.last is None else min(every_s, pace.EARLY_PAUSE_S)
         seconds = pace.delay(every_s, left_s, one.failures, clock.roll(), shortest_s)
         end = clock.monotonic() + seconds
@@ -251,7 +251,11 @@ class Refreshers:
             not one.nudge.is_set() and (left := min((due - clock.now()).total_seconds(), end - clock.monotonic())) > 0
         ):
             await clock.wait(one.nudge, min(left, pace.LOOK_AGAIN_S))
+        is_rejected = one.nudge.is_set()
         one.nudge.clear()
+        if is_rejected and provider.client_renews_s:  # a refresh token that both spent would be taken for a stolen one
+            await clock.wait(one.nudge, provider.client_renews_s)
+            one.nudge.clear()
 
     async def _fail(self, key: Key, one: _Refresher, problem: str) -> None:
         """Wait after something that has nothing to do with the service."""
