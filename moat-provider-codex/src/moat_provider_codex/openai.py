@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from moat.api import TokenProvider
 
+from moat_provider_codex.placeholders import KEY, KEY_VARIABLES
 from moat_provider_codex.usage import read_usage
 
 
@@ -12,8 +13,8 @@ class OpenAI(TokenProvider):
 
     name, summary = "openai", "OpenAI API key"
     hosts = ("api.openai.com",)
-    variables = ("OPENAI_API_KEY", "CODEX_API_KEY")
+    variables = KEY_VARIABLES
     question = "OpenAI API key"
     check_url = "https://api.openai.com/v1/models"
-    placeholder = "sk-moat-placeholder"
+    placeholder = KEY
     usage = (read_usage("api.openai.com", "openai"),)

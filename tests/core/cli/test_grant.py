@@ -155,7 +155,7 @@ def test_an_unknown_provider_lists_what_is_installed(user: User) -> None:
     done = user.types("grant", "gitlab")
 
     assert done.returncode == 2
-    assert "anthropic, aws, claude, github, openai" in done.stderr
+    assert "anthropic, aws, claude, codex, github, openai" in done.stderr
     assert "hint: run: pip install moat-provider-gitlab" in done.stderr
 
 

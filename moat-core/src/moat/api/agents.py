@@ -66,7 +66,7 @@ class AgentSetup:
 
 @dataclass(frozen=True, slots=True)
 class KeptFile:
-    """A file that runs left in `AgentProvider.kept`. path: relative to home inside. head: its first 64 KiB.
+    """A file that runs left in `AgentProvider.kept`. path: relative to home inside. head: its first 256 KiB.
 
     A run wrote it: nothing in it can be trusted.
     """

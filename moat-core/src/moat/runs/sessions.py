@@ -22,7 +22,7 @@ from moat.api.errors import UsageError
 from moat.api.runs import RunInfo
 from moat.paths import Home, private_folder
 
-HEAD_BYTES = 65_536
+HEAD_BYTES = 262_144
 MOST_FILES = 5_000  # looked at in one folder: a run could make millions
 
 
