@@ -1,0 +1,115 @@
+"""The real Codex, from npm, in real sandboxes, with a stand-in of ChatGPT that wants the real login."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moat_provider_codex.agent import CodexAgent
+from support.openai_api import KEY, OpenAI
+from support.terminal import terminal
+from support.vendors import running
+
+from e2e.agents import LOOK, RUNTIMES, Stage, staged
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def house(request: pytest.FixtureRequest) -> Iterator[Stage[OpenAI]]:
+    vendor = OpenAI()
+    with running(vendor), staged(request.param, vendor, CodexAgent()) as stage:
+        grant(stage)
+        yield stage
+
+
+def grant(house: Stage[OpenAI]) -> None:
+    """Store the newest login."""
+    house.moat.ok("grant", "codex", "--with-token", input=house.vendor.login().encode())
+
+
+@pytest.fixture(scope="module")
+def work(house: Stage[OpenAI]) -> Path:
+    return house.workspace("work")
+
+
+@pytest.fixture(scope="module")
+def first(house: Stage[OpenAI], work: Path) -> str:
+    """What Codex answers to a task that needs a tool, over a WebSocket."""
+    task = f"RUN: echo by-the-agent > made.txt; cat ~/.codex/auth.json; echo found: $({LOOK})"
+    return house.said("codex", work, "--yes", "--name", "first", "-p", task)
+
+
+def test_a_task_is_done_with_a_tool_over_a_websocket(house: Stage[OpenAI], work: Path, first: str) -> None:
+    assert (work / "made.txt").read_text() == "by-the-agent\n"
+    assert "the tool said: " in first
+    assert "WEBSOCKET chatgpt.com/backend-api/codex/responses 101" in house.vendor.log
+    assert "POST chatgpt.com/backend-api/codex/responses 200" not in house.vendor.log
+    assert [line for line in house.vendor.log if line.endswith(" 401")] == []
+
+
+def test_nothing_real_is_inside(house: Stage[OpenAI], first: str) -> None:
+    assert "found: none" in first
+    assert "moat-placeholder-of-an-access-token" in first
+    assert "s3cr3t" not in first
+    house.assert_kept_clean()
+    assert set(house.vendor.shown) == {f"Bearer {house.vendor.access}"}
+
+
+def test_a_session_goes_on_without_websockets_and_uses_an_mcp_server_while_the_service_is_overloaded(
+    house: Stage[OpenAI], work: Path, first: str
+) -> None:
+    house.vendor.has_websockets = False
+    house.vendor.failures += [503, 500]
+    try:
+        answer = house.said("codex", work, "--resume", "first", "-p", "LOOK UP it")
+    finally:
+        house.vendor.has_websockets = True
+
+    assert "the answer is 4711" in answer
+    assert house.vendor.called[-1]["name"] == "lookup"
+    assert "echo by-the-agent" in house.vendor.said[-1]  # what was said before went along
+    posts = [line.rpartition(" ")[2] for line in house.vendor.log if line.startswith("POST") and "/responses" in line]
+    assert posts == ["503", "500", "200", "200"]
+    assert house.vendor.failures == []
+
+
+def test_a_conversation_in_a_terminal_outlives_its_token(house: Stage[OpenAI], work: Path, first: str) -> None:
+    vendor = house.vendor
+    with terminal(house.moat, "codex", str(work), "--continue", "--name", "talk") as window:
+        window.read_until("OpenAI")
+        window.say("xylophone", lambda: any("xylophone" in said for said in vendor.said))
+        vendor.end_token()
+        window.say("kaleidoscope", lambda: any("kaleidoscope" in said for said in vendor.said))
+        house.moat.ok("stop", "talk")
+        window.read_until("requests")
+
+    renewals = [line for line in vendor.log if line.startswith("POST auth.openai.com")]
+    assert renewals == ["POST auth.openai.com/oauth/token 200"]
+    assert vendor.newest == vendor.ended + 1
+    house.assert_kept_clean()
+
+
+def test_a_login_that_was_revoked_is_told_with_what_to_type(house: Stage[OpenAI], work: Path) -> None:
+    house.vendor.is_revoked = True
+    try:
+        done = house.run("codex", work, "-p", "hello")
+    finally:
+        house.vendor.is_revoked = False
+        grant(house)
+
+    assert done.returncode == 1
+    assert b"chatgpt.com did not accept the credential codex any more (401)" in done.stderr
+    assert b"renew it: moat grant codex" in done.stderr
+
+
+def test_a_key_works_as_well_and_alone_and_under_a_strict_policy(house: Stage[OpenAI]) -> None:
+    work = house.workspace("with a key", mcp=[])
+    house.moat.grant("openai", KEY)
+    house.vendor.shown.clear()
+
+    strict = ("--grant", "openai", "--policy", "strict")
+    answer = house.said("codex", work, *strict, "-p", f"RUN: env; echo found: $({LOOK})")
+
+    assert "OPENAI_API_KEY=sk-moat-placeholder" in answer
+    assert "found: none" in answer
+    assert set(house.vendor.shown) <= {f"Bearer {KEY}", "Bearer sk-moat-placeholder"}  # the latter at chatgpt.com
