@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moat.runs.journal import FILE_NAME, Journal, Printed, put_aside, read_entries
 
+STREAMS = ("stdout", "stderr")
+
 
 def entries(folder: Path) -> list[Printed]:
     return [*put_aside(folder), *read_entries((folder / FILE_NAME).read_text().splitlines())]
@@ -27,6 +29,17 @@ def test_streams_are_kept_apart_and_in_order(tmp_path: Path) -> None:
         ("stdout", "one\n"), ("stderr", "two\n"), ("stdout", "three"),
     ]  # fmt: skip
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_secrets_are_taken_out_of_each_stream_before_anything_is_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, secrets=("s3cr3t-value",))
+    for piece in (b"key: s3cr3t", b"-value\n", b"ends with s3cr"):
+        journal.write("stdout", piece)
+        journal.write("stderr", b"s3cr3t-value\n")
+    journal.close()
+
+    text = {stream: "".join(each.text for each in entries(tmp_path) if each.stream == stream) for stream in STREAMS}
+    assert text == {"stdout": "key: [redacted]\nends with s3cr", "stderr": "[redacted]\n" * 3}
 
 
 @given(st.lists(st.binary(max_size=9)))

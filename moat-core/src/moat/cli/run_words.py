@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from moat.api.runs import ExchangeRecord, RunInfo, RunSpec
+from moat.runs.blotting import TELLING_NAME
 from moat.runs.merge import FILE, secret_of
 from moat.runs.outcomes import Commits
 from moat.runs.prepare import Prepared
@@ -14,7 +14,6 @@ from moat.trace.network import read_exchanges
 
 BAD_REQUEST, UNAUTHORIZED = 400, 401
 SHOWN_LINES = 4  # more than that nobody adds by hand
-_TELLING_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE)
 
 
 def start_line(prepared: Prepared, spec: RunSpec, *, is_sealed: bool, routing_port: int = 0) -> str:
@@ -82,7 +81,7 @@ def own_secrets(spec: RunSpec) -> list[str]:
         if reference := secret_of(spec, name):
             what = f"{name} (secrets in {FILE}, {reference}) is a variable inside, and the run can read it"
             warnings.append(f"{what}; moat grant keeps it outside")
-        elif value and _TELLING_NAME.search(name):
+        elif value and TELLING_NAME.search(name):
             owner = spec.origins.get(f"env.{name}", "-e")
             warnings.append(
                 f"{owner} {name} looks like a credential, and the run can read it; moat grant keeps it outside"

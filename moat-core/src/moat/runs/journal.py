@@ -3,8 +3,9 @@
     {"at": "2026-01-01T12:00:00.000+00:00", "stream": "stdout" | "stderr" | "terminal", "text": "…"}
     {"at": …, "stream": "lost", "bytes": 4096}       a full disk, say: the run goes on, and what is missing is counted
 
-Bytes that are no UTF-8 stand as lone surrogates (PEP 383), so that `text` gives back exactly what was printed. The file
-is put aside as `console.jsonl.1` when it is long, and the one before is dropped.
+Secrets that the run was given are taken out before anything is written (`blotting.py`). Bytes that are no UTF-8 stand
+as lone surrogates (PEP 383), so that `text` gives back exactly what was printed. The file is put aside as
+`console.jsonl.1` when it is long, and the one before is dropped.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from moat.api.light import dataclass
+from moat.runs.blotting import Blotter
 
 Stream = Literal["stdout", "stderr", "terminal"]
 
@@ -27,27 +29,33 @@ LIMIT_BYTES = 32 * 1024 * 1024  # two of them are kept at most
 
 
 class Journal:
-    """Writes one run's output. Nothing that it meets on the disk is the run's concern: nothing is raised."""
+    """Writes one run's output. Nothing that it meets on the disk is the run's concern: nothing is raised.
 
-    def __init__(self, folder: Path, *, limit_bytes: int = LIMIT_BYTES) -> None:
+    secrets: what is never written.
+    """
+
+    def __init__(self, folder: Path, *, secrets: Iterable[str] = (), limit_bytes: int = LIMIT_BYTES) -> None:
         self._path = folder / FILE_NAME
         self._limit = limit_bytes
         self._file = -1
         self._size = 0
         self._lost = 0
+        self._secrets = tuple(secrets)
+        self._blotters: dict[Stream, Blotter] = {}
         self._decoders: dict[Stream, codecs.IncrementalDecoder] = {}
 
     def write(self, stream: Stream, data: bytes) -> None:
         """Add what was printed. A character that is cut in two waits for its other half."""
         if stream not in self._decoders:
             self._decoders[stream] = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        if text := self._decoders[stream].decode(data):
+            self._blotters[stream] = Blotter(self._secrets)
+        if text := self._decoders[stream].decode(self._blotters[stream].feed(data)):
             self._add({"at": _now(), "stream": stream, "text": text}, len(data))
 
     def close(self) -> None:
         """Write what is left and let go of the file."""
         for stream, decoder in self._decoders.items():
-            if rest := decoder.decode(b"", final=True):
+            if rest := decoder.decode(self._blotters[stream].finish(), final=True):
                 self._add({"at": _now(), "stream": stream, "text": rest}, len(rest))
         if self._file >= 0:
             os.close(self._file)

@@ -17,6 +17,7 @@ import socket
 from moat.api.errors import MoatError
 from moat.api.runtimes import Sandbox
 from moat.paths import Home
+from moat.runs.blotting import secrets_of
 from moat.runs.console import Console, Shape
 from moat.runs.control import Control
 from moat.runs.interrupt import STOPPING
@@ -56,10 +57,11 @@ def _supervise(prepared: Prepared, home: Home, shape: Shape, first: socket.socke
 
 
 async def _performed(prepared: Prepared, home: Home, shape: Shape, first: socket.socket) -> None:
-    journal = Journal(home.run(prepared.plan.registration.run_id))
+    plan = prepared.plan
+    journal = Journal(home.run(plan.registration.run_id), secrets=secrets_of(plan))
     console = Console(shape, journal)
     control = Control(console, first)
-    launch = Launch(prepared.plan, prepared.runtime, prepared.client, home, _announce_nothing, control)
+    launch = Launch(plan, prepared.runtime, prepared.client, home, _announce_nothing, control)
     await launch.perform(console)
 
 
