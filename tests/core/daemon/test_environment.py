@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from moat.daemon.environment import reduced
+from moat.daemon.environment import for_daemon, reduced
 
 
 def test_only_what_is_on_the_list_is_kept() -> None:
@@ -30,3 +30,10 @@ def test_only_what_is_on_the_list_is_kept() -> None:
 
 def test_one_command_s_profile_is_not_the_daemon_s() -> None:
     assert reduced({"MOAT_PROFILE": "work", "MOAT_HOME": "/h"}) == {"MOAT_HOME": "/h"}
+
+
+def test_what_opentelemetry_is_told_is_for_the_daemon_alone() -> None:
+    env = {"HOME": "/h", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "GITHUB_TOKEN": "t"}
+
+    assert for_daemon(env) == {"HOME": "/h", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+    assert reduced(env) == {"HOME": "/h"}

@@ -13,7 +13,7 @@ from moat.cli import output
 from moat.cli.logs import logs
 from moat.daemon import lifecycle
 from moat.daemon.client import HEALTH_TIMEOUT_S, DaemonClient
-from moat.daemon.environment import reduced
+from moat.daemon.environment import for_daemon
 from moat.daemon.process import living, set_kept
 from moat.daemon.protocol import GrantState, Health
 from moat.paths import Home, find_home, private_folder
@@ -136,6 +136,6 @@ def _become(home: Home) -> None:
     command = [*lifecycle.COMMAND, "--home", str(home.root), "--foreground"]
     sys.stdout.flush()
     try:
-        os.execve(command[0], command, reduced(os.environ))  # noqa: S606 # no shell, our own interpreter
+        os.execve(command[0], command, for_daemon(os.environ))  # noqa: S606 # no shell, our own interpreter
     except OSError as failure:
         raise MoatError(f"the daemon cannot be started: {failure}") from failure

@@ -9,6 +9,7 @@ stop    renewals stored ─▶ requests answered ─▶ exchanges drained ─▶
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import os
@@ -44,6 +45,7 @@ from moat.daemon.idle import Idle
 from moat.daemon.ledger import Ledger
 from moat.daemon.listening import listening_again
 from moat.daemon.metrics_port import serve_metrics
+from moat.daemon.otel import telemetry
 from moat.daemon.parts import Parts
 from moat.daemon.presence import Presence
 from moat.daemon.process import Card, boot_id, is_kept, read_card, remove_lock, start_time, write_card
@@ -110,7 +112,7 @@ async def run_daemon(home: Home, redactor: Redactor, lock: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, leaving.keep)
     listener = await listening_again(_last_port(home), (PREFERRED_PORT, 0), PORT_PATIENCE_S)
     identity = Identity(listener.getsockname()[1], datetime.now(UTC), time.monotonic())
-    audience = Audience()
+    audience = _audience()
     parts = await asyncio.to_thread(make_parts, home, redactor, identity.proxy_port, audience)
     before = still_live(parts.store, load(home, boot_id()))
     uncleared = sweep(home, parts.store, {entry.run_id for entry in before})
@@ -139,6 +141,15 @@ async def run_daemon(home: Home, redactor: Redactor, lock: int) -> None:
         for task in background:
             task.cancel()
     _tidied(home, parts)
+
+
+def _audience() -> Audience:
+    """Return who is told of runs, so far: OpenTelemetry, where the user names a place for that."""
+    sending = telemetry(os.environ)
+    if sending is None:
+        return Audience()
+    atexit.register(sending.close)  # when everything of the daemon's is down already
+    return Audience(sending)
 
 
 def _tidied(home: Home, parts: Parts) -> None:

@@ -14,3 +14,8 @@ OURS = ("MOAT_HOME", "MOAT_KEYRING_BACKEND", "MOAT_BUBBLEWRAP_GATE", "MOAT_DOCKE
 def reduced(env: Mapping[str, str]) -> dict[str, str]:
     """Return the part of env that is on the lists."""
     return {name: value for name, value in env.items() if name in KEPT + ENGINE + OURS}
+
+
+def for_daemon(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what the daemon itself gets: also what OpenTelemetry is told, which no worker and no provider needs."""
+    return reduced(env) | {name: value for name, value in env.items() if name.startswith("OTEL_")}

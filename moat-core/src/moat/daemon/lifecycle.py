@@ -23,7 +23,7 @@ from typing import TypeVar
 import moat
 from moat.api.errors import DaemonError, DaemonLeaving, DaemonUnreached
 from moat.daemon.client import HEALTH_TIMEOUT_S, DaemonClient
-from moat.daemon.environment import reduced
+from moat.daemon.environment import for_daemon
 from moat.daemon.process import exclusively, living, send_signal, set_kept
 from moat.daemon.protocol import Health
 from moat.daemon.versions import should_replace
@@ -172,7 +172,7 @@ def _spawn(home: Home) -> subprocess.Popen[bytes]:
             stdout=log_file,
             stderr=log_file,
             cwd="/",
-            env=reduced(os.environ),
+            env=for_daemon(os.environ),
             start_new_session=True,
         )
     finally:
