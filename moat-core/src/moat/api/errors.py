@@ -13,6 +13,7 @@
     ├── RuntimeUnavailable    no runtime can start this run here
     ├── SandboxFailed         a sandbox could not be made, or did not prove that it is sealed
     ├── DaemonError           the daemon cannot be started, reached, or refused a request
+    │   ├── AuditUnwritable   what is about to be done cannot be written down first
     │   ├── DaemonLeaving     it is finishing: its successor can be asked
     │   └── DaemonUnreached   nobody answers at its socket
     └── RunNotFound           a run reference matches no run, or more than one
