@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from moat.runtimes.docker_config import HOME_LABEL, labels
+from moat.runtimes.podman_engine import SYSTEM_SOCKET
 from support.docker_place import docker
 from support.installation import Installation, end, eventually, installation
 from support.places import docker_answers
+from support.podman_place import podman
 from support.service_images import POSTGRES, REDIS, TOOLS, made_images
 
 pytestmark = [
@@ -244,3 +246,22 @@ def test_a_run_in_the_background_tells_what_it_waits_for_and_ends_with_its_servi
 
     assert f"moat: cache is ready · {REDIS}".encode() in begun.stderr
     nothing_is_left(moat, *volumes(made))
+
+
+@pytest.mark.podman
+def test_podman_holds_services_too(moat: Installation) -> None:
+    if not podman("image", "inspect", "-f", "{{.Os}}", REDIS).startswith("linux"):
+        given = subprocess.run(["docker", "save", REDIS, TOOLS], capture_output=True, check=True).stdout
+        load = ["podman", "--url", f"unix://{SYSTEM_SOCKET}", "load"]
+        subprocess.run(load, input=given, capture_output=True, check=True)
+    work = workspace(moat, "podman", cache=CACHE)
+    command = ("sh", "-c", "redis-cli ping; redis-cli shutdown nosave")
+
+    done = moat.run("run", work, "--yes", "--runtime", "podman", "--name", "by-podman", "--", *command)
+
+    assert done.stdout.strip() == b"PONG", done.stderr.decode() + moat.logs()
+    assert f"moat: cache is ready · {REDIS}".encode() in done.stderr
+    assert b"moat: the service cache ended before the run did (exit 0): " in done.stderr
+    (run,) = (each for each in json.loads(moat.ok("list", "-a", "--json")) if each["name"] == "by-podman")
+    of_this_run = ("--filter", f"label=moat.run={run['run_id']}", "--format", "{{.Names}}")
+    eventually("no container is left", lambda: not podman("ps", "-a", *of_this_run), 30)

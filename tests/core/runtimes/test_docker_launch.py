@@ -135,7 +135,7 @@ async def test_services_do_not_follow_to_an_engine_that_is_elsewhere(
 ) -> None:
     answers = {**READY, "GET version": (200, {**VERSION, "KernelVersion": "5.0-of-another-machine"})}
     async with fake_engine(tmp_path, monkeypatch, answers) as engine:
-        with pytest.raises(MoatError, match="services need a docker engine on this machine: "):
+        with pytest.raises(MoatError, match="services need an engine on this machine: "):
             await attempt(home, services=(Sidecar("db", "postgres:17", 5432),))
 
     assert removed(engine) == [f"containers/{AGENT}", f"containers/{GATE}"]

@@ -58,7 +58,7 @@ TEMPLATE = """\
 #     grant: linear                # whose credential it is sent
 #     tools: [list_issues]         # the only ones that may be called
 
-# services:                        # asks: stand beside the command, in its network; for docker
+# services:                        # asks: stand beside the command, in its network; for docker, podman
 #   db: postgres@16                # DATABASE_URL and PG… inside; also mysql, mariadb, redis
 #   search:
 #     image: opensearchproject/opensearch:2

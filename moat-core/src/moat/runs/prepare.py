@@ -96,7 +96,7 @@ async def _absent(spec: RunSpec, runtime: Runtime) -> tuple[str, ...]:
     images = runtime.images()
     if not runtime.holds_services() or images is None:
         names = ", ".join(service.name for service in spec.services)
-        hint = "use --runtime docker on this machine, or start what you need yourself and open its port: --host-port"
+        hint = "use docker or podman on this machine, or start what you need yourself and open its port: --host-port"
         raise RuntimeUnavailable(f"the runtime {runtime.name} holds no services here ({names})", hint=hint)
     wanted = dict.fromkeys(service.image for service in spec.services)
     return tuple([image for image in wanted if not await images.identify(image)])

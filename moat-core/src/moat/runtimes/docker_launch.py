@@ -198,7 +198,7 @@ class _Launch:
                 sandbox = await self._open(gate, stdio, undo)
             except DoorUnreached as failure:
                 if self._spec.services:  # they would have no network to stand in
-                    problem = f"services need a docker engine on this machine: {failure.problem}"
+                    problem = f"services need an engine on this machine: {failure.problem}"
                     raise SandboxFailed(problem, hint="take them out of moat.yaml, or leave out --service") from None
                 log.warning("the door cannot be reached from the engine", extra={"problem": failure.problem})
                 return None

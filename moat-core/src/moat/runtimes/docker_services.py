@@ -64,7 +64,8 @@ class Services:
                 problem = f"the service {each.name} wants port {each.port}, where an endpoint of this run is"
                 raise SandboxFailed(problem, hint="give the service another port")
             if not await has_image(self._docker, each.image):
-                raise RuntimeUnavailable(f"docker has no image {each.image}", hint=f"run: docker pull {each.image}")
+                hint = self._docker.how_to_pull(each.image)
+                raise RuntimeUnavailable(f"{self._docker.title} has no image {each.image}", hint=hint)
 
     async def start(self, ticket: DoorTicket, network: str) -> None:
         """Start all, and return when all are ready. network: of the gate, whose door is open.
