@@ -27,6 +27,7 @@ from moat.runtimes.bubblewrap import Bubblewrap
 from moat.runtimes.bubblewrap_launch import BubblewrapSandbox
 from moat.runtimes.docker import Docker
 from moat.runtimes.docker_gate import Gate, create_gate
+from moat.runtimes.podman import Podman
 from support.service_images import REDIS
 
 IMAGE = "debian:bookworm-slim"
@@ -72,10 +73,12 @@ def main(runtime: str, workspace: str, name: str, step: str, *others: str) -> No
     """Run a short command as `moat run` would, up to the step."""
     command = ("sh", "-c", "sleep 0.2; echo done > done")
     spec = RunSpec(Path(workspace), command, name=name, runtime=runtime)
+    if runtime == "podman":
+        spec = replace(spec, image=IMAGE)
     if runtime == "docker":
         spec = replace(spec, image=IMAGE, services=(CACHE,))
     home, nothing = find_home(), os.open(os.devnull, os.O_RDWR)
-    made = prepare(spec, home, [Docker(), Bubblewrap()], {})
+    made = prepare(spec, home, [Docker(), Podman(), Bubblewrap()], {})
     launch = Launch(made.plan, made.runtime, made.client, home, lambda sandbox: None)
     steps = Steps(int(step), tuple(map(int, others)))
     sys.settrace(steps.call)
