@@ -94,6 +94,24 @@ def test_an_image_is_built_listed_and_removed(moat: Installation) -> None:
     assert json.loads(moat.ok("image", "list", "--json")) == []
 
 
+def test_services_stand_beside_a_run(moat: Installation) -> None:
+    server = {"image": "debian:bookworm-slim", "port": 7001, "args": ["python3", "-m", "http.server", "7001"]}
+    moat.file("served/moat.yaml", json.dumps({"runtime": "podman", "services": {"web": server}}))
+    ask = "curl -sS -m 20 -o /dev/null -w '%{http_code}' http://$WEB_HOST:$WEB_PORT/"
+
+    done = moat.run("run", "served", "--yes", "--name", "served", "--", "sh", "-c", ask)
+    server["args"] = ["python3", "-c", "print('its last words'); raise SystemExit(3)"]
+    moat.file("failing/moat.yaml", json.dumps({"runtime": "podman", "services": {"web": server}}))
+    failed = moat.run("run", "failing", "--yes", "--name", "failing", "--", "true")
+
+    assert (done.stdout, done.returncode) == (b"200", 0), done.stderr
+    assert b"web is ready" in done.stderr
+    assert b"ended before it was ready (exit 3)" in failed.stderr
+    assert b"its last words" in failed.stderr
+    for run in json.loads(moat.ok("list", "-a", "--json")):
+        assert podman("ps", "-a", "-q", "--filter", f"label=moat.run={run['run_id']}") == ""
+
+
 def test_without_a_door_the_proxy_is_reached_by_token_and_that_is_said(moat: Installation) -> None:
     words = ("run", "work", "--runtime", "podman", "--name", "doorless", "--policy", "strict", "--", "sh", "-c")
     script = "cat /etc/hosts; curl -sS -m 20 -o /dev/null -w '%{http_code}\n' http://denied.example/"
