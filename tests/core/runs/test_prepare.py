@@ -8,6 +8,7 @@ from moat.api.container import Limits
 from moat.api.errors import GrantMissing, RuntimeUnavailable, UsageError
 from moat.api.images import Images
 from moat.api.runs import RunSpec
+from moat.api.runtimes import Readiness
 from moat.config.services import known_service
 from moat.daemon.protocol import SetupRequest, SetupResponse
 from moat.paths import Home
@@ -25,6 +26,9 @@ class Imaging(FakeRuntime):
     def __init__(self, there: dict[str, str]) -> None:
         super().__init__([])
         self.there = there
+
+    async def readiness(self, image: str) -> Readiness:
+        return Readiness(True, "always", "" if image in self.there else f"run: fetch {image}")
 
     def images(self) -> Images:
         class Known(FakeImages):
@@ -118,10 +122,11 @@ def test_dependencies_are_refused_where_there_are_no_images(tmp_path: Path, star
 
     with pytest.raises(RuntimeUnavailable, match="the runtime fake has none") as refusal:
         prepare(spec, Home(tmp_path / "moat"), [FakeRuntime([])], {})
-    with pytest.raises(RuntimeUnavailable, match="fake has no image absent"):
+    with pytest.raises(RuntimeUnavailable, match="fake has no image absent") as absent:
         prepare(replace(spec, image="absent"), Home(tmp_path / "moat"), [Imaging({})], {})
 
     assert "--runtime docker" in refusal.value.hint
+    assert absent.value.hint == "run: fetch absent"
     with pytest.raises(RuntimeUnavailable, match=r"hooks\.post_build need an image"):
         prepare(a_spec(tmp_path, runtime="fake", post_build="id"), Home(tmp_path / "moat"), [FakeRuntime([])], {})
     assert started == []

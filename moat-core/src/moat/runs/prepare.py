@@ -85,8 +85,8 @@ async def look_up(spec: RunSpec, runtime: Runtime) -> tuple[Recipe | None, bool]
 
     base_id = await images.identify(spec.image)
     if not base_id:
-        hint = f"run: {runtime.name} pull {spec.image}"
-        raise RuntimeUnavailable(f"{runtime.name} has no image {spec.image}", hint=hint)
+        absent = await runtime.readiness(spec.image)
+        raise RuntimeUnavailable(f"the runtime {runtime.name} has no image {spec.image}", hint=absent.hint)
     recipe = make_recipe(checked_dependencies(spec.dependencies), spec.image, base_id, spec.post_build)
     return recipe, bool(await images.identify(recipe.tag))
 
