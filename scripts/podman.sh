@@ -13,15 +13,17 @@ answers() {
     [ -S "$socket" ] && curl -fs -o /dev/null --max-time 5 --unix-socket "$socket" http://podman/_ping
 }
 
-if ! answers; then
-    mkdir -p "$work" "$(dirname "$socket")"
-    # Where tests run, root may not raise limits, and control groups are of a kind that crun refuses.
-    cat >"$work/containers.conf" <<CONF
+mkdir -p "$work"
+# Where tests run, root may not raise limits, and control groups are of a kind that crun refuses. A test's own service,
+# of another user, reads it too.
+cat >"$work/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=$(ulimit -Hn):$(ulimit -Hn)", "nproc=4096:4096"]
 [engine]
 runtime = "runc"
 CONF
+if ! answers; then
+    mkdir -p "$(dirname "$socket")"
     CONTAINERS_CONF="$work/containers.conf" setsid podman system service --time 0 "unix://$socket" \
         >"$work/service.log" 2>&1 </dev/null &
     pid=$!

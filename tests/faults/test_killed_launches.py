@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from support.docker_place import docker
 from support.installation import Installation, eventually, installation
-from support.podman_place import podman
+from support.podman_place import WITH_PODMAN, podman
 from support.service_images import made_images
 
 pytestmark = pytest.mark.timeout(300)  # some fifty runs, one after the other
 RUNTIMES = [
     pytest.param("bubblewrap", marks=pytest.mark.bubblewrap),
     pytest.param("docker", marks=pytest.mark.docker),
-    pytest.param("podman", marks=pytest.mark.podman),
+    pytest.param("podman", marks=WITH_PODMAN),
 ]
 LIMIT_S = 30.0
 THOROUGH = 20  # `make faults`: every step; otherwise some of them

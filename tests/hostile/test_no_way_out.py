@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.installation import Installation
+from support.podman_place import WITH_PODMAN
 from support.world import HOST_ADDRESSES, World, in_network_of
 
 from hostile.lures import Lures, host_memory, lures
@@ -30,7 +31,7 @@ LOOPBACK = ("('127.", "('::1", "('::ffff:127.", "ping 127.", "ping ::1", "ping :
 
 IDLE = "sleep 5600"  # the command of a run that another one is brought into: not beyond its reach, and no way out
 BY_EXEC = Place("docker", by_exec=True)
-MORE = (pytest.param(BY_EXEC, marks=pytest.mark.docker), pytest.param(Place("podman"), marks=pytest.mark.podman))
+MORE = (pytest.param(BY_EXEC, marks=pytest.mark.docker), pytest.param(Place("podman"), marks=WITH_PODMAN))
 Report = dict[str, dict[str, str]]
 
 

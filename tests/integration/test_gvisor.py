@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 
 import pytest
 from support.gvisor_place import docker_at, engine_with_runsc
 from support.installation import Installation, installation
+from support.places import docker_answers
 from support.podman_place import TINY
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(not docker_answers() or shutil.which("runsc") is None, reason="no docker engine, or no runsc"),
+]
 KERNEL = "cat /proc/version"
 # The proxy's answer without the token, and with it: http_proxy is http://moat:TOKEN@ADDRESS:PORT.
 ASK = r"""

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from moat.runtimes.podman_engine import HOSTS
 from support.installation import USER, Installation, end, eventually, installation
-from support.podman_place import TINY, podman, rootless_service
+from support.podman_place import TINY, WITH_PODMAN, podman, rootless_service
 
-pytestmark = [pytest.mark.podman, pytest.mark.timeout(120)]
+pytestmark = [*WITH_PODMAN, pytest.mark.timeout(120)]
 NO_DOOR = {"MOAT_DOCKER_DOOR": "none"}
 HOLDS = "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status"
 SEAL = f"{HOLDS}; cat /proc/net/dev; unshare -U true && echo made one"

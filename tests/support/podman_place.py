@@ -15,11 +15,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from moat.runtimes.podman_engine import SYSTEM_SOCKET
 
 from support.installation import ROOT, USER, end, eventually
 
 TINY = "tiny:test"
+WITH_PODMAN = (
+    pytest.mark.podman,
+    pytest.mark.skipif(not SYSTEM_SOCKET.is_socket(), reason="no service of podman's; scripts/podman.sh starts one"),
+)
 _PROGRAMS = ("base64", "bash", "cat", "dash", "grep", "id", "mkdir", "sleep", "touch", "true")
 
 
