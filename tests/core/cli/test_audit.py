@@ -15,11 +15,13 @@ import pytest
 from architecture.tree import ROOT
 from moat.audit.heads import public_key_of
 from moat.audit.log import AuditLog
+from moat.audit.reading import AuditReader
+from moat.cli import audit as module
 from moat.cli.main import run
 from moat.daemon.audit_key import AuditKeys, Secret
 from moat.paths import Home
 
-from core.audit.making import HAPPENED, LIVE, RUN, seal
+from core.audit.making import HAPPENED, LIVE, RUN, a_note, seal
 
 VERIFIER = ROOT / "docs" / "verify_audit.py"
 FILE = {"MOAT_KEYRING_BACKEND": "file"}
@@ -70,6 +72,16 @@ def test_without_a_run_it_is_about_the_installation_and_with_one_about_that(
     code, out, _ = said(capsys, "keen-heron", "--json")
     assert [each["kind"] for each in json.loads(out)] == ["started", "used", "used-again"]
     assert json.loads(out)[2]["facts"] == {"uses": [{"count": 7, "grant": "github"}]}
+
+
+def test_what_is_added_is_shown_as_it_comes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    with AuditReader(home.audit) as reader:
+        coming = module.coming(home, LIVE, list(reader.entries(LIVE)))
+    assert [next(coming).seq for _ in range(3)] == [1, 2, 3]
+    with closing(AuditLog(home.audit)) as log:
+        log.append([a_note(LIVE, "used")])
+    assert next(coming).seq == 4
 
 
 def test_a_run_that_is_not_there_or_is_several_is_an_error(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

@@ -224,7 +224,7 @@ def _of_file(file: Path, pin: Pin) -> tuple[Report, str]:
 
 
 def _follow(home: Home, chain: str, entries: Sequence[Entry], *, in_json: bool) -> None:
-    for entry in _coming(home, chain, entries):
+    for entry in coming(home, chain, entries):
         if in_json:
             import json
 
@@ -233,7 +233,8 @@ def _follow(home: Home, chain: str, entries: Sequence[Entry], *, in_json: bool) 
             show(f"{entry.seq:>4}  {entry.at[:19].replace('T', ' ')}  {entry.kind:<14}  {details(entry)}")
 
 
-def _coming(home: Home, chain: str, entries: Sequence[Entry]) -> Iterator[Entry]:
+def coming(home: Home, chain: str, entries: Sequence[Entry]) -> Iterator[Entry]:
+    """Yield entries, and those that are added to their chain, for ever."""
     seq = 0
     while True:
         for entry in entries:
