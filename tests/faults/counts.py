@@ -9,6 +9,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -79,10 +80,18 @@ class Counts:
             containers=tuple(sorted(self._containers())),
             tasks=tasks,
             descriptors=dict(found),
-            drafts=tuple(sorted(each.name for each in self._home.root.rglob(".*.new"))),
+            drafts=self._drafts(),
             temporary=tuple(sorted(self._temporary())),
             doors=len(list(self._home.root.glob("doors/*"))),
         )
+
+    def _drafts(self) -> tuple[str, ...]:
+        """Return the drafts that stay: a daemon that lives writes one now and then, and is done with it at once."""
+        found = {each.name for each in self._home.root.rglob(".*.new")}
+        if found:
+            time.sleep(0.2)
+            found &= {each.name for each in self._home.root.rglob(".*.new")}
+        return tuple(sorted(found))
 
     def daemons(self) -> list[int]:
         """Return every daemon that was started for this home, and lives."""
