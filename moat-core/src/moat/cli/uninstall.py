@@ -32,6 +32,8 @@ def uninstall(yes: bool) -> None:
     show(f"{home.root}  {shown_size(size_of(home.root))}: credentials, keys, runs, settings, the audit")
     if home.volumes.is_dir():
         show(f"{home.volumes}  {shown_size(size_of(home.volumes))}: volumes")
+    if home.sessions.is_dir():
+        show(f"{home.sessions}  {shown_size(size_of(home.sessions))}: conversations with agents")
     if live:
         show(f"live runs, which are stopped: {live}")
     confirm("remove all of it for good?", yes=yes, again="moat uninstall --yes")
