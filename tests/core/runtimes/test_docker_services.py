@@ -106,7 +106,8 @@ async def test_a_look_that_hangs_is_given_up_and_told(monkeypatch: pytest.Monkey
         async def log(self, **_: object) -> list[str]:
             return ["still s3cr3t at it\n"]
 
-    docker = SimpleNamespace(containers=SimpleNamespace(container=lambda _: Hanging()))
+    containers = SimpleNamespace(container=lambda _: Hanging())
+    docker = SimpleNamespace(containers=containers, title="docker", look="run: docker info")
     for name, limit_s in (("ASK_S", 0.05), ("PATIENCE_S", 0.05), ("READY_S", 0.5)):
         monkeypatch.setattr(module, name, limit_s)
     told: list[str] = []
