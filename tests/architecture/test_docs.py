@@ -21,6 +21,7 @@ from moat.cli.main import cli
 from moat.config.checkout import Checkout
 from moat.config.project import Project, load_project
 from moat.config.settings import Settings
+from moat.plugins.manager import Plugins
 from moat.runs.merge import Options
 
 from architecture.tree import ROOT, relative
@@ -86,13 +87,15 @@ SETTINGS_PAGE = ROOT / "docs" / "moat-yaml.md"
 
 @pytest.mark.parametrize("text", blocks(SETTINGS_PAGE, "yaml"), ids=lambda text: str(text).partition(":")[0])
 def test_every_shown_moat_yaml_makes_sense(text: str, tmp_path: Path) -> None:
-    work, program = tmp_path / "work", tmp_path / "bin" / "op"
-    for folder in (work, program.parent):
+    work, programs = tmp_path / "work", tmp_path / "bin"
+    for folder in (work, programs):
         folder.mkdir()
     (work / "moat.yaml").write_text(text)
-    program.touch(0o755)
+    for name in ("op", "pass"):
+        (programs / name).touch(0o755)
 
-    asked = ask(Options(work, ("true",)), Settings(), [], {"PATH": str(program.parent)}, ignores_file=False)
+    env = {"PATH": str(programs)}
+    asked = ask(Options(work, ("true",)), Settings(), [], env, ignores_file=False, sources=Plugins.load())
 
     assert asked.question is not None
 

@@ -19,7 +19,7 @@ from moat.daemon.lifecycle import ensure_running
 from moat.daemon.protocol import RegisterRequest
 from moat.ids import new_run_id
 from moat.paths import Home, private_folder
-from support.aws import BUCKET, HOST, REGION, STS_HOST, Aws, running_aws
+from support.aws import BUCKET, HOST, PARAMETER, REGION, STS_HOST, Aws, running_aws
 from support.inside import copy_distribution
 from support.installation import Installation, installation
 from support.living import a_sealed_run, ended_after
@@ -110,6 +110,23 @@ def test_a_refusal_of_sts_is_told_inside_without_what_the_host_has(aws: Aws, mad
     assert error["code"] == "SignatureDoesNotMatch"
     assert error["message"].startswith("moat: AWS refused to let you assume the role (SignatureDoesNotMatch)")
     assert aws.key[0] not in body
+
+
+def test_a_parameter_is_a_secret_of_a_run_once_the_user_agrees(made: Installation) -> None:
+    secrets = {"PASSWORD": f"ssm://{PARAMETER}?region={REGION}"}
+    workspace = made.file("work/moat.yaml", json.dumps({"secrets": secrets})).parent
+    command = ("run", str(workspace), "--runtime", "bubblewrap")
+    show = ("--", "sh", "-c", "echo $PASSWORD; env | grep -c -e AWS_ACCESS -e AWS_SECRET")
+
+    refused = made.run(*command, *show)
+    done = made.run(*command, "--yes", *show)
+    planned = made.ok(*command, "--dry-run", *show)
+
+    assert refused.returncode == 2
+    wish = f"read the AWS parameter {PARAMETER} in {REGION} with your AWS credentials, and put what that gives into the"
+    assert wish in refused.stderr.decode()
+    assert done.stdout == b"s3cr3t-of-ssm\n0\n", done.stderr
+    assert f"PASSWORD=(fetched at start)  [moat.yaml, ssm://{PARAMETER}?region={REGION}]" in planned
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ REGION = "eu-west-3"
 HOST = f"s3.{REGION}.amazonaws.com"
 STS_HOST = f"sts.{REGION}.amazonaws.com"
 BUCKET = "moat-bucket"
+PARAMETER = "/prod/password"  # a secure string
 _WRITES = ["s3:CreateBucket", "s3:PutObject", "s3:GetObject", "sts:GetCallerIdentity"]
 
 
@@ -60,7 +61,7 @@ class Aws:
 
 @contextlib.contextmanager
 def running_aws() -> Iterator[Aws]:
-    """Run it in threads: a role that may write to S3, and a user who may assume it and nothing else."""
+    """Run it in threads: a role that may write to S3, and a user who may assume it and read parameters, no more."""
     ca = make_test_ca()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with _serving(None) as port, _serving(ca.server_context(HOST, STS_HOST)) as tls_port:
@@ -79,7 +80,10 @@ def _populate(aws: Aws) -> None:
     aws.role = iam.create_role(RoleName="agent", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
     iam.put_role_policy(RoleName="agent", PolicyName="p", PolicyDocument=_policy(_WRITES, Resource="*"))
     iam.create_user(UserName="dev")
-    iam.put_user_policy(UserName="dev", PolicyName="p", PolicyDocument=_policy(["sts:AssumeRole"], Resource="*"))
+    allowed = _policy(["sts:AssumeRole", "ssm:GetParameter"], Resource="*")
+    iam.put_user_policy(UserName="dev", PolicyName="p", PolicyDocument=allowed)
+    ssm = aws.client("ssm", "any", "any")
+    ssm.put_parameter(Name=PARAMETER, Type="SecureString", Value="s3cr3t-of-ssm")
     made = iam.create_access_key(UserName="dev")["AccessKey"]
     aws.key = (made["AccessKeyId"], made["SecretAccessKey"])
 

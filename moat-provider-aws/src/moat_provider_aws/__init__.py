@@ -1,4 +1,4 @@
-"""AWS for moat: an IAM role that may be assumed on behalf of a run. A run has the keys of its session."""
+"""AWS for moat: requests signed as an IAM role, or its keys for a run; and parameters as secrets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from moat.api import hookimpl
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from moat.api import CredentialProvider, EndpointProvider
+    from moat.api import CredentialProvider, EndpointProvider, SecretSource
 
     from moat_provider_aws.provider import Aws
 
@@ -25,6 +25,14 @@ def moat_credential_providers() -> Iterable[CredentialProvider]:
 def moat_endpoint_providers() -> Iterable[EndpointProvider]:
     """Register where runs ask for keys."""
     return [_aws()]
+
+
+@hookimpl
+def moat_secret_sources() -> Iterable[SecretSource]:
+    """Register parameters of Systems Manager."""
+    from moat_provider_aws.parameters import Parameters
+
+    return [Parameters()]
 
 
 @functools.cache  # one: it keeps the sessions of runs

@@ -32,6 +32,7 @@ def test_what_is_installed_is_listed(capsys: pytest.CaptureFixture[str]) -> None
         "anthropic",
         "openai",
         "aws",
+        "ssm",
     ):
         assert text in out
 
@@ -55,7 +56,7 @@ def test_json_has_every_field(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
     entry = {"plugin": "good", "distribution": "moat-provider-good", "version": "1.0", "grants": ["good"]}
     assert json.loads(capsys.readouterr().out) == {
-        "plugins": [{**entry, "agents": [], "runtimes": [], "problem": ""}],
+        "plugins": [{**entry, "agents": [], "runtimes": [], "secrets": [], "problem": ""}],
         "conflicts": [],
     }
 

@@ -77,7 +77,7 @@ def test_an_unknown_key_is_an_error_with_its_line_and_a_suggestion(text: str, pr
         ("env: [a]", "env: must be a mapping", "env: {CI: 1}"),
         ("env: {1A: x}", "env.1A: is not written", "env: {CI: 1}"),
         ("env: {A: {b: c}}", "env.A: must be text", "env: {CI: 1}"),
-        ("secrets: {A: op://vault/x}", "secrets.A: is not written", "env://DATABASE_URL"),
+        ("secrets: {A: vault/x}", "secrets.A: is not written", "env://DATABASE_URL"),
         ("env: {A: x}\nsecrets: {A: env://A}", "A stands in both env and secrets", "edit"),
         ("mounts: ['./a:/a']", "mounts.0: must be a mapping", "{source: ./fixtures"),
         ("mounts: [{source: a, target: /etc}]", "line 1: mounts.0.target: nothing can be mounted", "write target"),

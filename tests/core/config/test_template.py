@@ -25,7 +25,7 @@ def test_without_the_comment_signs_it_loads_too_and_says_everything() -> None:
     assert set(project.services) == {"db", "search"}
     assert project.network.model_fields_set == {"policy", "allow", "rules", "host_ports"}
     assert project.container.model_fields_set == {"memory", "cpus", "pids", "ulimits"}
-    assert len(project.secrets) == 3
+    assert len(project.secrets) == 5
     assert (project.dependencies[0], project.hooks.post_build) == ("node@22", "useradd app")
     assert project.hooks.pre_run == ("npm ci",)
     assert (project.mcp[0].tools, project.ports) == (("list_issues",), {"web": 3000})

@@ -5,11 +5,23 @@ from types import SimpleNamespace
 
 import click
 import pytest
-from moat.api import Contribution, Credential, Endpoint, EndpointProvider, ExchangeRecord, RunInfo, RunSpec, hookimpl
+from moat.api import (
+    Contribution,
+    Credential,
+    Endpoint,
+    EndpointProvider,
+    ExchangeRecord,
+    Host,
+    RunInfo,
+    RunSpec,
+    SecretSource,
+    hookimpl,
+)
 from moat.api.endpoints import Question, Reply
 from moat.api.errors import PluginError, UsageError
 from moat.plugins.discovery import Candidate
 from moat.plugins.manager import Plugins
+from moat.testing import FakeHost
 
 from core.plugins.plugin import a_plugin, a_provider, raw_plugin
 from core.testing.test_agents import Pal
@@ -237,3 +249,50 @@ async def test_a_provider_answers_questions_and_what_it_does_wrong_is_told() -> 
             await speaking(say).respond(asked, credential)
     with pytest.raises(PluginError, match="no plugin"):
         await Plugins([]).respond(asked, credential)
+
+
+class Source(SecretSource):
+    summary = "secrets"
+
+    def __init__(self, name: str, value: object = "s3cr3t") -> None:
+        self.name = name  # type: ignore[misc] # one class stands for several sources
+        self.value = value
+
+    def describe(self, reference: str) -> str:
+        if not reference:
+            boom()
+        return f"look up {reference}"
+
+    async def fetch(self, reference: str, host: Host) -> str:
+        del host
+        return f"{self.value}{reference}" if isinstance(self.value, str) else self.value  # type: ignore[return-value] # on purpose
+
+
+def sourcing(name: str, distribution: str = "", value: object = "s3cr3t") -> Candidate:
+    return a_plugin(name, distribution, moat_secret_sources=lambda: [Source(name, value)])
+
+
+async def test_a_secret_is_described_and_fetched_by_the_source_of_its_scheme() -> None:
+    plugins = Plugins([sourcing("one"), sourcing("two", value=3)])
+
+    assert plugins.describe_secret("one", "/x") == "look up /x"
+    assert await plugins.fetch_secret("one", "/x", FakeHost()) == "s3cr3t/x"
+    with pytest.raises(PluginError, match="one:// cannot be read: ValueError: boom"):
+        plugins.describe_secret("one", "")
+    with pytest.raises(PluginError, match="two:// gave int"):
+        await plugins.fetch_secret("two", "/x", FakeHost())
+    with pytest.raises(UsageError, match="nothing that is installed fetches three://"):
+        plugins.describe_secret("three", "/x")
+
+
+@pytest.mark.parametrize("name", ["op", "cmd", "env", "file"])
+def test_no_source_takes_a_scheme_of_moats_own(name: str) -> None:
+    plugins = Plugins([sourcing(name)])
+
+    assert plugins.secret_source_offers() == []
+    assert f"name is {name!r}, which cannot name it" in plugins.problems[0].text
+
+
+def test_a_scheme_claimed_twice_is_an_error() -> None:
+    with pytest.raises(PluginError, match="evil-helper"):
+        Plugins([sourcing("ssm", "moat-provider-aws"), sourcing("ssm", "evil-helper")]).describe_secret("ssm", "/x")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         UnixPath,
         Upstream,
     )
-    from moat.api.errors import GrantFailed, GrantRevoked, MoatError
+    from moat.api.errors import GrantFailed, GrantRevoked, MoatError, SecretFailed
     from moat.api.hookspecs import hookimpl
     from moat.api.http import Authority, Headers, RequestHead, ResponseHead
     from moat.api.rules import (
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     )
     from moat.api.runs import Contribution, ExchangeRecord, McpServer, NetworkPolicy, NetworkRule, RunInfo, RunSpec
     from moat.api.runtimes import DoorTicket, Execution, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
+    from moat.api.secrets import SecretSource
     from moat.api.signing import Signed, Unsignable, Unsigned
     from moat.api.tokens import TokenProvider, clean_token, rejection
 
@@ -115,6 +116,8 @@ __all__ = [
     "Runtime",
     "Sandbox",
     "SandboxSpec",
+    "SecretFailed",
+    "SecretSource",
     "Session",
     "SetHeader",
     "Sign",
@@ -175,6 +178,7 @@ _HOMES = {
         "GrantFailed",
         "GrantRevoked",
         "MoatError",
+        "SecretFailed",
     ),
     "hookspecs": ("hookimpl",),
     "http": (
@@ -218,6 +222,7 @@ _HOMES = {
         "SandboxSpec",
         "Stdio",
     ),
+    "secrets": ("SecretSource",),
     "signing": (
         "Signed",
         "Unsignable",

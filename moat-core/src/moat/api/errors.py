@@ -5,6 +5,7 @@
     ├── GrantFailed           a credential could not be obtained or was refused; nothing is saved
     │   └── GrantRevoked      its service will never accept it again
     ├── GrantMissing          a run asks for a grant that is not stored
+    ├── SecretFailed          a secret of moat.yaml cannot be had from where it refers to
     ├── StoreError            the credential store
     │   ├── StoreLocked       the key cannot be read now (keyring locked, absent, failing)
     │   └── StoreCorrupt      a stored credential cannot be decrypted or parsed
@@ -53,6 +54,10 @@ class GrantRevoked(GrantFailed):
 
 class GrantMissing(MoatError):
     """A run asks for a grant that is not stored; the hint is the `moat grant` line."""
+
+
+class SecretFailed(MoatError):
+    """A secret of moat.yaml cannot be had: its reference is none, or its source refused."""
 
 
 class StoreError(MoatError):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from moat.api.endpoints import EndpointProvider
     from moat.api.runs import Contribution, ExchangeRecord, RunInfo, RunSpec
     from moat.api.runtimes import Runtime
+    from moat.api.secrets import SecretSource
 
 hookspec = pluggy.HookspecMarker("moat")
 hookimpl = pluggy.HookimplMarker("moat")
@@ -46,6 +47,12 @@ def moat_endpoint_providers() -> Iterable[EndpointProvider]:
 @hookspec
 def moat_runtimes() -> Iterable[Runtime]:
     """Return this plugin's runtimes; the built-in ones are registered the same way."""
+    raise NotImplementedError
+
+
+@hookspec
+def moat_secret_sources() -> Iterable[SecretSource]:
+    """Return where secrets of moat.yaml can come from, one for each scheme. Names are unique across all plugins."""
     raise NotImplementedError
 
 

@@ -28,13 +28,14 @@ if TYPE_CHECKING:  # and below, where there is a moat.yaml: most runs have none
     from moat.config.project import Project
     from moat.config.sections import AgentSection
     from moat.runs.approvals import Question
-    from moat.runs.secrets import Reference
+    from moat.runs.secrets import Reference, Sources
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the run is asked to be. question: what of it needs a yes. references: secrets that are not fetched yet.
+    """What the run is asked to be. question: what of it needs a yes.
 
+    references: secrets that are not fetched yet, from sources where they are not moat's own to fetch.
     agents: what moat.yaml says of each.
     """
 
@@ -42,6 +43,7 @@ class Asked:
     question: Question | None = None
     references: tuple[Reference, ...] = field(default=(), repr=False)
     agents: Mapping[str, AgentSection] = field(default_factory=dict)
+    sources: Sources | None = field(default=None, repr=False, compare=False)
 
     def warnings(self, home: Home) -> list[str]:
         """Return what would be asked first, for those who only want to see the plan."""
@@ -55,10 +57,17 @@ class Asked:
 
 
 def ask(
-    options: Options, settings: Settings, runtimes: Iterable[Runtime], env: Mapping[str, str], *, ignores_file: bool
+    options: Options,
+    settings: Settings,
+    runtimes: Iterable[Runtime],
+    env: Mapping[str, str],
+    *,
+    ignores_file: bool,
+    sources: Sources | None = None,
 ) -> Asked:
     """Return what is asked for by all who have a say. Nothing has been agreed to and no secret has been fetched.
 
+    sources: what plugins fetch; None for nothing.
     Raises UsageError for a moat.yaml that makes no sense, and when there is no command anywhere.
     """
     checkout = None if ignores_file else take(options.workspace, FILE)
@@ -69,21 +78,23 @@ def ask(
         raise UsageError("there is no command to run", hint=hint)
     if checkout is None or project is None:
         return Asked(spec)
+    from moat.plugins.manager import Plugins
     from moat.runs.approvals import Question
     from moat.runs.secrets import referred
     from moat.runs.wishes import Circumstances, wishes
 
     workspace = found_at(options.workspace).resolved
     spec = replace(spec, mounts=tuple(_real(spec, mount) for mount in spec.mounts))
+    sources = Plugins(()) if sources is None else sources
     references = tuple(
-        referred(name, text, workspace=workspace, user_home=Path.home(), env=env)
+        referred(name, text, workspace=workspace, user_home=Path.home(), env=env, sources=sources)
         for name in spec.env
         if (text := secret_of(spec, name))
     )
     unsealed = [runtime.name for runtime in runtimes if not runtime.sealed]
     around = Circumstances(options, settings, workspace, unsealed)
     question = Question(checkout, wishes(project, spec, references, around))
-    return Asked(spec, question, references, project.agents)
+    return Asked(spec, question, references, project.agents, sources)
 
 
 def agreed(asked: Asked, home: Home, env: Mapping[str, str], *, is_given: bool) -> RunSpec:
@@ -96,16 +107,19 @@ def agreed(asked: Asked, home: Home, env: Mapping[str, str], *, is_given: bool) 
     from moat.cli.consent import settle
 
     settle(asked.question, home, is_given=is_given, env=env)
-    if not asked.references:
+    if not asked.references or asked.sources is None:
         return asked.spec
     workspace = found_at(asked.spec.workspace).resolved
-    return asyncio.run(_with_secrets(asked, workspace, home, env))
+    return asyncio.run(_with_secrets(asked, asked.sources, workspace, home, env))
 
 
-async def _with_secrets(asked: Asked, workspace: Path, home: Home, env: Mapping[str, str]) -> RunSpec:
+async def _with_secrets(asked: Asked, sources: Sources, workspace: Path, home: Home, env: Mapping[str, str]) -> RunSpec:
     from moat.runs.secrets import fetch
 
-    values = {each.name: await fetch(each, workspace=workspace, home=home, env=env) for each in asked.references}
+    values = {
+        each.name: await fetch(each, workspace=workspace, home=home, env=env, sources=sources)
+        for each in asked.references
+    }
     return replace(asked.spec, env={**asked.spec.env, **values})
 
 

@@ -37,8 +37,9 @@ def build(workspace: Path | None, allowed: tuple[str, ...], yes: bool) -> None:
     """Build the image of a workspace's moat.yaml, unless it is there; prints its tag."""
     home, folder = find_home(), Path.cwd() / (workspace or "")
     options = Options(folder, command=("true",), allowed=allowed)
-    runtimes = Plugins.load().runtimes()
-    asked = ask(options, load_settings(home), runtimes, os.environ, ignores_file=False)
+    plugins = Plugins.load()
+    runtimes = plugins.runtimes()
+    asked = ask(options, load_settings(home), runtimes, os.environ, ignores_file=False, sources=plugins)
     if not needs_image(asked.spec):
         raise UsageError(f"{folder} asks for no image of its own", hint="add dependencies to its moat.yaml")
     spec = agreed(asked, home, os.environ, is_given=yes)

@@ -23,6 +23,7 @@ class Entry:
     grants: tuple[str, ...]
     agents: tuple[str, ...]
     runtimes: tuple[str, ...]
+    secrets: tuple[str, ...]
     problem: str
 
 
@@ -35,8 +36,9 @@ def plugins(as_json: bool) -> None:
     grants = _offered(lambda: [(o.plugin, o.value.name) for o in loaded.credential_offers()], conflicts)
     agents = _offered(lambda: [(o.plugin, o.value.name) for o in loaded.agent_offers()], conflicts)
     runtimes = _offered(lambda: [(o.plugin, o.value.name) for o in loaded.runtime_offers()], conflicts)
+    secrets = _offered(lambda: [(o.plugin, o.value.name) for o in loaded.secret_source_offers()], conflicts)
     problems = {problem.plugin.title: problem.text for problem in loaded.problems}
-    entries = [_entry(candidate, grants, agents, runtimes, problems) for candidate in loaded.candidates]
+    entries = [_entry(candidate, grants, agents, runtimes, secrets, problems) for candidate in loaded.candidates]
     if as_json:
         output.show_json({"plugins": [asdict(entry) for entry in entries], "conflicts": conflicts})
     else:
@@ -59,6 +61,7 @@ def _entry(
     grants: Mapping[str, tuple[str, ...]],
     agents: Mapping[str, tuple[str, ...]],
     runtimes: Mapping[str, tuple[str, ...]],
+    secrets: Mapping[str, tuple[str, ...]],
     problems: Mapping[str, str],
 ) -> Entry:
     return Entry(
@@ -68,6 +71,7 @@ def _entry(
         grants.get(plugin.title, ()),
         agents.get(plugin.title, ()),
         runtimes.get(plugin.title, ()),
+        secrets.get(plugin.title, ()),
         problems.get(plugin.title, ""),
     )
 
@@ -81,11 +85,12 @@ def _show(entries: Sequence[Entry], conflicts: Sequence[str]) -> None:
             _list(entry.grants),
             _list(entry.agents),
             _list(entry.runtimes),
+            _list(entry.secrets),
             entry.problem or "ok",
         )
         for entry in entries
     ]
-    output.show_table(("PLUGIN", "DISTRIBUTION", "VERSION", "GRANTS", "AGENTS", "RUNTIMES", "STATE"), rows)
+    output.show_table(("PLUGIN", "DISTRIBUTION", "VERSION", "GRANTS", "AGENTS", "RUNTIMES", "SECRETS", "STATE"), rows)
     for conflict in conflicts:
         output.warn(conflict)
 

@@ -82,7 +82,8 @@ def run(
     the options do not; without COMMAND its command is run, or its agent. The exit code is the command's.
     """
     fill_closed()
-    runtimes = Plugins.load().runtimes()
+    plugins = Plugins.load()
+    runtimes = plugins.runtimes()
     with Begun() as begun:
         is_held = not (dry_run or detached or tty or os.isatty(0))  # by us; else by a supervisor
         if is_held:
@@ -97,7 +98,8 @@ def run(
             from moat.cli.wt import in_a_worktree
 
             options = in_a_worktree(options, home, branch, start, makes=not dry_run)
-        asked = steps.ask(options, steps.load_settings(home), runtimes, os.environ, ignores_file=ignore_file)
+        settings = steps.load_settings(home)
+        asked = steps.ask(options, settings, runtimes, os.environ, ignores_file=ignore_file, sources=plugins)
         if asked.spec.agent:
             from moat.cli.agents import run_agent
 

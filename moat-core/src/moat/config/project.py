@@ -150,7 +150,8 @@ class Project(Section):
     )
     secrets: dict[Variable, Reference] = Field(
         default_factory=dict, max_length=MOST,
-        description="Variables whose values are fetched at start: env://NAME, file://PATH, cmd://PROGRAM ARGUMENTS.",
+        description="Variables whose values are fetched at start: env://NAME, file://PATH, cmd://PROGRAM ARGUMENTS, "
+        "op://VAULT/ITEM/FIELD, ssm:///PARAMETER.",
         examples=[{"DATABASE_URL": "env://DATABASE_URL"}],
     )  # fmt: skip
     workspace: Workspace = Field(

@@ -27,7 +27,9 @@ TEMPLATE = """\
 # secrets:                         # asks: variables whose values are fetched on this machine at start; the run can
 #   DATABASE_URL: env://DATABASE_URL            # read them, so prefer grants
 #   LICENSE: file://~/.config/tool/license
-#   TOKEN: cmd://op read op://vault/item/field
+#   TOKEN: cmd://pass show token
+#   KEY: op://vault/item/field                  # by the 1Password CLI
+#   PASSWORD: ssm:///prod/password?region=eu-west-3     # of AWS Systems Manager, by moat-provider-aws
 
 # workspace:
 #   mode: copy                     # a run works on a copy; see moat diff and moat apply

@@ -21,7 +21,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r
 Free = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[^\x00]*$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Reference = Annotated[str, StringConstraints(max_length=1024, pattern=r"^(env|file|cmd)://[^\x00-\x1f\x7f]+$")]
+Reference = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[a-z][a-z0-9+.-]{0,30}://[^\x00-\x1f\x7f]+$")]
 Scalar = Annotated[Free, WithJsonSchema({"type": ["string", "number", "boolean"]})]  # YAML's own; taken as written
 
 

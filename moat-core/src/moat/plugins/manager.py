@@ -1,6 +1,7 @@
 """A typed face over pluggy, and what happens when a plugin fails: the one place that catches a plugin's exceptions.
 
-    moat_*_providers, moat_runtimes,         union; one name twice is a PluginError naming both distributions;
+    moat_*_providers, moat_runtimes,
+    moat_secret_sources,                     union; one name twice is a PluginError naming both distributions;
     moat_register_commands                   a plugin that raises is disabled, see `problems`
     moat_configure_run                       every answer counts; a plugin that raises refuses the run
     moat_run_started, moat_run_stopped,      observers; an exception is logged and ignored
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import pluggy
 
 from moat.api import hookspecs
-from moat.api.errors import MoatError, PluginError, UsageError
+from moat.api.errors import MoatError, PluginError, SecretFailed, UsageError
 from moat.api.light import dataclass
 from moat.ids import NAME
 from moat.plugins.discovery import Candidate, installed
@@ -28,14 +29,17 @@ if TYPE_CHECKING:  # what a plugin can be is imported when it is asked for: most
     import click
 
     from moat.api.agents import AgentProvider
-    from moat.api.credentials import Credential, CredentialProvider
+    from moat.api.credentials import Credential, CredentialProvider, Host
     from moat.api.endpoints import EndpointProvider, Question, Reply
     from moat.api.runs import Contribution, ExchangeRecord, RunInfo, RunSpec
     from moat.api.runtimes import Runtime
+    from moat.api.secrets import SecretSource
 
-T = TypeVar("T", "AgentProvider", "CredentialProvider", "EndpointProvider", "Runtime")
+T = TypeVar("T", "AgentProvider", "CredentialProvider", "EndpointProvider", "Runtime", "SecretSource")
 
 RESERVED = frozenset({"list", "show", "revoke"})  # words of `moat grant` that no provider may be called
+OWN_SCHEMES = frozenset({"env", "file", "cmd", "op"})  # of secrets, which no source may be called
+SCHEMES_OF = {"ssm": "moat-provider-aws"}  # what to install for the schemes of moat's own plugins
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +144,48 @@ class Plugins:
         if not isinstance(reply, Reply):
             raise PluginError(f"{provider.name} answered with {type(reply).__name__}, not with a Reply")
         return reply
+
+    def secret_source_offers(self) -> list[Offer[SecretSource]]:
+        """Return every source of secrets with its plugin, by name. Raises PluginError when two claim one name."""
+        from moat.api.secrets import SecretSource
+
+        kind = SecretSource
+        return self._union("moat_secret_sources", kind, OWN_SCHEMES)  # type: ignore[type-abstract] # for isinstance
+
+    def describe_secret(self, scheme: str, reference: str) -> str:
+        """Return what fetching a secret does.
+
+        Raises SecretFailed, PluginError, and UsageError for a scheme that nobody knows.
+        """
+        source = self._secret_source(scheme)
+        try:
+            return str(source.describe(reference))
+        except SecretFailed:
+            raise
+        except Exception as failure:
+            raise PluginError(f"{scheme}:// cannot be read: {_told(failure)}", hint="run: moat plugins") from failure
+
+    async def fetch_secret(self, scheme: str, reference: str, host: Host) -> str:
+        """Return a secret's value. Raises like describe_secret; of what a plugin did wrong only the kind is told."""
+        source = self._secret_source(scheme)
+        try:
+            value = await source.fetch(reference, host)
+        except SecretFailed:
+            raise
+        except Exception as failure:
+            problem = f"{scheme}:// could not be fetched ({type(failure).__name__})"
+            raise PluginError(problem, hint="run: moat plugins") from failure
+        if not isinstance(value, str):
+            raise PluginError(f"{scheme}:// gave {type(value).__name__}, not text", hint="run: moat plugins")
+        return value
+
+    def _secret_source(self, scheme: str) -> SecretSource:
+        offers = self.secret_source_offers()
+        if (found := next((offer.value for offer in offers if offer.value.name == scheme), None)) is not None:
+            return found
+        known = ", ".join(f"{name}://" for name in sorted({*OWN_SCHEMES, *(offer.value.name for offer in offers)}))
+        hint = f"run: pip install {SCHEMES_OF[scheme]}" if scheme in SCHEMES_OF else f"there are {known}"
+        raise UsageError(f"nothing that is installed fetches {scheme}://", hint=hint)
 
     def runtimes(self) -> list[Runtime]:
         """Return every runtime, by name. Raises PluginError when two claim one name."""
