@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from support.installation import Installation, end, installation
+from support.installation import Installation, end, eventually, installation
 from support.places import docker_answers
 from support.upstream import running_upstream
 
@@ -126,6 +126,24 @@ def test_hooks_run_inside_before_the_command_and_one_that_fails_ends_the_run(mad
     assert (failed.returncode, failed.stdout) == (7, b"stop from /workspace\n"), failed.stderr
     assert b"moat: hooks.pre_run 2 of 2 ended with 7, so the command was not run: cat made; grep" in failed.stderr
     assert (last["exit_code"], last["command"]) == (7, ["echo", "never"])
+
+
+@pytest.mark.bubblewrap
+def test_a_workspace_is_kept_before_and_while_a_run_works_and_the_run_has_its_terminal(made: Installation) -> None:
+    script = "stty size > size; while [ ! -e stop ]; do sleep 0.05; done"
+    said = {"name": "kept", "interactive": True, "snapshots": {"before": True, "every": "1s"}}
+    work = workspace(made, {**said, "command": ["sh", "-c", script]})
+    made.ok("run", "-d", work, env={"MOAT_RUNTIME": "bubblewrap"})
+
+    def kept() -> set[str]:
+        return {each["message"] for each in json.loads(made.ok("snapshot", "list", work, "--json"))}
+
+    eventually("the workspace was kept while the run worked", lambda: "during kept" in kept(), 30)
+    (work / "stop").touch()
+    made.run("wait", "kept")
+
+    assert kept() == {"before kept", "during kept"}
+    assert (work / "size").read_text() == "24 80\n"
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -95,3 +95,19 @@ def test_output_into_a_file_is_untouched_while_the_keyboard_is_a_terminal(
 
     assert terminal.process.wait(DEADLINE_S) == 0
     assert Path(out).read_bytes() == b"got word\na\nb"
+
+
+def test_a_run_that_is_to_have_no_terminal_has_none_and_ctrl_c_is_a_signal(
+    moat: Installation, terminals: list[Terminal]
+) -> None:
+    script = "trap 'echo caught; exit 7' INT; test -t 0 || test -t 1 || test -t 2 || echo no''thing; " + FOR_EVER
+    moat.file("plain/moat.yaml", "interactive: false\n")
+    terminals.append(Terminal(moat, "run", "plain", "--runtime", "bubblewrap", "--", "sh", "-c", script))
+    terminal = terminals[-1]
+    terminal.read_until("nothing")
+
+    terminal.type("\x03")
+
+    terminal.read_until("caught")
+    assert terminal.process.wait(DEADLINE_S) == 7
+    assert termios.tcgetattr(terminal.shell) == terminal.before

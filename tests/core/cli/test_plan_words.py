@@ -245,3 +245,15 @@ def test_services_are_told_without_their_passwords() -> None:
         "name": "cache", "kind": "redis", "image": "mine", "is_there": True, "port": 6379,
         "ready": ["redis-cli", "-h", "127.0.0.1", "-p", "6379", "ping"], "user": "redis", "env": ["REDISCLI_AUTH"],
     }  # fmt: skip
+
+
+def test_terminal_and_snapshots_are_told() -> None:
+    text = "interactive: false\nsnapshots: {before: true, every: 1m}"
+    lines, found = as_text(*planned(text)).splitlines(), told(text)
+
+    for line in ("terminal   none", "snapshot   before it", "snapshot   every 60 s"):
+        assert f"{line}  [moat.yaml]" in lines
+    assert (found["interactive"], found["snapshots"]) == (False, {"before": True, "every_s": 60})
+    assert told("")["interactive"] == "auto"
+    on_a_copy = options(command=("true",), on_a_copy=True)
+    assert "snapshot   none while it works, on a copy  [moat.yaml]" in as_text(*planned(text, on_a_copy)).splitlines()

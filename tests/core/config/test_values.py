@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from moat.config.values import HostPorts, Section, exclude_of, size_of
+from moat.config.values import HostPorts, Section, exclude_of, size_of, time_of
 from pydantic import Field, ValidationError
 
 
@@ -46,3 +46,14 @@ def test_ports_of_this_machine_are_a_list_or_have_names(value: object, ports: di
 def test_what_is_no_port_is_an_error(value: object) -> None:
     with pytest.raises(ValidationError):
         Some.model_validate({"ports": value})
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("2h", 7200)])
+def test_a_time_has_a_unit(text: str, seconds: int) -> None:
+    assert time_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "1d", "1.5m", "-1s"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write a number"):
+        time_of(text)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
-from moat.api.runs import HostPort, McpServer, RunSpec
+from moat.api.runs import HostPort, McpServer, RunSpec, SnapshotTimes
 from moat.config.services import known_service
 from moat.config.settings import DEFAULT_IMAGE, Settings, TraceSettings, WorkspaceSettings
 from moat.net.rules import rule_text
@@ -226,3 +226,25 @@ def test_bodies_are_traced_where_the_user_or_the_file_says_so() -> None:
     assert (by_file.trace_bodies, by_file.origins["trace"]) == (True, "moat.yaml")
     assert (by_settings.trace_bodies, by_settings.origins["trace"]) == (True, "config.yaml")
     assert not joined("").trace_bodies
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "interactive", "times", "owners"),
+    [
+        ("", {}, None, SnapshotTimes(), {}),
+        ("interactive: true\nsnapshots: {before: true, every: 10m}", {}, True, SnapshotTimes(True, 600),
+         dict.fromkeys(("interactive", "snapshots.before", "snapshots.every"), "moat.yaml")),
+        ("interactive: auto\nsnapshots: {before: false}", {}, None, SnapshotTimes(), {"snapshots.before": "moat.yaml"}),
+        ("interactive: true\nsnapshots: {before: true, every: 10m}",
+         {"interactive": False, "snapshot": False, "snapshot_every_s": 5}, False, SnapshotTimes(False, 5),
+         {"interactive": "--tty", "snapshots.before": "--snapshot", "snapshots.every": "--snapshot-every"}),
+    ],
+)  # fmt: skip
+def test_how_a_run_is_held_is_what_the_first_says(
+    text: str, said: dict[str, object], interactive: bool | None, times: SnapshotTimes, owners: dict[str, str]
+) -> None:
+    spec = joined(text, options(**said))
+
+    assert (spec.interactive, spec.snapshots) == (interactive, times)
+    keys = ("interactive", "snapshots.before", "snapshots.every")
+    assert {key: owner for key, owner in spec.origins.items() if key in keys} == owners

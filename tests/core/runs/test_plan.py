@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from moat.api.container import Limits, Mount
 from moat.api.errors import PlanConflict, UsageError
-from moat.api.runs import HostPort, McpServer, NetworkPolicy, Worktree
+from moat.api.runs import HostPort, McpServer, NetworkPolicy, SnapshotTimes, Worktree
 from moat.config.services import known_service
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import SetupResponse
@@ -388,3 +388,10 @@ def test_services_stand_beside_and_their_variables_give_way() -> None:
     assert (made.sandbox.env["DATABASE_URL"], made.origins["DATABASE_URL"]) == ("mine", "-e")
     assert (made.sandbox.env["PGPASSWORD"], made.origins["PGPASSWORD"]) == ("s3cr3t", "service db")
     assert "s3cr3t" not in repr(made)
+
+
+def test_the_workspace_is_kept_while_a_run_works_unless_it_works_on_a_copy() -> None:
+    spec = replace(a_spec(), snapshots=SnapshotTimes(every_s=60))
+
+    assert plan(spec, some_facts()).snapshot_every_s == 60
+    assert plan(replace(spec, on_a_copy=True), some_facts()).snapshot_every_s == 0

@@ -233,3 +233,17 @@ def test_whatever_the_files_they_come_back(
     kept.restore(taken)
 
     assert contents(work) == first
+
+
+def test_only_what_has_changed_is_kept_again(home: Home, work: Path) -> None:
+    kept = Snapshots(home, work)
+
+    first = kept.create_if_changed("first")
+    unchanged = kept.create_if_changed("second")
+    (work / "a").write_text("changed\n")
+    third = kept.create_if_changed("third")
+
+    assert first is not None
+    assert unchanged is None
+    assert third is not None
+    assert [each.message for each in kept.all()] == ["third", "first"]

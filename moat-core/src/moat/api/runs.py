@@ -92,6 +92,14 @@ class Worktree:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotTimes:
+    """When a run's workspace is kept. before: when the run begins. every_s: while it works; 0 for never."""
+
+    before: bool = False
+    every_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunSpec:
     """What the user asked for: flags, moat.yaml and settings merged. Paths are absolute. profile: "" for the default.
 
@@ -101,9 +109,10 @@ class RunSpec:
     `config/dependencies.py` writes it. post_build: shell that is run in it, once. hidden: target of a mount,
     "/workspace" for the workspace → patterns of what of it is not shown, as `config/excludes.py` reads them.
     volumes: name → where the run finds it. pre_run: shell that is run inside before the command. agent: whose
-    command it is. files: absolute path inside → contents, the run's own. trace_bodies: as in RunContext. origins:
-    what it is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not
-    in it comes from the command line.
+    command it is. files: absolute path inside → contents, the run's own. interactive: whether the run gets a
+    terminal of its own; None for where moat has one. trace_bodies: as in RunContext. origins: what it is, as
+    `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not in it comes from
+    the command line.
     """
 
     workspace: Path
@@ -129,6 +138,8 @@ class RunSpec:
     hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
     pre_run: tuple[str, ...] = ()
+    interactive: bool | None = None
+    snapshots: SnapshotTimes = field(default_factory=SnapshotTimes)
     trace_bodies: bool = False
     agent: str = ""
     files: Mapping[str, str] = field(default_factory=dict)

@@ -89,7 +89,6 @@ def start_agent(
     ignore_file: bool,
     dry_run: bool,
     in_json: bool,
-    snapshot: bool,
     detached: bool,
     **asked_for: Any,
 ) -> int:
@@ -102,20 +101,19 @@ def start_agent(
     session = LAST if continues else resume
     request = AgentRequest(prompt, session, model, not noyolo, after_dashes(ctx) or ())
     _check_request(agent, request, is_alone=detached or dry_run)
-    home, runtimes = find_home(), Plugins.load().runtimes()
-    options = options_of(words, (agent.program,), **asked_for)
+    home, plugins = find_home(), Plugins.load()
+    runtimes = plugins.runtimes()
+    options = options_of(words, (agent.program,), interactive=None if prompt else True, **asked_for)
     if branch or start:
         from moat.cli.wt import in_a_worktree
 
         options = in_a_worktree(options, home, branch, start, makes=not dry_run)
-    asked = ask(options, load_settings(home), runtimes, os.environ, ignores_file=ignore_file)
+    asked = ask(options, load_settings(home), runtimes, os.environ, ignores_file=ignore_file, sources=plugins)
     asked = _agreed(agent, request, asked, home, runtimes, ctx, is_given=yes, is_rehearsed=dry_run)
     if dry_run:
         return rehearse(asked, home, runtimes, in_json=in_json)
     estimate = f"about {agent.size_mb} MB are fetched, which takes a minute or two" if agent.size_mb else ""
-    return carry_out(
-        asked.spec, home, runtimes, None, snapshot=snapshot, detached=detached, tty=not prompt, estimate=estimate
-    )
+    return carry_out(asked.spec, home, runtimes, None, detached=detached, estimate=estimate)
 
 
 def run_agent(

@@ -64,7 +64,8 @@ class Performance:
         shape = own_shape(stdio, self._prepared.plan.sandbox.terminal)
         sock = start_supervisor(self._prepared, self._home, shape)
         screen = first_terminal(stdio.stdout, stdio.stderr)  # an output that is none is the command's, untouched
-        viewer = Viewer(sock, replace(stdio, stdout=stdio.stdin if screen is None else screen), self._sealed, _told)
+        shown = replace(stdio, stdout=stdio.stdin if screen is None else screen) if shape.size else stdio
+        viewer = Viewer(sock, shown, self._sealed, _told, types=shape.size is not None)
         sight = asyncio.run(viewer.follow())
         return said_after(self._home, self._prepared.plan.sandbox.run_id, sight.how == "left", sight.code)
 

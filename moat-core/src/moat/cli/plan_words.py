@@ -50,6 +50,7 @@ def as_text(prepared: Prepared, spec: RunSpec) -> str:
         f"host port  127.0.0.1:{each.port} = {each}  [{_origin(spec, f'host_port.{each}')}]" for each in spec.host_ports
     ]
     lines += list(_services(prepared, spec))
+    lines += _manner(spec)
     if spec.profile:
         lines.append(f"profile    {spec.profile}  [{_origin(spec, 'profile')}]")
     if spec.trace_bodies:
@@ -92,6 +93,8 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
         "mcp": [asdict(server) for server in spec.mcp],
         "ports": dict(spec.ports),
         "volumes": dict(spec.volumes),
+        "interactive": "auto" if spec.interactive is None else spec.interactive,
+        "snapshots": {"before": spec.snapshots.before, "every_s": prepared.plan.snapshot_every_s},
         "host_ports": [{"port": each.port, "inside": str(each)} for each in spec.host_ports],
         "services": _services_as_json(prepared, spec),
         "limits": _limits_as_json(spec.limits),
@@ -122,6 +125,16 @@ def _worktree(prepared: Prepared, spec: RunSpec) -> Iterator[str]:
     if spec.worktree is not None:
         folder = prepared.plan.sandbox.mounts[0].source
         yield f"workspace  {folder}, a worktree of {spec.worktree.branch}  [{_origin(spec, 'workspace')}]"
+
+
+def _manner(spec: RunSpec) -> Iterator[str]:
+    if spec.interactive is not None:
+        yield f"terminal   {'yes' if spec.interactive else 'none'}  [{_origin(spec, 'interactive')}]"
+    if spec.snapshots.before:
+        yield f"snapshot   before it  [{_origin(spec, 'snapshots.before')}]"
+    if spec.snapshots.every_s:
+        what = "none while it works, on a copy" if spec.on_a_copy else f"every {spec.snapshots.every_s} s"
+        yield f"snapshot   {what}  [{_origin(spec, 'snapshots.every')}]"
 
 
 def _build(prepared: Prepared, spec: RunSpec) -> Iterator[str]:

@@ -52,9 +52,10 @@ if TYPE_CHECKING:
 @click.option(
     "--exclude", "excluded", multiple=True, metavar="P", help="Hide this of the workspace: .env, dist/, *.key"
 )
-@click.option("--snapshot", is_flag=True, help="Keep the workspace's files first: moat snapshot list.")
+@click.option("--snapshot/--no-snapshot", default=None, help="Keep the workspace's files first: moat snapshot list.")
+@click.option("--snapshot-every", "every", default="", metavar="T", help="Also while it works, each 10m, say.")
 @click.option("-d", "--detach", "detached", is_flag=True, help="Leave it running; print its name.")
-@click.option("-t", "--tty", is_flag=True, help="Give it a terminal of its own, also with -d, to attach to later.")
+@click.option("-t/-T", "--tty/--no-tty", default=None, help="A terminal of its own, also with -d; or never one.")
 @click.option("-y", "--yes", is_flag=True, help="Grant what moat.yaml asks for, and remember it.")
 @click.option("--ignore-file", is_flag=True, help="Do not read the workspace's moat.yaml.")
 @click.option("--dry-run", is_flag=True, help="Show the whole plan, and run nothing.")
@@ -72,8 +73,7 @@ def run(
     dry_run: bool,
     in_json: bool,
     detached: bool,
-    tty: bool,
-    snapshot: bool,
+    tty: bool | None,
     **typed: Any,
 ) -> int:
     """Run a command with no credentials inside and no way out but the proxy.
@@ -93,7 +93,7 @@ def run(
         command = steps.checked_command(words, after_dashes(ctx))
         steps.check_json(in_json=in_json, dry_run=dry_run)
         home = steps.find_home()
-        options = steps.options_of(words, command, runtime=runtime, **typed)
+        options = steps.options_of(words, command, runtime=runtime, interactive=tty, **typed)
         if branch or start:
             from moat.cli.wt import in_a_worktree
 
@@ -108,7 +108,7 @@ def run(
             return steps.rehearse(asked, home, runtimes, in_json=in_json)
         spec = asked.spec if asked.spec.agent else steps.agreed(asked, home, os.environ, is_given=yes)
         held = begun if is_held else None
-        return steps.carry_out(spec, home, runtimes, held, snapshot=snapshot, detached=detached, tty=tty)
+        return steps.carry_out(spec, home, runtimes, held, detached=detached)
 
 
 def _begin(begun: Begun, runtimes: Iterable[Runtime], name: str) -> None:

@@ -25,6 +25,8 @@ from moat.runs.merge import Options
 from moat.runs.prepare import Prepared, prepare
 from moat.runtimes.detect import Begun
 
+YEAR_S = 365 * 86_400
+
 __all__ = [
     "agreed", "ask", "carry_out", "check_json", "checked_command", "find_home", "load_settings", "options_of",
     "rehearse",
@@ -32,15 +34,15 @@ __all__ = [
 
 
 def carry_out(
-    spec: RunSpec, home: Home, runtimes: Sequence[Runtime], begun: Begun | None, *, snapshot: bool, detached: bool,
-    tty: bool, estimate: str = "",
+    spec: RunSpec, home: Home, runtimes: Sequence[Runtime], begun: Begun | None, *, detached: bool,
+    estimate: str = "",
 ) -> int:  # fmt: skip
     """Prepare and perform the run, and return its exit code. begun: where this process is to hold it.
 
     estimate: what its image takes, in words, should it have to be built.
     """
     stdio = Stdio(0, 1, 2)
-    terminal = own_terminal(stdio) or (DETACHED_SIZE if tty else None)
+    terminal = terminal_of(spec, own_terminal(stdio), detached=detached)
     prepared = prepare(spec, home, runtimes, os.environ, terminal, begun)
     _warn(prepared, spec)
     if prepared.recipe is not None:
@@ -51,7 +53,7 @@ def carry_out(
         from moat.cli.services import fetch_images
 
         fetch_images(prepared)
-    if snapshot:
+    if spec.snapshots.before:
         _keep_files(home, spec.workspace, prepared.facts.name)
     return Performance(prepared, spec, home).held(stdio, detached=detached)
 
@@ -67,6 +69,7 @@ def options_of(
     excluded: tuple[str, ...],
     host_ports: tuple[str, ...],
     services: tuple[str, ...],
+    every: str,
     **asked: Any,
 ) -> Options:
     """Return what the command line says, as values. asked: what needs no reading, by the names of Options."""
@@ -81,6 +84,7 @@ def options_of(
         excluded=checked_excludes(excluded),
         host_ports=parse_host_ports(host_ports),
         services=parse_services(services),
+        snapshot_every_s=seconds_of(every),
         **asked,
     )
 
@@ -143,6 +147,38 @@ def checked_excludes(texts: tuple[str, ...]) -> tuple[str, ...]:
             except ValueError as failure:
                 raise UsageError(f"--exclude {text!r} {failure}", hint="write --exclude .env") from None
     return texts
+
+
+def seconds_of(text: str) -> int | None:
+    """Return the seconds of --snapshot-every, None where it is not said. Raises UsageError."""
+    if not text:
+        return None
+    from moat.cli.clean import as_time
+
+    try:
+        seconds = int(as_time(text).total_seconds())
+    except UsageError:
+        seconds = 0
+    if not 0 < seconds < YEAR_S:
+        raise UsageError(f"--snapshot-every {text!r} is no time", hint="write --snapshot-every 10m")
+    return seconds
+
+
+def terminal_of(spec: RunSpec, own: tuple[int, int] | None, *, detached: bool) -> tuple[int, int] | None:
+    """Return the size of the run's terminal, None where it gets none. own: of the terminal that moat is typed into.
+
+    Raises UsageError for -t where nobody could type: the command's input is a file or a pipe then.
+    """
+    if spec.interactive is False:
+        return None
+    if own or not spec.interactive:
+        return own
+    if detached:
+        return DETACHED_SIZE
+    if spec.origins.get("interactive") == "--tty":
+        problem = "moat's own input is no terminal here, so the run can have none"
+        raise UsageError(problem, hint="leave out -t; or run it in the background, to attach to later: moat run -dt")
+    return None
 
 
 def rehearse(asked: Asked, home: Home, runtimes: Sequence[Runtime], *, in_json: bool) -> int:

@@ -22,7 +22,7 @@ from moat.config.dependencies import checked_dependencies
 from moat.config.host_ports import host_ports_of
 from moat.config.mounts import checked_target
 from moat.config.plain_yaml import NotPlain, Place, Plain, Value, read_plain
-from moat.config.sections import AgentSection, Hooks, MountEntry, Trace, Workspace
+from moat.config.sections import AgentSection, Hooks, MountEntry, Snapshots, Trace, Workspace
 from moat.config.service_entry import ServiceEntry, ServiceForm
 from moat.config.services import MOST as MOST_SERVICES
 from moat.config.services import checked_services
@@ -31,6 +31,7 @@ from moat.config.values import (
     Dependency,
     Free,
     HostPorts,
+    Interactive,
     Memory,
     Name,
     Port,
@@ -190,6 +191,13 @@ class Project(Section):
         default_factory=Hooks, description="What is run besides the command.", examples=[{"post_build": "useradd app"}]
     )
     runtime: Text | None = Field(default=None, description="docker, podman, bubblewrap, …", examples=["docker"])
+    interactive: Interactive = Field(
+        default=None, description="Whether a run gets a terminal: true, also with -d; false, never; auto, as moat has.",
+        examples=["auto"],
+    )  # fmt: skip
+    snapshots: Snapshots = Field(
+        default_factory=Snapshots, description="When the files are kept: moat snapshot.", examples=[{"before": True}]
+    )
     container: Container = Field(
         default_factory=Container, description="The most that a run may use.", examples=[{"memory": "2g"}]
     )
@@ -308,6 +316,7 @@ def _fields_of(place: Place) -> Mapping[str, Any]:
         "workspace": Workspace,
         "container": Container,
         "hooks": Hooks,
+        "snapshots": Snapshots,
         "mounts": MountEntry,
         "mcp": McpEntry,
         "services": ServiceEntry,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from moat.config.values import MOST, ExcludePattern, Free, Scripts, Section, Text
+from moat.config.values import MOST, ExcludePattern, Free, Scripts, Section, Text, Time
 
 
 class MountEntry(Section):
@@ -66,4 +66,13 @@ class AgentSection(Section):
     )
     yolo: bool = Field(
         default=True, description="Whether it acts without asking; it is sealed. As without --noyolo.", examples=[False]
+    )
+
+
+class Snapshots(Section):
+    """When the files of the workspace are kept."""
+
+    before: bool | None = Field(default=None, description="When a run begins, as --snapshot.", examples=[True])
+    every: Time | None = Field(
+        default=None, description="While it works, where something has changed, as --snapshot-every.", examples=["10m"]
     )

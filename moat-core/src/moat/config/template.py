@@ -81,6 +81,12 @@ TEMPLATE = """\
 
 # runtime: docker                  # asks for process, which isolates nothing, and for another one than yours
 
+# interactive: true                # a terminal, also with -d; false: never one; auto: as moat itself has
+
+# snapshots:                       # of this folder's files: moat snapshot list
+#   before: true
+#   every: 10m                     # while a run works, where something has changed
+
 # container:                       # docker holds a run to all of these, bubblewrap to ulimits only
 #   memory: 2g
 #   cpus: 1.5

@@ -15,6 +15,8 @@ from moat.config.host_ports import NAME as HOST_PORT_NAME
 SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 LEAST_MEMORY_BYTES = 16 << 20  # engines refuse less than 6 MiB, and nothing useful starts in that
 _SIZE = r"^([0-9]{1,15})([kmgKMG]?)[bB]?$"
+_TIME = r"^([0-9]{1,6})([smh])$"
+SECONDS = {"s": 1, "m": 60, "h": 3600}
 MOST = 256  # entries of any list: a person reads them
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -54,6 +56,16 @@ def host_ports(value: object) -> object:
     return {str(port): port for port in value} if isinstance(value, list) else value
 
 
+def time_of(text: object) -> object:
+    """Return the seconds of "10m"; what is no text is left to be refused."""
+    if not isinstance(text, str):
+        return text
+    match = re.fullmatch(_TIME, text)
+    if match is None:
+        raise ValueError("write a number with s, m or h")
+    return int(match[1]) * SECONDS[match[2]]
+
+
 Dependency = Annotated[Text, BeforeValidator(dependency_of)]
 ExcludePattern = Annotated[Text, BeforeValidator(exclude_of)]
 Scripts = Annotated[
@@ -61,6 +73,12 @@ Scripts = Annotated[
     BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
     Field(max_length=MOST),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+Time = Annotated[int, BeforeValidator(time_of), Field(ge=1), WithJsonSchema({"type": "string", "pattern": _TIME})]
+Interactive = Annotated[
+    bool | None,
+    BeforeValidator(lambda given: None if given == "auto" else given),
+    WithJsonSchema({"enum": [True, False, "auto"]}),
 ]
 Memory = Annotated[
     int,

@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -152,7 +152,7 @@ class Launch:
         self._control.sealed(sandbox.caveat, sandbox)
         attachment.begin()
         carrying = [attachment.carry()] if isinstance(attachment, Console) else []
-        self._exit_code = await interrupts.supervise(sandbox, self._kept(interrupts), *carrying)
+        self._exit_code = await interrupts.supervise(sandbox, self._kept(interrupts), *carrying, *self._snapshots())
 
     async def _noted(self, kind: Kind, facts: Mapping[str, str]) -> None:
         """Have the audit hold who else came to the run. What it cannot is left to the next daemon."""
@@ -179,6 +179,15 @@ class Launch:
 
             return OwnRepository(self._home, run_id, self._plan.worktree)
         return None
+
+    def _snapshots(self) -> list[Coroutine[object, object, None]]:
+        """Return what keeps the workspace while the run works, where that is wanted."""
+        if not self._plan.snapshot_every_s:
+            return []
+        from moat.runs.keeping import keep_snapshots
+
+        every_s, name = self._plan.snapshot_every_s, self._plan.sandbox.name
+        return [keep_snapshots(self._home, self._workspace, name, every_s)]
 
     def _make_volumes(self) -> None:
         from moat.runs.volumes import make_place, make_volumes

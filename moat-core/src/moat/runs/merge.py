@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from moat.api.container import Limits, Mount
 from moat.api.errors import UsageError
 from moat.api.light import dataclass
-from moat.api.runs import HostPort, McpServer, NetworkPolicy, NetworkRule, PolicyMode, RunSpec, Worktree
+from moat.api.runs import HostPort, McpServer, NetworkPolicy, NetworkRule, PolicyMode, RunSpec, SnapshotTimes, Worktree
 from moat.api.services import Service
 from moat.config.mounts import WORKSPACE, absolute, checked_target
 from moat.config.settings import Settings
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from moat.config.project import Container, Project
 
 T = TypeVar("T")
+V = TypeVar("V", bool, int)
 
 FILE, SETTINGS, DEFAULT = "moat.yaml", "config.yaml", "default"
 _USUAL = Settings()
@@ -51,6 +52,9 @@ class Options:
     worktree: Worktree | None = None
     excluded: tuple[str, ...] = ()
     volumes: Mapping[str, str] = field(default_factory=dict)
+    interactive: bool | None = None
+    snapshot: bool | None = None
+    snapshot_every_s: int | None = None
 
 
 def merged(options: Options, project: Project | None, settings: Settings, home: Path) -> RunSpec:
@@ -77,6 +81,8 @@ def merged(options: Options, project: Project | None, settings: Settings, home: 
         on_a_copy=options.on_a_copy,
         worktree=options.worktree,
         volumes=dict(options.volumes),
+        interactive=options.interactive,
+        snapshots=SnapshotTimes(bool(options.snapshot), options.snapshot_every_s or 0),
         hidden=_hidden({WORKSPACE: (("--exclude", options.excluded), (SETTINGS, settings.workspace.exclude))}, origins),
         trace_bodies=settings.trace.bodies,
         origins=origins,
@@ -87,6 +93,9 @@ def merged(options: Options, project: Project | None, settings: Settings, home: 
     origins |= {"name": "--name"} if spec.name else {}
     origins |= {"trace": SETTINGS} if spec.trace_bodies else {}
     origins |= {f"volume.{name}": "--volume" for name in spec.volumes}
+    said = {"interactive": ("--tty", options.interactive), "snapshots.before": ("--snapshot", options.snapshot),
+            "snapshots.every": ("--snapshot-every", options.snapshot_every_s)}  # fmt: skip
+    origins |= {key: flag for key, (flag, value) in said.items() if value is not None}
     origins |= {"workspace": "--copy"} if spec.on_a_copy else {"workspace": "--worktree"} if spec.worktree else {}
     return spec if project is None else _with_project(spec, options, project, settings, home)
 
@@ -136,6 +145,11 @@ def _with_project(spec: RunSpec, options: Options, project: Project, settings: S
         on_a_copy=spec.on_a_copy or _took(origins, "workspace", project.workspace.mode == "copy"),
         dependencies=dependencies,
         post_build=_took(origins, "post_build", project.hooks.post_build),
+        interactive=_said(origins, "interactive", options.interactive, project.interactive),
+        snapshots=SnapshotTimes(
+            bool(_said(origins, "snapshots.before", options.snapshot, project.snapshots.before)),
+            _said(origins, "snapshots.every", options.snapshot_every_s, project.snapshots.every) or 0,
+        ),
         pre_run=_took(origins, "pre_run", project.hooks.pre_run),
         volumes={**volumes, **spec.volumes},
         hidden=_hidden(_excluded(options, project, settings, {mount.target for mount in mounts}), origins),
@@ -274,6 +288,13 @@ def _took(origins: dict[str, str], key: str, value: T) -> T:
     if value:
         origins[key] = FILE
     return value
+
+
+def _said(origins: dict[str, str], key: str, own: V | None, of_file: V | None) -> V | None:
+    """Return what the user says, or else the file. None: nothing."""
+    if own is None and of_file is not None:
+        origins[key] = FILE
+    return of_file if own is None else own
 
 
 def _once(values: tuple[str, ...]) -> tuple[str, ...]:

@@ -102,8 +102,8 @@ class RunPlan:
     copied: the workspace, where the run works on a copy of it, which is the sandbox's first mount. worktree: what
     the workspace is, where the run gets a repository of its own. left_out: what is not copied. folders: empty ones,
     to be made. hidden: path inside that something empty lies over → which pattern is why. volumes: name → path
-    inside of those that must be there. shown: the variables that hold a password of a service, as anybody may see
-    them.
+    inside of those that must be there. snapshot_every_s: of the workspace; 0 for never. shown: the variables that
+    hold a password of a service, as anybody may see them.
     """
 
     sandbox: SandboxSpec
@@ -117,6 +117,7 @@ class RunPlan:
     folders: tuple[Path, ...] = ()
     hidden: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
+    snapshot_every_s: int = 0
     shown: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -173,6 +174,7 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
         hiding.folders,
         hiding.patterns,
         spec.volumes,
+        0 if spec.on_a_copy else spec.snapshots.every_s,  # what a copy is of does not change
         beside.shown,
     )
 

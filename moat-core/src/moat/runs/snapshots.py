@@ -80,6 +80,15 @@ class Snapshots:
         self._git("update-ref", f"{_PREFIX}{time.time_ns():020d}", commit)
         return replace(self.all()[0], nested=nested)
 
+    def create_if_changed(self, message: str) -> Snapshot | None:
+        """Keep the files as they are now, unless the newest snapshot has them so. Raises SnapshotFailed."""
+        newest = next(iter(self.all()), None)
+        if newest is not None:
+            with self._index() as index:
+                if self._tree_of_now(index) == self._git("rev-parse", f"{newest.id}^{{tree}}"):
+                    return None
+        return self.create(message)
+
     def all(self) -> list[Snapshot]:
         """Return all snapshots, newest first."""
         if not self._repository.is_dir():

@@ -68,6 +68,7 @@ class Viewer:
     """One client of a run's control socket. sealed: called once, with the caveat, when the run begins.
 
     told: called with lines about what the run waits for before that, and about what else went wrong at its end.
+    types: keys are the run's, if there is a terminal here. Where they are not, Ctrl-C is a signal for the run.
     """
 
     def __init__(
@@ -76,7 +77,10 @@ class Viewer:
         stdio: Stdio,
         sealed: Callable[[str], None] | None = None,
         told: Callable[[str], None] = lambda _: None,
+        *,
+        types: bool = True,
     ) -> None:
+        self._types = types
         self._sock = sock
         self._stdio = stdio
         self._sealed = sealed
@@ -182,7 +186,7 @@ class Viewer:
     @contextlib.contextmanager
     def _typing(self, channel: FrameChannel) -> Iterator[None]:
         stdin = self._stdio.stdin
-        if not _is_ours(stdin):
+        if not self._types or not _is_ours(stdin):
             yield
             return
         loop = asyncio.get_running_loop()
