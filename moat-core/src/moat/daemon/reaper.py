@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 from collections.abc import Sequence
 from typing import Protocol
 
 from moat.api.runtimes import Runtime
-from moat.paths import Home
+from moat.paths import Home, remove_tree
 
 log = logging.getLogger(__name__)
 
 
 def remove_files(home: Home, run_id: str) -> None:
     """Remove what a launcher that was killed would have removed: the files that its run saw, and its own socket."""
-    shutil.rmtree(home.inside(run_id), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        remove_tree(home.inside(run_id))
     with contextlib.suppress(OSError):
         home.control(run_id).unlink()
 
