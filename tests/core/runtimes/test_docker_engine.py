@@ -122,3 +122,28 @@ async def test_an_attachment_that_is_refused_is_told(tmp_path: Path, monkeypatch
     assert {name: query[name] for name in ("stream", "stdin", "stdout", "stderr")} == dict.fromkeys(
         ("stream", "stdin", "stdout", "stderr"), "1"
     )
+
+
+async def test_the_version_that_was_agreed_on_is_asked_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"DELETE containers/c": (404, {"message": "no"})}
+    async with fake_engine(tmp_path, monkeypatch, answers) as engine:
+        async with session() as docker:
+            await docker.greeting()
+        asked = engine.calls.count("GET version")
+        async with session() as docker:
+            await remove(docker, "c")
+
+    assert engine.calls.count("GET version") == asked
+    assert engine.calls[-1] == "DELETE containers/c"
+
+
+async def test_roots_are_there_for_an_engine_that_is_not_behind_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("moat.runtimes.engine.trust_roots", lambda: asked.append("roots"))
+    monkeypatch.setenv("DOCKER_CONTEXT", "default")
+    for host, wanted in (("unix:///nowhere.sock", []), ("tcp://127.0.0.1:1", ["roots"])):
+        monkeypatch.setenv("DOCKER_HOST", host)
+        async with session():
+            assert asked == wanted

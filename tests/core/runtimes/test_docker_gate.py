@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import py_compile
 import sys
 import tarfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import cast
 import pytest
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import DoorTicket
+from moat.runtimes import docker_gate
 from moat.runtimes.docker_engine import STDERR, STDOUT, Attachment, session
 from moat.runtimes.docker_gate import (
     ContainerWire,
@@ -90,6 +92,18 @@ def test_the_gate_runs_with_the_python_that_runs_moat() -> None:
     assert any(python.is_relative_to(folder) for folder in program.read_only)
     assert program.python[1:] == ("-I", "-S")
     assert all(source.is_file() for source in program.files)
+
+
+def test_the_gate_is_not_compiled_again_where_it_was_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "gate.py"
+    monkeypatch.setattr(docker_gate, "GATE_SOURCE", source)
+    source.write_text("")
+    before = host_program().files
+
+    compiled = Path(py_compile.compile(str(source)) or "")
+
+    assert [*before.values()] == ["/gate.py", "/gate_start.py"]
+    assert host_program().files == {**before, compiled: f"/__pycache__/{compiled.name}"}
 
 
 def test_a_python_outside_usr_is_shown_in_its_own_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from moat.api.container import Limits
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import DoorTicket, Readiness, Runtime, Sandbox, SandboxSpec, Stdio
+from moat.runtimes.docker_library import load_library
 
 if TYPE_CHECKING:
     from moat.api.images import Images
@@ -42,23 +43,27 @@ class Docker(Runtime):
     async def readiness(self, image: str) -> Readiness:
         """Say whether the engine answers and has the image."""
         try:
-            from moat.runtimes import docker_ready
+            load_library()
         except ImportError as failure:
             return Readiness(
                 False, f"the docker client library cannot be loaded: {failure}", "run: pip install aiodocker"
             )
+        from moat.runtimes import docker_ready
+
         return await docker_ready.readiness(image, self.engine())
 
     async def unenforced(self, limits: Limits) -> tuple[str, ...]:
         """Ask the engine, if something is limited at all."""
         if not limits.names():
             return ()
+        load_library()
         from moat.runtimes import docker_ready
 
         return await docker_ready.unenforced(limits, self.engine())
 
     def images(self) -> Images:
         """Return what makes images with the engine."""
+        load_library()
         from moat.runtimes.docker_images import DockerImages
 
         return DockerImages(has_door=self.has_door(), engine=self.engine())
@@ -71,6 +76,7 @@ class Docker(Runtime):
         self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
     ) -> Sandbox:
         """Start the gate, and when its door is open the command's container."""
+        load_library()
         from moat.runtimes import docker_launch
 
         has_door, engine = self.has_door(), self.engine()

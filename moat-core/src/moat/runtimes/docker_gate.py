@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import logging
 import os
@@ -81,6 +82,9 @@ def host_program() -> GateProgram:
         shown.append(prefix)
     shown += [path for path in (Path("/etc/ld.so.cache"),) if path.is_file()]  # finds libpython in /usr/local/lib
     files = {GATE_SOURCE: GATE_INSIDE, GATE_SOURCE.with_name("gate_start.py"): START_INSIDE}
+    compiled = Path(importlib.util.cache_from_source(str(GATE_SOURCE)))
+    if compiled.is_file():  # Python looks whether it is that source's; compiling takes it longer than all of the probe
+        files[compiled] = f"/__pycache__/{compiled.name}"  # beside GATE_INSIDE
     return GateProgram((str(python), *GATE_FLAGS), tuple(shown), files)
 
 

@@ -14,12 +14,12 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 import aiodocker
 
-from moat.api.errors import RuntimeUnavailable, SandboxFailed
+from moat.api.errors import MoatError, RuntimeUnavailable, SandboxFailed
 from moat.api.runtimes import DoorTicket, Execution, Sandbox, SandboxSpec, Stdio
 from moat.paths import find_home
 from moat.runtimes import docker_exec, internal
@@ -79,9 +79,13 @@ async def launch(
     async with contextlib.AsyncExitStack() as undo:
         docker = engine.open()
         undo.push_async_callback(docker.close)
-        if not await has_image(docker, spec.image):
-            raise RuntimeUnavailable(f"{docker.title} has no image {spec.image}", hint=docker.how_to_pull(spec.image))
-        launching = _Launch(docker, spec, ticket, undo, await user_of(docker))
+        with _unwrapped():
+            async with asyncio.TaskGroup() as group:
+                user = group.create_task(user_of(docker))
+                if not await has_image(docker, spec.image):
+                    problem = f"{docker.title} has no image {spec.image}"
+                    raise RuntimeUnavailable(problem, hint=docker.how_to_pull(spec.image))
+        launching = _Launch(docker, spec, ticket, undo, user.result())
         sandbox = (await launching.beside_a_gate(stdio) if has_door else None) or await launching.alone(stdio)
         await launching.start(sandbox, created)
         sandbox.undo = undo.pop_all()
@@ -121,6 +125,8 @@ class DockerSandbox(Sandbox):
             if lost is None:
                 raise
             raise _first(lost) from None
+        if self.gate is not None:
+            await self.gate.close()  # it ends and removes itself while `close` removes the command's container
         return code
 
     async def signal(self, number: int) -> None:
@@ -283,6 +289,18 @@ class _Launch:
         await uninterrupted(remove(self._docker, name))
 
 
+@contextlib.contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Raise what a group of tasks has met as it was raised there."""
+    try:
+        yield
+    except BaseExceptionGroup as failures:
+        met, _ = failures.split(MoatError)
+        if met is None:
+            raise
+        raise _first(met) from None
+
+
 async def _unless_ended(call: Awaitable[None]) -> None:
     try:
         await call
@@ -291,6 +309,6 @@ async def _unless_ended(call: Awaitable[None]) -> None:
             raise
 
 
-def _first(failures: BaseExceptionGroup[SandboxFailed]) -> SandboxFailed:
+def _first(failures: BaseExceptionGroup[MoatError]) -> MoatError:
     failure = failures.exceptions[0]
     return _first(failure) if isinstance(failure, BaseExceptionGroup) else failure

@@ -17,6 +17,7 @@ import aiohttp
 
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Readiness
+from moat.runtimes.docker_library import trust_roots
 
 if TYPE_CHECKING:
     from typing import Self
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 CALL_TIMEOUT_S = 60.0  # one call of a busy engine; a container's start is the slowest
 NO_REMEDY = "run: moat doctor"
 NOT_FOUND, CONFLICT, NO_CONNECTION = 404, 409, 900  # aiodocker reports an engine that cannot be reached as 900
+
+_versions: dict[str, str] = {}  # where an engine is → the version of the API that was agreed on
 
 
 class Engine(aiodocker.Docker):
@@ -42,16 +45,28 @@ class Engine(aiodocker.Docker):
     gate_first: ClassVar[bool] = False
     note: ClassVar[str] = ""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        if not isinstance(self.connector, aiohttp.UnixConnector):
+            trust_roots()
+
     @classmethod
     def open(cls, timeout_s: float = CALL_TIMEOUT_S) -> Self:
         """Return a session that the caller closes. Raises SandboxFailed when no engine is configured or installed."""
         try:
-            return cls(timeout=aiohttp.ClientTimeout(total=timeout_s))
+            session = cls(timeout=aiohttp.ClientTimeout(total=timeout_s))
         except aiodocker.DockerError as failure:  # of an address by ssh, without what that needs
             raise SandboxFailed(f"docker cannot be reached: {failure.message}", hint=cls.look) from None
         except (AssertionError, ValueError, aiodocker.exceptions.DockerContextInvalidError) as failure:
             problem = str(failure) or "no docker engine is running here"
             raise SandboxFailed(problem, hint="start docker, or use --runtime bubblewrap") from None
+        session.api_version = _versions.get(session._place, session.api_version)
+        return session
+
+    @property
+    def _place(self) -> str:
+        connector = self.connector
+        return connector.path if isinstance(connector, aiohttp.UnixConnector) else self.docker_host
 
     async def facts_of(self, image: str) -> dict[str, Any]:
         """Return what the engine knows of an image, nothing if it does not have it. Raises aiodocker's errors."""
@@ -98,8 +113,13 @@ class Engine(aiodocker.Docker):
         return NO_REMEDY
 
     async def greeting(self) -> Mapping[str, Any]:
-        """Return the engine's version, and what it is made of. Raises aiodocker's errors."""
-        return await self.version()
+        """Return the engine's version, and what it is made of. Raises aiodocker's errors.
+
+        Later sessions of this process need not agree on a version of the API again.
+        """
+        told = await self.version()
+        _versions[self._place] = self.api_version
+        return told
 
     async def options(self) -> tuple[str, ...]:
         """Return how the engine confines, in docker's words. Raises aiodocker's errors."""
