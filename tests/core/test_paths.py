@@ -127,6 +127,20 @@ def test_the_folder_is_on_disk_too_once_a_file_is_written(tmp_path: Path, monkey
     assert synced == [(False, [f".file.{os.getpid()}.new"]), (True, ["file"])]
 
 
+def test_what_need_not_outlive_a_loss_of_power_does_not_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+
+    write_private(tmp_path / "file", b"old", lasting=False)
+    write_private(tmp_path / "file", b"new", lasting=False)
+
+    assert synced == []
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert mode(tmp_path / "file") == 0o600
+
+
 def test_a_link_in_the_drafts_place_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine")

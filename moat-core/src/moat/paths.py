@@ -205,9 +205,10 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """Write a file with mode 0600 in one step: readers see the old or the new contents, a crash loses neither.
 
+    lasting: nor does a loss of power; it costs a wait for the disk, so not for what means nothing after the next boot.
     Raises OSError, and UsageError as private_folder does: whoever must go on catches UNWRITABLE.
     """
     private_folder(path.parent)
@@ -218,12 +219,14 @@ def write_private(path: Path, data: bytes) -> None:
             os.fchmod(file.fileno(), 0o600)
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if lasting:
+        _sync_folder(path.parent)
 
 
 def remove_drafts(folder: Path) -> None:

@@ -258,7 +258,8 @@ def make_parts(home: Home, redactor: Redactor, proxy_port: int, audience: Audien
     audience.add(plugins)
     authority = load_or_make(home.ca)
     registry, store = Registry(), RunStore(home)
-    ledger = Ledger(partial(_rendered, registry, boot_id()), partial(write_private, state_file(home)))
+    write = partial(write_private, state_file(home), lasting=False)  # it holds for this boot only
+    ledger = Ledger(partial(_rendered, registry, boot_id()), write)
     registry.on_change = ledger.changed
     records = Records(registry, store, NetworkLog(), audience)
     worker = Worker(records, home.daemon / "daemon.log", reduced(os.environ), COMMAND)

@@ -1,6 +1,6 @@
-"""Keeps a file like what is in memory: every change is on disk soon, and at once for who waits. Knows no format.
+"""Keeps a file like what is in memory: every change is in it soon, and at once for who waits. Knows no format.
 
-    changed ─▶ DEBOUNCE_S (none while somebody waits in `settled`) ─▶ render ─▶ written in a thread, fsync, renamed
+    changed ─▶ DEBOUNCE_S (none while somebody waits in `settled`) ─▶ render ─▶ written in a thread, renamed
                                                    └─ fails: told to who waits, tried again every RETRY_S
 
 One write is under way at a time; what changes meanwhile is in the next one: a hundred registrations cost a few writes.
