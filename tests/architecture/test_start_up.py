@@ -17,8 +17,10 @@ PROVIDERS = frozenset(("moat.api.credentials", "moat.api.endpoints", "moat.api.r
                        "moat_provider_aws.provider", "moat_provider_github.provider"))  # fmt: skip
 OF_SOME_RUNS = frozenset(("moat.net.rules", "moat.config.excludes", "moat.config.project", "moat.runs.hidden",
                           "moat.runs.approvals", "moat.runs.secrets",
+                          "moat.runs.console", "moat.runs.execution", "moat.runs.journal",
                           "moat.runs.snapshots", "moat.runs.supervise", "moat.runs.viewer", "moat.runs.wishes",
-                          "moat.runtimes.docker_config", "moat.runtimes.docker_launch"))  # fmt: skip
+                          "moat.runtimes.docker_config", "moat.runtimes.docker_launch",
+                          "moat.runtimes.gate"))  # fmt: skip
 
 
 def loaded_by(script: str) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from moat.api.errors import UsageError
-from moat.runtimes import gate, gatelink
+from moat.runtimes import bubblewrap_trial, gate, gatelink
 from moat.runtimes.bubblewrap_trial import find_place, install_hint
 
 TRUE, FALSE = "exit 0", "echo bwrap: no; exit 1"
@@ -189,3 +189,7 @@ async def test_a_namespace_that_cannot_be_made_is_told(
 
     assert found.place is None
     assert "no new network namespace can be made" in found.readiness.detail
+
+
+def test_the_gate_asks_for_the_same() -> None:
+    assert bubblewrap_trial.SO_NETNS_COOKIE == gate.SO_NETNS_COOKIE

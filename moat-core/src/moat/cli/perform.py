@@ -11,6 +11,7 @@ import os
 import termios
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moat.api.errors import MoatError, RunNotFound
 from moat.api.runs import RunInfo, RunSpec
@@ -19,13 +20,15 @@ from moat.cli.output import say, show, warn
 from moat.cli.run_words import commits_left, commits_line, end_line, refused_grants, start_line
 from moat.paths import Home
 from moat.runs.attach import Attachment, first_terminal
-from moat.runs.console import Shape
 from moat.runs.launch import Launch
 from moat.runs.outcomes import commits_of
 from moat.runs.prepare import Prepared
 from moat.runs.results import files_in, result_of
 from moat.runs.watched import read_changes
 from moat.trace.store import RunStore
+
+if TYPE_CHECKING:
+    from moat.runs.console import Shape
 
 SHOWN_CHANGES = 6
 DETACHED_SIZE = (24, 80)  # rows and columns of a terminal that nobody looks at yet
@@ -70,6 +73,7 @@ class Performance:
         return said_after(self._home, self._prepared.plan.sandbox.run_id, sight.how == "left", sight.code)
 
     def _detached(self, stdio: Stdio) -> int:
+        from moat.runs.console import Shape
         from moat.runs.supervise import start_supervisor
         from moat.runs.viewer import Viewer
 
@@ -157,6 +161,8 @@ def say_result(home: Home, info: RunInfo) -> None:
 
 def own_shape(stdio: Stdio, size: tuple[int, int] | None) -> Shape:
     """Return a terminal like ours; what of our own descriptors is none is given to the command as it is."""
+    from moat.runs.console import Shape
+
     given = {number: os.dup(fd) for number, fd in enumerate((stdio.stdin, stdio.stdout, stdio.stderr))
              if not os.isatty(fd)}  # fmt: skip
     return Shape(size, termios.tcgetattr(stdio.stdin), given)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from moat.daemon.protocol import Health
 
 HANDS_OVER = "restore"  # the capability of daemons that leave their runs to the next one
-_VERSION = re.compile(r"(\d+(?:\.\d+)*)(?:(a|b|rc)(\d+))?(?:\.dev(\d+))?(?:\+.*)?")
+_VERSION = r"(\d+(?:\.\d+)*)(?:(a|b|rc)(\d+))?(?:\.dev(\d+))?(?:\+.*)?"
 _STAGES = {"a": 0, "b": 1, "rc": 2, None: 3}
 
 Rank: TypeAlias = tuple[tuple[int, ...], int, int, float]
@@ -16,7 +16,7 @@ Rank: TypeAlias = tuple[tuple[int, ...], int, int, float]
 
 def rank(version: str) -> Rank | None:
     """Return what versions are compared by (as PEP 440 orders them); None for what is no version."""
-    match = _VERSION.fullmatch(version)
+    match = re.fullmatch(_VERSION, version)
     if match is None:
         return None
     numbers = [int(part) for part in match[1].split(".")]
@@ -31,6 +31,8 @@ def should_replace(own: str, health: Health) -> bool:
 
     Never an equal or a newer one, so that two versions side by side do not replace each other for ever.
     """
+    if own == health.version:  # as at nearly every start
+        return False
     ours, theirs = rank(own), rank(health.version)
     if ours is None or theirs is None or ours <= theirs:
         return False

@@ -19,13 +19,14 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moat.api.runtimes import Sandbox
 from moat.frames import TAIL, FrameChannel, FrameError, Message
 from moat.paths import CONTROL_SOCKET, bind_by_folder
-from moat.runs.console import Console
-from moat.runs.execution import Record, close_all, serve_execution
+
+if TYPE_CHECKING:  # and below, when a client comes: most runs have none
+    from moat.runs.console import Console
 
 PARTING_S = 2.0  # for clients to take the last frames
 
@@ -129,6 +130,8 @@ class Control:
         self._group.create_task(self._talk(channel, is_first=is_first))
 
     async def _talk(self, channel: FrameChannel, *, is_first: bool) -> None:
+        from moat.runs.execution import Record, close_all, serve_execution
+
         has_attached = False
         try:
             while (received := await channel.receive()) is not None:

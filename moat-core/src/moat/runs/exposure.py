@@ -34,16 +34,17 @@ _NAMED = {
     "application_default_credentials.json": "Google Cloud credentials",
     ".vault-token": "a Vault token",
 }
-# File name → what gives it away, and what it then holds. `${…}` and empty values are references, not secrets.
+# File name → what gives it away, compiled when there is one, and what it then holds. `${…}` and empty values are
+# references, not secrets.
 _TELLING = {
-    ".npmrc": (re.compile(rb"_(?:authToken|password|auth)\s*=\s*[\"']?(?!\$\{)[^\s\"']"), "an npm token"),
-    ".pypirc": (re.compile(rb"^\s*password\s*[=:]\s*\S", re.MULTILINE), "a PyPI password"),
-    "config": (re.compile(rb"^\s*(?:url|pushurl)\s*=\s*https?://[^/\s@]+@", re.MULTILINE), "a login in a git remote"),
-    "credentials": (re.compile(rb"aws_secret_access_key\s*=\s*\S"), "AWS keys"),
-    "config.json": (re.compile(rb"\"auth\"\s*:\s*\"[^\"]"), "a registry login"),
+    ".npmrc": (rb"_(?:authToken|password|auth)\s*=\s*[\"']?(?!\$\{)[^\s\"']", "an npm token"),
+    ".pypirc": (rb"(?m)^\s*password\s*[=:]\s*\S", "a PyPI password"),
+    "config": (rb"(?m)^\s*(?:url|pushurl)\s*=\s*https?://[^/\s@]+@", "a login in a git remote"),
+    "credentials": (rb"aws_secret_access_key\s*=\s*\S", "AWS keys"),
+    "config.json": (rb"\"auth\"\s*:\s*\"[^\"]", "a registry login"),
 }
 _ONLY_IN = {"config": ".git", "credentials": ".aws", "config.json": ".docker"}
-_PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+_PRIVATE_KEY = rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +121,10 @@ def _judge(path: Path) -> str:
     if name in _NAMED:
         return _NAMED[name]
     if name.endswith((".pem", ".key")):
-        return "a private key" if _PRIVATE_KEY.search(_beginning(path)) else ""
+        return "a private key" if re.search(_PRIVATE_KEY, _beginning(path)) else ""
     if name in _TELLING and _ONLY_IN.get(name, path.parent.name) == path.parent.name:
         pattern, what = _TELLING[name]
-        return what if pattern.search(_beginning(path)) else ""
+        return what if re.search(pattern, _beginning(path)) else ""
     return ""
 
 

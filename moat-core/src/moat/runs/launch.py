@@ -29,7 +29,6 @@ from moat.daemon.protocol import RegisterResponse
 from moat.frames import Message
 from moat.paths import UNWRITABLE, Home, private_folder, remove_tree, write_private
 from moat.runs.attach import Attachment
-from moat.runs.console import Console
 from moat.runs.control import Control
 from moat.runs.interrupt import Interrupts
 from moat.runs.keep import is_live, keep_daemon
@@ -39,6 +38,7 @@ from moat.runs.watched import Marks, changes, marks_of, write_changes
 
 if TYPE_CHECKING:
     from moat.daemon.audit_notes import Kind
+    from moat.runs.console import Console
     from moat.runs.copies import WorkingCopy
     from moat.runs.repositories import OwnRepository
 
@@ -151,7 +151,7 @@ class Launch:
         self._announce(sandbox)
         self._control.sealed(sandbox.caveat, sandbox)
         attachment.begin()
-        carrying = [attachment.carry()] if isinstance(attachment, Console) else []
+        carrying = [] if isinstance(attachment, Attachment) else [attachment.carry()]
         self._exit_code = await interrupts.supervise(sandbox, self._kept(interrupts), *carrying, *self._snapshots())
 
     async def _noted(self, kind: Kind, facts: Mapping[str, str]) -> None:

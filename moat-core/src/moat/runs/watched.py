@@ -36,8 +36,8 @@ FOLDERS = (
 )  # fmt: skip
 
 # Lines of a git configuration that run nothing: `ext::` and the like in an address would, and are told.
-_PLAIN_CONFIG = re.compile(
-    rb"""\[(branch|remote)\ "[^"\\]*"\]\s*|\s*(remote|merge|rebase|url|pushurl|fetch)\s*=(?!.*::)[^\\"]*""", re.VERBOSE
+_PLAIN_CONFIG = (
+    rb"""(?x)\[(branch|remote)\ "[^"\\]*"\]\s*|\s*(remote|merge|rebase|url|pushurl|fetch)\s*=(?!.*::)[^\\"]*"""
 )
 
 Marks = Mapping[str, str]
@@ -97,7 +97,7 @@ def _digest(path: Path) -> str:
     except OSError as failure:
         return f"error {failure.errno}"
     if path.name == "config" and size <= MAX_BYTES:
-        data, size = b"\n".join(line for line in data.split(b"\n") if not _PLAIN_CONFIG.fullmatch(line)), 0
+        data, size = b"\n".join(line for line in data.split(b"\n") if not re.fullmatch(_PLAIN_CONFIG, line)), 0
     import hashlib
 
     return f"{size} {hashlib.sha256(data).hexdigest()}"

@@ -19,13 +19,13 @@ from typing import Literal
 from moat.api.errors import UsageError
 from moat.api.light import dataclass
 from moat.api.runtimes import Readiness
-from moat.runtimes import gate
 from moat.runtimes.ahead import TRIAL_VIEW, VARIABLE, GateAhead
 from moat.runtimes.gatelink import gate_program
 from moat.runtimes.seccomp import ARCHITECTURES
 from moat.runtimes.view import ISOLATION
 
 Place = Literal["outside", "inside"]
+SO_NETNS_COOKIE = 71  # as the gate knows it, which is not loaded for this alone
 OLDEST = (0, 8)  # --disable-userns
 TRIAL_S = 10.0  # milliseconds, unless the machine is thrashing
 APPARMOR = "kernel.apparmor_restrict_unprivileged_userns"
@@ -93,7 +93,7 @@ def _kernel_problem() -> str:
         return f"there is no system call filter for {platform.machine()} yet"
     with socket.socket(socket.AF_UNIX) as sock:
         try:
-            sock.getsockopt(socket.SOL_SOCKET, gate.SO_NETNS_COOKIE, 8)
+            sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
         except OSError:
             return f"Linux {platform.release()} is too old: 5.14 or newer is needed to tell network namespaces apart"
     return ""
@@ -147,6 +147,8 @@ async def _outside(*argv: str) -> str:
 
 def _enter() -> None:
     """Enter a namespace, in a child that has not become its program yet."""
+    from moat.runtimes import gate
+
     try:
         gate.enter_namespace()
     except OSError as failure:
