@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from moat.daemon.protocol import SetupRequest, SetupResponse
 from moat.net.rules import parse_rule
 from moat.paths import Home
 from moat.runs.prepare import Prepared
+from moat.runtimes.bubblewrap import Bubblewrap
 
 from core.runs.fakes import FakeClient, FakeRuntime
 from core.runs.plans import a_setup
@@ -188,6 +192,30 @@ def test_secrets_in_the_workspace_and_in_variables_are_warned_about_before(
     lines = capfd.readouterr().err.splitlines()
     assert [line.startswith("warning:") for line in lines] == [True, True, True, False, False]
     assert "s3cr3t" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "begins"),
+    [((), True), (("--dry-run",), False), (("-d",), False), (("-t",), False)],
+)
+def test_the_runtime_that_is_named_begins_where_this_process_holds_the_run(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], begins: bool
+) -> None:
+    told: list[str] = []
+
+    @contextmanager
+    def begun(self: Bubblewrap) -> Iterator[None]:
+        told.append("begun")
+        yield
+        told.append("undone")
+
+    monkeypatch.setattr(Bubblewrap, "begun", begun)
+    monkeypatch.setattr(command, "carry_out", lambda *_, **__: 0)
+    monkeypatch.setattr(os, "isatty", lambda _: False)
+
+    stage.run("--runtime", "bubblewrap", *options, "--", "true")
+
+    assert told == (["begun", "undone"] if begins else [])
 
 
 def test_rules_that_a_batch_leads_around_are_warned_about(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:

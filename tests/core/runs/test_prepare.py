@@ -14,6 +14,7 @@ from moat.daemon.protocol import SetupRequest, SetupResponse
 from moat.paths import Home
 from moat.runs import prepare as module
 from moat.runs.prepare import prepare
+from moat.runtimes.detect import Begun
 
 from core.runs.fakes import FakeClient, FakeRuntime
 from core.runs.plans import a_setup
@@ -55,6 +56,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Home]:
         return Client(home, [])
 
     monkeypatch.setattr(module, "ensure_running", ensure_running)
+    monkeypatch.setattr(module, "running", lambda home: None)
     return homes
 
 
@@ -173,3 +175,28 @@ def test_of_the_usual_runtimes_one_with_services_is_taken(tmp_path: Path, starte
     spec = a_spec(tmp_path, services=(known_service("redis", "cache"),))
 
     assert prepare(spec, Home(tmp_path / "moat"), [docker, bubblewrap], {}).runtime is docker
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_beside_a_daemon_that_is_there_a_runtime_that_begins_is_waited_for_last(
+    tmp_path: Path, started: list[Home], monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    told: list[str] = []
+
+    class Slow(FakeRuntime):
+        async def readiness(self, image: str) -> Readiness:
+            told.append("ready")
+            return await super().readiness(image)
+
+    class Asked(Client):
+        def setup(self, request: SetupRequest) -> SetupResponse:
+            told.append("set up")
+            return super().setup(request)
+
+    home = Home(tmp_path / "moat")
+    monkeypatch.setattr(module, "running", lambda home: Asked(home, []) if is_there else None)
+    with Begun() as begun:
+        prepared = prepare(a_spec(tmp_path, runtime="fake"), home, [Slow([])], {}, None, begun)
+
+    assert prepared.plan.registration.runtime == "fake"
+    assert (told, started) == ((["set up", "ready"], []) if is_there else (["ready"], [home]))

@@ -8,7 +8,6 @@ Loads the least that lets a runtime begin; what it takes to ask, plan and perfor
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +15,7 @@ import click
 from moat.cli.dashes import DashedCommand, after_dashes
 from moat.plugins.manager import Plugins
 from moat.runs.attach import fill_closed
+from moat.runtimes import moat_runtimes
 from moat.runtimes.detect import Begun
 
 if TYPE_CHECKING:
@@ -82,12 +82,11 @@ def run(
     the options do not; without COMMAND its command is run, or its agent. The exit code is the command's.
     """
     fill_closed()
-    plugins = Plugins.load()
-    runtimes = plugins.runtimes()
     with Begun() as begun:
         is_held = not (dry_run or detached or tty or os.isatty(0))  # by us; else by a supervisor
-        if is_held:
-            _begin(begun, runtimes, runtime)
+        ours = _begin(begun, runtime) if is_held else {}
+        plugins = Plugins.load()
+        runtimes = [ours.get(each.name, each) for each in plugins.runtimes()]
         from moat.cli import run_steps as steps
 
         command = steps.checked_command(words, after_dashes(ctx))
@@ -111,8 +110,12 @@ def run(
         return steps.carry_out(spec, home, runtimes, held, detached=detached)
 
 
-def _begin(begun: Begun, runtimes: Iterable[Runtime], name: str) -> None:
-    """Have the runtime begin that was named on the command line; others do when they are chosen."""
-    for each in runtimes:
-        if each.name == name:
-            begun.begin(each)
+def _begin(begun: Begun, name: str) -> dict[str, Runtime]:
+    """Have the runtime of ours that was named on the command line begin, before plugins are even looked for.
+
+    Others do when they are chosen. Returns what has begun, by its name.
+    """
+    ours = {each.name: each for each in moat_runtimes() if each.name == name}
+    for each in ours.values():
+        begun.begin(each)
+    return ours

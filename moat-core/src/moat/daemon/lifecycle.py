@@ -48,9 +48,10 @@ def ensure_running(home: Home) -> DaemonClient:
     Raises DaemonError with the end of the daemon's log when it does not start, and another one when a daemon lives but
     does not answer: that one is never replaced behind its back, since it holds the doors of live runs.
     """
-    client = DaemonClient(home)
-    if _is_good(_health(client)):
+    client = running(home)
+    if client is not None:
         return client
+    client = DaemonClient(home)
     with exclusively(home.daemon / "spawn.lock"):
         health = _health(client)
         if health is not None and not _is_good(health):
@@ -59,6 +60,12 @@ def ensure_running(home: Home) -> DaemonClient:
         if health is None:
             _start(home, client)
     return client
+
+
+def running(home: Home) -> DaemonClient | None:
+    """Return a client of a daemon that is there, and need not be replaced; None otherwise. Starts nothing."""
+    client = DaemonClient(home)
+    return client if _is_good(_health(client)) else None
 
 
 def restart(home: Home) -> DaemonClient:

@@ -15,7 +15,7 @@ from moat.api.light import dataclass
 from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
 from moat.daemon.client import DaemonClient
-from moat.daemon.lifecycle import ensure_running
+from moat.daemon.lifecycle import ensure_running, running
 from moat.paths import Home
 from moat.runs.collect import collect
 from moat.runs.plan import Facts, RunPlan, plan
@@ -54,6 +54,10 @@ def prepare(
     env: the CLI's environment, of which only how output looks is passed on. begun: for a launch by this process.
     Raises RuntimeUnavailable, DaemonError, GrantMissing and what else the daemon refuses, UsageError, PlanConflict.
     """
+    early = None if begun is None else _planned_early(spec, home, runtimes, env, terminal)
+    if early is not None:
+        client, facts, made = early
+        return Prepared(facts, made, asyncio.run(_chosen(spec, runtimes, begun)), client)
     runtime = asyncio.run(_chosen(spec, runtimes, begun))
     recipe, is_built = asyncio.run(look_up(spec, runtime))
     absent = asyncio.run(_absent(spec, runtime)) if spec.services else ()
@@ -61,6 +65,20 @@ def prepare(
     facts = collect(spec, home, client, runtime, env, terminal)
     wanted = spec if recipe is None else replace(spec, image=recipe.tag)
     return Prepared(facts, plan(wanted, facts), runtime, client, recipe, is_built, absent)
+
+
+def _planned_early(
+    spec: RunSpec, home: Home, runtimes: Sequence[Runtime], env: Mapping[str, str], terminal: tuple[int, int] | None
+) -> tuple[DaemonClient, Facts, RunPlan] | None:
+    """Return the plan for the runtime that is named, while that has not told yet whether it is ready: it has begun.
+
+    None where that must be known first: to choose one, to look for its images, or to start a daemon.
+    """
+    named = next((each for each in runtimes if each.name == spec.runtime), None)
+    if named is None or needs_image(spec) or spec.services or (client := running(home)) is None:
+        return None
+    facts = collect(spec, home, client, named, env, terminal)
+    return client, facts, plan(spec, facts)
 
 
 def needs_image(spec: RunSpec) -> bool:
