@@ -6,7 +6,9 @@ Service: what was asked for ─▶ Sidecar: what a runtime starts in the run's o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from moat.api.light import dataclass
 
 HIDDEN = "(generated)"  # what stands for a password where a plan or a service's words are shown
 

@@ -7,12 +7,13 @@ into such a folder is thrown away with it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from moat.api.container import Mount
 from moat.api.errors import UsageError
+from moat.api.light import dataclass
 
 MOST = 500  # each is a mount, and engines take long over thousands
 _FOLDER = ".hidden"  # no path inside begins so

@@ -6,9 +6,10 @@ Also where the repository of such a run lies, here and inside.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from moat.api.light import dataclass
 from moat.paths import Home, write_private
 
 FILE_NAME = "commits.json"

@@ -14,11 +14,11 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from moat.api.light import dataclass
 from moat.api.runs import ExchangeRecord
 from moat.paths import UNWRITABLE, private_folder, write_private
 from moat.trace.values import decode, parsed
