@@ -19,27 +19,26 @@ pytestmark = [
 ]
 KERNEL = "cat /proc/version"
 # The proxy's answer without the token, and with it: http_proxy is http://moat:TOKEN@ADDRESS:PORT.
-ASK = r"""
-rest=${http_proxy#http://}; token=${rest%@*}; place=${rest#*@}
-ask() {
-    exec 3<>"/dev/tcp/${place%:*}/${place#*:}"
-    printf 'GET http://denied.example/ HTTP/1.1\r\nHost: denied.example\r\n%sConnection: close\r\n\r\n' "$1" >&3
-    read -r line <&3; echo "$line"
-}
-ask ''; ask "Proxy-Authorization: Basic $(printf %s "$token" | base64 -w0)"$'\r\n'
+ASK = """
+ask() { curl -sS -m 20 -o /dev/null -w '%{http_code}\\n' "$@" http://denied.example/; }
+ask --proxy "http://${http_proxy#*@}"; ask
 """
 
 
 @pytest.fixture(scope="module")
 def moat() -> Iterator[Installation]:
-    with engine_with_runsc() as address, installation(DOCKER_HOST=address, DOCKER_CONTEXT="default") as made:
+    with (
+        engine_with_runsc() as (address, through),
+        installation(DOCKER_HOST=address, DOCKER_CONTEXT="default") as made,
+    ):
+        made.through = through
         made.configure({"image": TINY, "runtime": "gvisor"})
         made.file("work/given", "from outside")
         yield made
 
 
 def test_the_run_has_gvisors_kernel_and_the_proxy_by_token_and_says_so(moat: Installation) -> None:
-    words = ("run", "work", "--name", "box", "--policy", "strict", "--", "bash", "-c")
+    words = ("run", "work", "--name", "box", "--policy", "strict", "--", "sh", "-c")
     done = moat.run(*words, f"{KERNEL}; cat given; echo; echo made > made; {ASK}exit 7")
     run = json.loads(moat.ok("list", "-a", "--json"))[0]
     kernel, given, without, by_token = done.stdout.decode().splitlines()
@@ -47,7 +46,7 @@ def test_the_run_has_gvisors_kernel_and_the_proxy_by_token_and_says_so(moat: Ins
     assert done.returncode == 7, done.stderr
     assert kernel.startswith("Linux version 4.4.0 ")  # what gVisor says of itself, whatever the machine's is
     assert (given, (moat.home / "work" / "made").read_text()) == ("from outside", "made\n")
-    assert ("407" in without, "403" in by_token) == (True, True)
+    assert (without, by_token) == ("407", "403"), done.stderr
     assert b"no door on this engine" in done.stderr
     assert b"NOT sealed" in done.stderr
     left = ("--filter", f"label=moat.run={run['run_id']}", "--format", "{{.ID}}")
