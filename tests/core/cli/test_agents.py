@@ -245,7 +245,8 @@ def test_who_leaves_it_running_can_talk_to_it_later(stage: Stage) -> None:
     stage.pal("-d")
     stage.pal("-d", "-p", "x")
 
-    assert [(way["detached"], way["tty"]) for way in stage.ways] == [(True, True), (True, False)]
+    assert [way["detached"] for way in stage.ways] == [True, True]
+    assert [spec.interactive for spec in stage.specs] == [True, None]
 
 
 def test_its_metadata_and_the_time_reach_the_agent_and_no_secret_does(
