@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import tarfile
 import tempfile
@@ -73,9 +74,13 @@ def rootless_service() -> Iterator[Rootless]:
         )
         yield made
     finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it is a child's, in a user namespace, that serves
         end(process)
         remove = ["podman", "unshare", "rm", "-rf", str(root / ".local")]  # much of it belongs to numbers of its own
         subprocess.run(remove, env=env, cwd="/", user=USER, group=USER, extra_groups=[], check=False)
+        for kept in root.rglob("pause.pid"):  # what keeps the user namespace for the next command
+            subprocess.run(["kill", "-KILL", kept.read_text()], user=USER, capture_output=True, check=False)
         shutil.rmtree(root, ignore_errors=True)
 
 
