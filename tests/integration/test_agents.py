@@ -99,6 +99,37 @@ def test_an_agent_is_offered_a_grant_then_works_with_files_of_its_own_and_goes_o
     assert not Path(moat.home / ".pal").exists()
 
 
+def test_an_agent_joins_a_live_run_that_has_its_grant_and_program(moat: Installation) -> None:
+    moat.grant("example", "tok-s3cr3t")
+    shown = ["--mount", f"{moat.home}/bin:{moat.home}/bin:ro", "--runtime", "bubblewrap"]
+    work = str(moat.file("work/a", "").parent)
+    moat.ok("run", work, *shown, "--grant", "example", "-d", "--name", "own", "--", "sleep", "600")
+    moat.ok("run", work, *shown, "-d", "--name", "none", "--", "sleep", "600")
+    moat.ok("run", work, "--runtime", "bubblewrap", "--grant", "example", "-d", "--name", "bare", "--", "sleep", "600")
+    try:
+        keep = "mkdir -p ~/.pal/said && echo kept > ~/.own"
+        moat.ok("exec", "own", "--", "sh", "-c", keep)
+        said = moat.ok("join", "own", "pal", "-p", "hello").splitlines()
+        refused = moat.run("join", "none", "pal", "-p", "hello")
+        absent = moat.run("join", "bare", "pal", "-p", "hello")
+        silent = moat.run("join", "own", "pal")
+        unknown = moat.run("join", "own", "chum", "-p", "hello")
+    finally:
+        moat.ok("stop", "-t", "0", "own", "none", "bare")
+
+    assert said == ["heard hello in new, with 1 and moat-placeholder", "# Where you are", "kept", "changed", "600"]
+    assert (refused.returncode, refused.stderr.decode().splitlines()) == (
+        2,
+        [
+            "error: none spends no credential that pal runs on (example)",
+            "hint: start a run that does: moat run --grant example -- COMMAND",
+        ],
+    )
+    assert (absent.returncode, "pal is not in this run" in absent.stderr.decode()) == (127, True)
+    assert "there is no terminal to talk to pal in" in silent.stderr.decode()
+    assert "no agent called 'chum' is installed; there are: claude, codex, pal" in unknown.stderr.decode()
+
+
 def test_without_a_terminal_the_grants_to_choose_from_are_told(moat: Installation) -> None:
     done = moat.run("pal", moat.file("work/a", "").parent, "-p", "hello")
 

@@ -42,6 +42,7 @@ COMMANDS = {
     "init": Lazy("moat.cli.init:init", "Write a moat.yaml to begin with."),
     "attach": Lazy("moat.cli.reach:attach", "Look at a run that goes on by itself, and type into it."),
     "exec": Lazy("moat.cli.exec:exec_", "Start another command in a live run, under the same seal."),
+    "join": Lazy("moat.cli.join:join", "Start an agent in a live run, beside what works there."),
     "logs": Lazy("moat.cli.console:logs", "Show what a run printed."),
     "wait": Lazy("moat.cli.reach:wait", "Wait until runs have ended."),
     "stop": Lazy("moat.cli.reach:stop", "Stop runs."),

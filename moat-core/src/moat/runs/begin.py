@@ -18,8 +18,11 @@ BEGIN = "/etc/moat/begin"
 SHELL = "/bin/sh"
 
 
-def begin_script(files: Mapping[str, str], home: str) -> str:
-    """Return the script. files: absolute path inside → contents. Raises PlanConflict for a path outside of home."""
+def begin_script(files: Mapping[str, str], home: str, *, replaces: bool = True) -> str:
+    """Return the script. files: absolute path inside → contents. Raises PlanConflict for a path outside of home.
+
+    replaces: whether files that are there are written anew; else they stay as they are.
+    """
     lines = ["umask 077"]
     folders: dict[str, None] = {}
     for path in files:
@@ -28,7 +31,9 @@ def begin_script(files: Mapping[str, str], home: str) -> str:
             raise PlanConflict(f"an agent can have a file in {home}, not at {path}", hint="run: moat plugins")
         folders[str(pure.parent)] = None
     lines.append(f"mkdir -p -- {shlex.join(folders)}")
-    lines += [f"printf %s {shlex.quote(text)} > {shlex.quote(path)}" for path, text in files.items()]
+    for path, text in files.items():
+        write = f"printf %s {shlex.quote(text)} > {shlex.quote(path)}"
+        lines.append(write if replaces else f"test -e {shlex.quote(path)} || {write}")
     return "\n".join(["set -e", *lines, "umask 022", 'exec "$@"', ""])
 
 
