@@ -94,7 +94,8 @@ def test_a_launcher_killed_before_any_step_leaves_nothing(moat: Installation, ru
 
     assert {step: end for step, end in ends.items() if end[0] != -signal.SIGKILL} == {}
     nothing_is_left(moat)
-    assert launched(moat, runtime, 0)[0] == 0
+    last = launched(moat, runtime, 0)
+    assert last[0] == 0, last
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES[:2])  # podman takes docker's steps
@@ -109,4 +110,5 @@ def test_what_launcher_and_daemon_leave_is_removed_by_the_next_command(
         moat.ok("proxy", "start")
 
     nothing_is_left(moat)
-    assert launched(moat, runtime, 0)[0] == 0
+    last = launched(moat, runtime, 0)
+    assert last[0] == 0, last
