@@ -24,7 +24,7 @@ check: setup-dev ## lint, types, layers
 	.venv/bin/lint-imports
 
 test: setup-dev check ## set up, check, then run all tests (WORKERS=0: one after the other)
-	.venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: setup ## measure the proxy against nginx, haproxy, squid and mitmproxy (QUICK=1: under a minute)
 	@.venv/bin/python -m bench $(if $(QUICK),--quick)

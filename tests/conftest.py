@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.groups import side_by_side
+from support.groups import lines_first, scheduler
 from support.leaks import homes_below, leaks_below
 from support.loops import ServingPolicy
 
@@ -30,7 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    side_by_side(items, Path(__file__).parent)
+    lines_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, whose own marks of groups do nothing with pytest 9
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return scheduler(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -103,7 +103,8 @@ def _waiting(made: Installation, place: Place, cli: int) -> Parts:
 
 def _connect(world: World, parts: Parts, deed: str) -> None:
     """Put one end of a wire into the run's namespace, the other onto the host of the world."""
-    _do(["nsenter", f"--target={world.host_pid}", "--net", "--", "ip", "link", "add", "hook", "type", "veth",
+    hook = f"hook{parts.gate}"  # the kernel takes its time to remove that of the last run
+    _do(["nsenter", f"--target={world.host_pid}", "--net", "--", "ip", "link", "add", hook, "type", "veth",
          "peer", "name", "thief", "netns", str(parts.gate)])  # fmt: skip
     _do(["nsenter", f"--target={parts.gate}", "--net", "--", "sh", "-ec", deed])
 
