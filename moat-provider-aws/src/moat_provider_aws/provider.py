@@ -56,6 +56,7 @@ class Aws(CredentialProvider, EndpointProvider):
 
     name = "aws"
     summary = "AWS: requests signed as an IAM role"
+    hosts = tuple(dict.fromkeys(host for partition in HOSTS.values() for host in partition))
     grant_options = (
         GrantOption("role", "ARN of the role to assume", required=True),
         GrantOption("region", "region of the role's sessions (default us-east-1)"),

@@ -56,6 +56,7 @@ class Claude(CredentialProvider):
 
     name = NAME
     summary = "Claude subscription (Pro, Max, Team): a login, no API key"
+    hosts = (API, *TOKEN_HOSTS)
     variables = (VARIABLE,)
     refresh_every_s = 4 * 3600.0  # half of what an access token lasts
     client_renews_s = 10.0

@@ -38,6 +38,7 @@ class Codex(CredentialProvider):
 
     name = NAME
     summary = "ChatGPT (Plus, Pro, Business): Codex's login, no API key"
+    hosts = (API, AUTH)
     refresh_every_s = 24 * 3600.0
     client_renews_s = 10.0
 

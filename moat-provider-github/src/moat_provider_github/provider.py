@@ -39,6 +39,7 @@ class GitHub(CredentialProvider):
 
     name = "github"
     summary = "GitHub: API, uploads, git over HTTPS"
+    hosts = (*API_HOSTS, "github.com")
     variables = VARIABLES
 
     async def grant(self, host: Host) -> Credential:

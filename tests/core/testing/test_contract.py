@@ -67,6 +67,11 @@ class Anonymous(Good):
         return [SetHeader(Match("api.example.com"), "Authorization", credential.secret, "another")]
 
 
+class Elsewhere(Good):
+    def rules(self, credential: Credential) -> Sequence[Rule]:
+        return [SetHeader(Match("undeclared.example.com"), "Authorization", credential.secret, self.name)]
+
+
 class Renewed(Good):
     """Keeps what is captured as its secret."""
 
@@ -121,6 +126,7 @@ def test_a_good_provider_keeps_every_promise(kind: type[Good]) -> None:
         (Told, "test_the_secret_is_not_shown_by_repr_or_metadata"),
         (Reserved, "test_it_has_a_name_that_can_be_typed_and_a_summary"),
         (Anonymous, "test_rules_name_the_grant"),
+        (Elsewhere, "test_rules_are_for_hosts_that_it_declares"),
         (Forgetful, "test_tokens_that_a_rule_captures_are_spent_from_then_on_and_not_shown"),
         (Talkative, "test_tokens_that_a_rule_captures_are_spent_from_then_on_and_not_shown"),
     ],

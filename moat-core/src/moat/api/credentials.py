@@ -132,10 +132,14 @@ class GrantOption:
 
 
 class CredentialProvider(ABC):
-    """How to obtain one kind of secret, and where it is spent."""
+    """How to obtain one kind of secret, and where it is spent.
+
+    hosts: every host that any credential of it can be spent on, for `moat plugins info`; `rules` say which.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    hosts: ClassVar[Sequence[str]] = ()
     grant_options: ClassVar[Sequence[GrantOption]] = ()
     refresh_every_s: ClassVar[float] = 0.0  # 0: a credential is good until its service says otherwise
     client_renews_s: ClassVar[float] = 0.0  # what clients that renew through CaptureToken get for it, after a 401

@@ -75,6 +75,11 @@ class ProviderContract:
             assert not set(host) & set("*/@ ")
             assert not rule.match.authority.endswith(":80")
 
+    def test_rules_are_for_hosts_that_it_declares(self) -> None:
+        authorities = {rule.match.authority for rule in self.provider.rules(self.accepted())}
+
+        assert authorities <= set(self.provider.hosts)  # what users are told before they grant
+
     def test_rules_name_the_grant(self) -> None:
         assert {rule.grant for rule in self.provider.rules(self.accepted())} <= {self.provider.name}
 
