@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+from pathlib import Path
 
 import pytest
 from moat.cli import main
@@ -69,3 +72,33 @@ def test_two_that_claim_one_name_are_told(monkeypatch: pytest.MonkeyPatch, capsy
     out, err = capsys.readouterr()
     assert "evil-helper" in out
     assert "claimed by" in err
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["--json", "list"]])
+def test_list_is_what_no_command_is(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(monkeypatch, offering("good"))
+    assert main.run(["plugins", *(word for word in arguments if word == "--json")]) == 0
+    without = capsys.readouterr().out
+
+    assert main.run(["plugins", *arguments]) == 0
+
+    assert capsys.readouterr().out == without
+
+
+def test_new_writes_a_provider_and_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "with space"
+
+    assert main.run(["plugins", "new", "brave", str(folder)]) == 0
+
+    out, err = capsys.readouterr()
+    install, check, grant = out.splitlines()
+    assert (shlex.split(install)[-2:], shlex.split(check)) == (
+        ["-e", f"{folder}[test]"],
+        [sys.executable, "-m", "pytest", str(folder)],
+    )
+    assert sys.executable in shlex.split(install)
+    assert grant == "moat grant brave"
+    assert str(folder / "src" / "moat_provider_brave" / "__init__.py") in err
+    assert (folder / "pyproject.toml").exists()

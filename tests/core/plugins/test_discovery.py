@@ -5,7 +5,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 from moat.api.errors import PluginError
-from moat.plugins.discovery import REWRITERS, candidates, installed, rewriter
+from moat.plugins.discovery import REWRITERS, candidates, installed, normalized, rewriter
 
 
 def test_core_and_its_providers_are_found_with_their_distributions() -> None:
@@ -57,3 +57,8 @@ def test_a_rewriter_of_nobody_is_an_error_that_names_it(monkeypatch: pytest.Monk
 
     with pytest.raises(PluginError, match="'loud' is claimed by nobody"):
         rewriter("loud")
+
+
+@pytest.mark.parametrize("name", ["Moat_Provider.x", "moat-provider-x", "moat--provider__x"])
+def test_spellings_of_one_distribution_are_one_name(name: str) -> None:
+    assert normalized(name) == "moat-provider-x"

@@ -296,3 +296,12 @@ def test_no_source_takes_a_scheme_of_moats_own(name: str) -> None:
 def test_a_scheme_claimed_twice_is_an_error() -> None:
     with pytest.raises(PluginError, match="evil-helper"):
         Plugins([sourcing("ssm", "moat-provider-aws"), sourcing("ssm", "evil-helper")]).describe_secret("ssm", "/x")
+
+
+def test_the_hooks_of_a_plugin_are_known_unless_it_never_loaded() -> None:
+    good = a_plugin("good", moat_runtimes=lambda: [], moat_credential_providers=lambda: [])
+    bad = raw_plugin("bad", ImportError("no"))
+    plugins = Plugins([good, bad])
+
+    assert plugins.hooks_of(good) == ("moat_credential_providers", "moat_runtimes")
+    assert plugins.hooks_of(bad) == ()

@@ -65,7 +65,7 @@ COMMANDS = {
     "clean": Lazy("moat.cli.clean:clean", "Remove old runs, and whatever was left behind."),
     "doctor": Lazy("moat.cli.doctor:doctor", "Check whether this machine can hold sealed runs."),
     "demo": Lazy("moat.cli.demo:demo", "Show in seconds, on this machine alone, what moat does."),
-    "plugins": Lazy("moat.cli.plugins:plugins", "List plugins, what they offer, and which are broken."),
+    "plugins": Lazy("moat.cli.plugins:plugins", "List plugins, what they offer, and which are broken; begin one."),
     "completion": Lazy("moat.cli.completion:completion", "Print what makes a shell complete moat's commands."),
     "uninstall": Lazy("moat.cli.uninstall:uninstall", "Remove all that moat keeps: credentials, keys, runs."),
 }

@@ -1,21 +1,28 @@
-"""`moat plugins`: what is installed, from which distribution, what it offers, and what is broken."""
+"""`moat plugins`: what is installed, from which distribution, what it offers, and what is broken; and a new one.
+
+list    one line each          info    all about one          new    the files of a provider to begin with
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib.util
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import click
 
-from moat.api.errors import PluginError
 from moat.cli import output
-from moat.plugins.discovery import Candidate
+from moat.cli.plugin_info import Info, infos_of, meant, show_info
 from moat.plugins.manager import Plugins
+from moat.plugins.scaffold import begin
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One plugin as shown. problem: empty when it works."""
+    """One plugin as listed. problem: empty when it works."""
 
     plugin: str
     distribution: str
@@ -27,73 +34,115 @@ class Entry:
     problem: str
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plugins(as_json: bool) -> None:
-    """List plugins, what they offer, and which are broken."""
-    loaded = Plugins.load()
-    conflicts: list[str] = []
-    grants = _offered(lambda: [(o.plugin, o.value.name) for o in loaded.credential_offers()], conflicts)
-    agents = _offered(lambda: [(o.plugin, o.value.name) for o in loaded.agent_offers()], conflicts)
-    runtimes = _offered(lambda: [(o.plugin, o.value.name) for o in loaded.runtime_offers()], conflicts)
-    secrets = _offered(lambda: [(o.plugin, o.value.name) for o in loaded.secret_source_offers()], conflicts)
-    problems = {problem.plugin.title: problem.text for problem in loaded.problems}
-    entries = [_entry(candidate, grants, agents, runtimes, secrets, problems) for candidate in loaded.candidates]
+@click.pass_context
+def plugins(ctx: click.Context, as_json: bool) -> None:
+    """List plugins, what they offer, and which are broken; begin one.
+
+    Without a command it is `moat plugins list`.
+    """
+    if ctx.invoked_subcommand is None:
+        _list(as_json)
+
+
+@plugins.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def list_plugins(ctx: click.Context, as_json: bool) -> None:
+    """List plugins, one a line."""
+    _list(_wants_json(ctx, as_json))
+
+
+@plugins.command("info")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def info(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Show all about one: what it offers, and where its grants are spent.
+
+    NAME is a plugin, a distribution, or a grant, an agent, a runtime or a source of secrets that one offers.
+    """
+    infos, conflicts = infos_of(Plugins.load())
+    found = meant(name, infos)
+    if _wants_json(ctx, as_json):
+        output.show_json({"plugins": [asdict(each) for each in found], "conflicts": conflicts})
+        return
+    for number, each in enumerate(found):
+        if number:
+            output.show()
+        show_info(each)
+    _warn(conflicts)
+
+
+@plugins.command("new")
+@click.argument("name")
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+def new(name: str, directory: Path | None) -> None:
+    """Write a provider to begin with, ready to be installed and tested.
+
+    NAME is that of the grant. DIRECTORY is new or empty; moat-provider-NAME unless you say so.
+    """
+    folder = begin(name, directory, Plugins.load())
+    output.say(f"{folder} is a provider that passes its tests. Say in {_module(folder)} where its token goes. Then:")
+    for command in _next(name, folder):
+        output.show(command)
+
+
+def _module(folder: Path) -> Path:
+    return next(folder.glob("src/*/__init__.py"))
+
+
+def _next(name: str, folder: Path) -> Iterable[str]:
+    """Yield what to type: into the environment that moat itself is in, where plugins have to be."""
+    folder, python = folder.resolve(), shlex.quote(sys.executable)
+    pip = f"{python} -m pip install" if importlib.util.find_spec("pip") else f"uv pip install --python {python}"
+    yield f"{pip} -e {shlex.quote(f'{folder}[test]')}"
+    yield f"{python} -m pytest {shlex.quote(str(folder))}"
+    yield f"moat grant {name}"
+
+
+def _wants_json(ctx: click.Context, as_json: bool) -> bool:
+    return as_json or bool(ctx.parent and ctx.parent.params["as_json"])
+
+
+def _list(as_json: bool) -> None:
+    infos, conflicts = infos_of(Plugins.load())
+    entries = [_entry(each) for each in infos]
     if as_json:
         output.show_json({"plugins": [asdict(entry) for entry in entries], "conflicts": conflicts})
     else:
-        _show(entries, conflicts)
+        _show(entries)
+        _warn(conflicts)
 
 
-def _offered(ask: Callable[[], list[tuple[Candidate, str]]], conflicts: list[str]) -> dict[str, tuple[str, ...]]:
-    """Return the offered names by plugin; a name claimed twice goes to conflicts instead."""
-    names: dict[str, tuple[str, ...]] = {}
-    try:
-        for plugin, name in ask():
-            names[plugin.title] = (*names.get(plugin.title, ()), name)
-    except PluginError as failure:
-        conflicts.append(failure.problem)
-    return names
-
-
-def _entry(
-    plugin: Candidate,
-    grants: Mapping[str, tuple[str, ...]],
-    agents: Mapping[str, tuple[str, ...]],
-    runtimes: Mapping[str, tuple[str, ...]],
-    secrets: Mapping[str, tuple[str, ...]],
-    problems: Mapping[str, str],
-) -> Entry:
+def _entry(of: Info) -> Entry:
     return Entry(
-        plugin.name,
-        plugin.distribution,
-        plugin.version,
-        grants.get(plugin.title, ()),
-        agents.get(plugin.title, ()),
-        runtimes.get(plugin.title, ()),
-        secrets.get(plugin.title, ()),
-        problems.get(plugin.title, ""),
+        of.plugin,
+        of.distribution,
+        of.version,
+        tuple(each.name for each in of.grants),
+        tuple(each.name for each in of.agents),
+        tuple(each.name for each in of.runtimes),
+        tuple(each.name for each in of.secrets),
+        of.problem,
     )
 
 
-def _show(entries: Sequence[Entry], conflicts: Sequence[str]) -> None:
+def _show(entries: Sequence[Entry]) -> None:
     rows = [
         (
             entry.plugin,
             entry.distribution,
             entry.version,
-            _list(entry.grants),
-            _list(entry.agents),
-            _list(entry.runtimes),
-            _list(entry.secrets),
+            *(", ".join(names) or "-" for names in (entry.grants, entry.agents, entry.runtimes, entry.secrets)),
             entry.problem or "ok",
         )
         for entry in entries
     ]
     output.show_table(("PLUGIN", "DISTRIBUTION", "VERSION", "GRANTS", "AGENTS", "RUNTIMES", "SECRETS", "STATE"), rows)
+
+
+def _warn(conflicts: Sequence[str]) -> None:
     for conflict in conflicts:
         output.warn(conflict)
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names) or "-"

@@ -5,6 +5,7 @@ And the pure functions of theirs that rules name, group `moat.rewriters`: those 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,11 @@ def candidates(entry_points: Iterable[metadata.EntryPoint | Entry]) -> list[Cand
             (distribution, entry.name, entry.value), Candidate(entry.name, distribution, version, entry.load)
         )
     return [found[key] for key in sorted(found)]
+
+
+def normalized(name: str) -> str:
+    """Return a distribution's name as indexes of packages compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def rewriter(name: str) -> Callable[..., Any]:

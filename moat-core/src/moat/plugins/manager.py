@@ -71,6 +71,7 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._candidates = {candidate.title: candidate for candidate in candidates}
         self._problems: dict[str, Problem] = {}
+        self._hooks: dict[str, tuple[str, ...]] = {}
         for candidate in self._candidates.values():
             self._register(candidate)
 
@@ -88,6 +89,10 @@ class Plugins:
     def problems(self) -> tuple[Problem, ...]:
         """The disabled plugins, those known so far: asking for providers or commands may find more."""
         return tuple(self._problems.values())
+
+    def hooks_of(self, candidate: Candidate) -> tuple[str, ...]:
+        """Return the hooks that a plugin implements, by name: none where it could not be loaded."""
+        return self._hooks.get(candidate.title, ())
 
     def credential_offers(self) -> list[Offer[CredentialProvider]]:
         """Return every credential provider with its plugin, by name. Raises PluginError when two claim one name."""
@@ -257,8 +262,10 @@ class Plugins:
                 raise PluginError(f"{unmarked} is not marked @hookimpl")
             self._manager.register(module, candidate.title)
             self._manager.check_pending()  # a misspelt hook would otherwise never be called
-            if not self._manager.get_hookcallers(module):
+            callers = self._manager.get_hookcallers(module)
+            if not callers:
                 raise PluginError("it implements no hook")
+            self._hooks[candidate.title] = tuple(sorted(caller.name for caller in callers))
         except Exception as failure:  # noqa: BLE001 # whatever a stranger's module raises: disabled and reported
             self._disable(candidate, f"cannot be loaded: {_told(failure)}")
 
