@@ -22,16 +22,14 @@ from moat.config.checkout import Checkout
 from moat.config.project import Project, load_project
 from moat.config.settings import Settings
 from moat.plugins.manager import Plugins
+from moat.plugins.scaffold import files
 from moat.runs.merge import Options
+from support.documents import blocks
 
 from architecture.tree import ROOT, relative
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("moat-*/README.md")])
 PROVIDER_PAGE = ROOT / "docs" / "plugins" / "write-a-provider.md"
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def shown_commands() -> Iterator[tuple[str, list[str]]]:
@@ -76,10 +74,10 @@ def test_the_example_provider_works_as_shown() -> None:
     assert provider.container(credential).env == {"BRAVE_API_KEY": provider.placeholder}
 
 
-def test_the_example_project_file_is_whole() -> None:
-    project = tomllib.loads(blocks(PROVIDER_PAGE, "toml")[0])
+def test_the_example_project_file_is_what_moat_writes() -> None:
+    shown, written = tomllib.loads(blocks(PROVIDER_PAGE, "toml")[0]), files("brave-search")["pyproject.toml"]
 
-    assert project["project"]["entry-points"]["moat"] == {"brave-search": "moat_provider_brave"}
+    assert shown == tomllib.loads(written)
 
 
 SETTINGS_PAGE = ROOT / "docs" / "moat-yaml.md"
