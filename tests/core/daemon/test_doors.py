@@ -12,7 +12,7 @@ from moat.daemon import doors as module
 from moat.daemon.doors import Door, Doors
 from moat.daemon.registry import Entry, Registry
 from moat.frames import FrameChannel
-from moat.paths import Home
+from moat.paths import Home, socket_address
 from moat.runtimes.door import DoorListener, hash_nonce
 
 from core.daemon.gates import a_gate
@@ -76,7 +76,7 @@ async def test_who_does_not_know_the_nonce_is_refused_and_the_gate_still_gets_in
 async def test_who_comes_and_says_nothing_opens_nothing(home: Home) -> None:
     async with a_door(home) as (_, door), asyncio.TaskGroup() as group:
         admitted = group.create_task(door.admit({}))
-        _, writer = await asyncio.open_unix_connection(door.folder / "door.sock")
+        _, writer = await asyncio.open_unix_connection(socket_address(door.folder / "door.sock"))
         writer.close()
 
         async with a_gate(RUN_ID, door.folder, door.nonce) as gate:

@@ -17,6 +17,7 @@ from moat.daemon.extras import RoutedPort
 from moat.daemon.handlers import Handlers
 from moat.daemon.protocol import RouteRequest, RouteResponse
 from moat.daemon.server import Server, bind, serve
+from moat.paths import socket_address
 
 from core.daemon.making import OTHER_ID, RUN_ID, an_info, until
 from core.daemon.test_server import HEALTH, Service, call
@@ -91,7 +92,7 @@ async def test_a_body_that_does_not_fit_is_told_without_its_values(tmp_path: Pat
 
 
 async def listen(tmp_path: Path, path: str = "/v1/events") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_unix_connection(tmp_path / "daemon" / "daemon.sock")
+    reader, writer = await asyncio.open_unix_connection(socket_address(tmp_path / "daemon" / "daemon.sock"))
     writer.write(f"GET {path} HTTP/1.1\r\nHost: moat\r\nConnection: close\r\n\r\n".encode())
     async with asyncio.timeout(30):
         head = await reader.readuntil(b": listening\n\n")

@@ -22,6 +22,7 @@ from moat.daemon.protocol import (
     SetupResponse,
 )
 from moat.daemon.server import MAX_BODY_BYTES, Server, bind, serve
+from moat.paths import socket_address
 
 from core.daemon.making import RUN_ID, an_info
 
@@ -75,7 +76,7 @@ async def serving(
 
 async def call(tmp_path: Path, method: str, path: str, body: bytes | None = None) -> tuple[int, str, Any]:
     """Return status, content type and parsed body of one raw request."""
-    reader, writer = await asyncio.open_unix_connection(tmp_path / "daemon" / "daemon.sock")
+    reader, writer = await asyncio.open_unix_connection(socket_address(tmp_path / "daemon" / "daemon.sock"))
     length = "" if body is None else f"Content-Length: {len(body)}\r\n"
     writer.write(
         f"{method} {path} HTTP/1.1\r\nHost: moat\r\nConnection: close\r\n{length}\r\n".encode() + (body or b"")
