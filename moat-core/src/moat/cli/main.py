@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -28,6 +28,7 @@ from moat.cli import output
 
 if TYPE_CHECKING:
     from moat.api.agents import AgentProvider
+    from moat.plugins.manager import Plugins
 
 
 class Lazy(NamedTuple):
@@ -82,7 +83,7 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return every name; a plugin's mistake does not hide the rest."""
         try:
-            return [*COMMANDS, *sorted([*_of_plugins(), *_agents()])]
+            return [*COMMANDS, *sorted(_summaries())]
         except MoatError as failure:
             output.warn(failure.problem)
             return list(COMMANDS)
@@ -94,9 +95,11 @@ class Commands(click.Group):
             command = getattr(importlib.import_module(module), attribute)
             assert isinstance(command, click.Command)  # noqa: S101 # the table is ours
             return command
-        if agent := _agents().get(cmd_name):
+        plugins = _plugins()
+        agents = _agents(plugins)
+        if agent := agents.get(cmd_name):
             return _of_agent(agent)
-        return _of_plugins().get(cmd_name)
+        return _of_plugins(plugins, agents).get(cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -113,17 +116,13 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing the built-in ones."""
-        rows = [(name, self._summary(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, lazy.summary) for name, lazy in COMMANDS.items()]
+        try:
+            rows += sorted(_summaries().items())
+        except MoatError as failure:
+            output.warn(failure.problem)
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-
-    def _summary(self, ctx: click.Context, name: str) -> str:
-        if lazy := COMMANDS.get(name):
-            return lazy.summary
-        if agent := _agents().get(name):
-            return f"Run {agent.summary} in a sealed sandbox."
-        command = self.get_command(ctx, name)
-        return command.get_short_help_str() if command else ""
 
 
 @click.group(cls=Commands, context_settings=_HELP)
@@ -162,22 +161,31 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _of_plugins() -> dict[str, click.Command]:
+def _summaries() -> dict[str, str]:
+    """Return what plugins add to the commands, each with its line of help. Raises PluginError."""
+    plugins = _plugins()
+    agents = _agents(plugins)
+    added = {name: command.get_short_help_str() for name, command in _of_plugins(plugins, agents).items()}
+    return added | {name: f"Run {agent.summary} in a sealed sandbox." for name, agent in agents.items()}
+
+
+def _plugins() -> Plugins:
+    from moat.plugins.manager import Plugins
+
+    return Plugins.load()
+
+
+def _of_plugins(plugins: Plugins, agents: Mapping[str, AgentProvider]) -> dict[str, click.Command]:
     """Return the commands that plugins add. Raises PluginError when one takes a name that is taken."""
-    from moat.plugins.manager import Plugins
-
-    taken = click.Group(commands={name: click.Command(name) for name in COMMANDS})
-    for name in _agents():
-        taken.add_command(click.Command(name))
-    Plugins.load().register_commands(taken)
-    return {name: command for name, command in taken.commands.items() if name not in {*COMMANDS, *_agents()}}
+    taken = {*COMMANDS, *agents}
+    group = click.Group(commands={name: click.Command(name) for name in taken})
+    plugins.register_commands(group)
+    return {name: command for name, command in group.commands.items() if name not in taken}
 
 
-def _agents() -> dict[str, AgentProvider]:
+def _agents(plugins: Plugins) -> dict[str, AgentProvider]:
     """Return the agents, which are commands too. Raises PluginError when one is called like a command of ours."""
-    from moat.plugins.manager import Plugins
-
-    offers = Plugins.load().agent_offers()
+    offers = plugins.agent_offers()
     for offer in offers:
         if (name := offer.value.name) in COMMANDS:
             problem = f"the agent {name!r} of {offer.plugin.distribution} is called like a command of moat's"
