@@ -13,7 +13,7 @@ from moat.api import Credential, GrantFailed
 
 PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
 MODES = ("sign", "endpoint")
-DEFAULT_REGION = "us-east-1"
+DEFAULTREGION = "us-east-1"
 SHORTEST_S, LONGEST_S = 15 * 60, 12 * 60 * 60  # what AssumeRole accepts for DurationSeconds
 HINT = "run: moat grant aws --role arn:aws:iam::ACCOUNT:role/NAME"
 
@@ -21,7 +21,7 @@ _UNSAVED = "; nothing was saved"
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}")
 _PATH = re.compile(r"(?:[\x21-\x2e\x30-\x7e]+/)*")
-_REGION = re.compile(r"[a-z]{2,8}(?:-[a-z]{2,16}){1,3}-[0-9]{1,2}")
+REGION = re.compile(r"[a-z]{2,8}(?:-[a-z]{2,16}){1,3}-[0-9]{1,2}")
 _DURATION = re.compile(r"([0-9]{1,6})(s|m|h|)")
 _EXTERNAL_ID = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}")
 _PROFILE = re.compile(r"[\x21-\x7e]{1,128}")
@@ -33,7 +33,7 @@ class Role:
     """A role and how it is assumed. external_id, profile: empty when there is none. mode: who signs, "sign" is moat."""
 
     arn: str
-    region: str = DEFAULT_REGION
+    region: str = DEFAULTREGION
     duration_s: int = SHORTEST_S
     external_id: str = ""
     profile: str = ""
@@ -54,10 +54,10 @@ class Role:
 
 def parse_role(arn: str, options: Mapping[str, str], default_profile: str = "") -> Role:
     """Return a role from what was typed. Raises GrantFailed naming the part that is wrong."""
-    region = options.get("region", DEFAULT_REGION)
+    region = options.get("region", DEFAULTREGION)
     external_id = options.get("external-id", "")
     profile = options.get("aws-profile", default_profile)
-    _demand(_REGION.fullmatch(region), "--region names no AWS region", "write it like us-east-1")
+    _demand(REGION.fullmatch(region), "--region names no AWS region", "write it like us-east-1")
     _demand(
         not external_id or _EXTERNAL_ID.fullmatch(external_id),
         "--external-id must be 2 to 1224 letters, digits or _+=,.@:/-",
@@ -78,7 +78,7 @@ def role_of(credential: Credential) -> Role:
     """Return the role that a credential stands for, stored or brought by a registration. Raises GrantFailed."""
     facts = credential.metadata
     typed = {
-        "region": facts.get("region", DEFAULT_REGION),
+        "region": facts.get("region", DEFAULTREGION),
         "session-duration": facts.get("session_duration_s", str(SHORTEST_S)),
         "external-id": facts.get("external_id", ""),
         "aws-profile": facts.get("profile", ""),

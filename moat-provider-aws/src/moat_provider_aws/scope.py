@@ -8,16 +8,16 @@ AWS Signature Version 4: https://docs.aws.amazon.com/IAM/latest/UserGuide/refere
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from moat.api import Unsignable, Unsigned
 
+from moat_provider_aws.role import REGION
+
 PLACEHOLDER_ID = "AKIAMOAT000000000000"
 PLACEHOLDER_KEY = "moat-placeholder-of-no-use-outside-of-this"
 ALGORITHM = "AWS4-HMAC-SHA256"
-_REGION = re.compile(r"[a-z]{2,8}(?:-[a-z]{2,16}){1,3}-[0-9]{1,2}")
 _SUFFIXES = ("amazonaws.com.cn", "amazonaws.com", "api.aws", "on.aws")
 _NOT_A_SERVICE = ("dualstack", "vpce", "private")
 # Services that sign by another name than their hosts bear, where the one does not begin with the other.
@@ -91,7 +91,7 @@ def _service_at(host: str) -> tuple[str, str]:
     """Return region and service label of a host of AWS's; "" for a region that it does not name."""
     suffix = next((each for each in _SUFFIXES if host.endswith(f".{each}")), "")
     labels = [label for label in host.removesuffix(suffix).strip(".").split(".") if label not in _NOT_A_SERVICE]
-    at = next((n for n in reversed(range(len(labels))) if _REGION.fullmatch(labels[n])), None)
+    at = next((n for n in reversed(range(len(labels))) if REGION.fullmatch(labels[n])), None)
     if at is None:
         return "", labels[-1] if labels else ""
     after = labels[at + 1 :]  # domain.REGION.es.amazonaws.com

@@ -120,14 +120,19 @@ def run_agent(
     asked: Asked, home: Home, runtimes: Sequence[Runtime], ctx: click.Context, *, is_given: bool, is_rehearsed: bool
 ) -> Asked:
     """Return the run of the agent that moat.yaml names, for `moat run` without a command. Raises UsageError."""
-    agents = {offer.value.name: offer.value for offer in Plugins.load().agent_offers()}
-    agent = agents.get(asked.spec.agent)
-    if agent is None:
-        problem = f"no agent called {asked.spec.agent!r} is installed; there are: {', '.join(agents) or 'none'}"
-        raise UsageError(problem, hint=f"run: pip install moat-provider-{asked.spec.agent}")
+    agent = agent_called(asked.spec.agent)
     request = AgentRequest()
     _check_request(agent, request, is_alone=is_rehearsed)
     return _agreed(agent, request, asked, home, runtimes, ctx, is_given=is_given, is_rehearsed=is_rehearsed)
+
+
+def agent_called(name: str) -> AgentProvider:
+    """Return an agent. Raises UsageError, listing those that are installed, when there is none called so."""
+    agents = {offer.value.name: offer.value for offer in Plugins.load().agent_offers()}
+    if name not in agents:
+        problem = f"no agent called {name!r} is installed; there are: {', '.join(agents) or 'none'}"
+        raise UsageError(problem, hint=f"run: pip install moat-provider-{name}")
+    return agents[name]
 
 
 def _agreed(

@@ -13,12 +13,12 @@ from moat.api.agents import AgentProvider, AgentRequest, Surroundings
 from moat.api.errors import UsageError
 from moat.api.runs import NetworkPolicy
 from moat.api.runtimes import Stdio
+from moat.cli.agents import agent_called
 from moat.cli.completion import complete_runs
 from moat.cli.dashes import DashedCommand, after_dashes
 from moat.cli.reach import live_run
 from moat.config.mounts import WORKSPACE
 from moat.paths import find_home
-from moat.plugins.manager import Plugins
 from moat.runs.attach import Attachment, fill_closed, own_terminal
 from moat.runs.execute import execute
 from moat.runs.host_program import find_program
@@ -43,7 +43,7 @@ def join(ctx: click.Context, name: str, agent_name: str, prompt: str, model: str
     """
     fill_closed()
     home, stdio = find_home(), Stdio(0, 1, 2)
-    agent = _agent(agent_name)
+    agent = agent_called(agent_name)
     info = live_run(home, name)
     if not prompt and not os.isatty(sys.stdin.fileno()):
         hint = f"run: moat join {name} {agent_name} -p PROMPT"
@@ -63,14 +63,6 @@ def join(ctx: click.Context, name: str, agent_name: str, prompt: str, model: str
     argv = join_command(agent, request, around)
     sock = connected(home, info)
     return asyncio.run(execute(sock, argv, Attachment(stdio), own_terminal(stdio)))
-
-
-def _agent(name: str) -> AgentProvider:
-    agents = {offer.value.name: offer.value for offer in Plugins.load().agent_offers()}
-    if name not in agents:
-        problem = f"no agent called {name!r} is installed; there are: {', '.join(agents) or 'none'}"
-        raise UsageError(problem, hint=f"run: pip install moat-provider-{name}")
-    return agents[name]
 
 
 def _program(agent: AgentProvider, runtime: str) -> tuple[str, ...]:
