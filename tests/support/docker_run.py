@@ -2,8 +2,9 @@
 
     python -m support.docker_run '{"home": …, "workspace": …, "argv": […], "report": …}'
 
-Its input and output are the command's, its exit code too; 125 when there was no run. report: a file that gets one JSON
-object a line: {"created": container id}, {"caveat": …} once it has started, {"failed": problem}.
+Its input and output are the command's, its exit code too; 125 when there was no run, and the problem as its error.
+report: a file that gets one JSON object a line: {"created": container id}, {"caveat": …} once it has started,
+{"failed": problem}.
 SIGUSR1 interrupts the command. Imports moat and the standard library only.
 """
 
@@ -42,6 +43,7 @@ async def run(order: dict[str, Any]) -> int:
             return await _launch(order, daemon, group)
         except MoatError as failure:
             _report(order, failed=failure.problem)
+            sys.stderr.write(f"docker_run: {failure.problem}\n")
             return FAILED
         finally:
             reaping.cancel()

@@ -7,10 +7,12 @@ from moat.testing import screen
 from moat.testing.screen import Screen
 
 ENV = {"PATH": os.defpath}
+# A signal may break a shell's `read` off: then it reads once more.
+ECHO = "trap 'stty size' WINCH; stty size; while sleep 0; do read line && echo got $line; done"
 
 
 def test_a_command_is_typed_into_and_resized() -> None:
-    window = Screen(["sh", "-c", "trap 'stty size' WINCH; stty size; while read line; do echo got $line; done"], ENV)
+    window = Screen(["sh", "-c", ECHO], ENV)
     try:
         window.read_until("33 99")
         window.resize(44, 111)
