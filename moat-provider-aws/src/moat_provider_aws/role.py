@@ -13,7 +13,7 @@ from moat.api import Credential, GrantFailed
 
 PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
 MODES = ("sign", "endpoint")
-DEFAULTREGION = "us-east-1"
+DEFAULT_REGION = "us-east-1"
 SHORTEST_S, LONGEST_S = 15 * 60, 12 * 60 * 60  # what AssumeRole accepts for DurationSeconds
 HINT = "run: moat grant aws --role arn:aws:iam::ACCOUNT:role/NAME"
 
@@ -33,7 +33,7 @@ class Role:
     """A role and how it is assumed. external_id, profile: empty when there is none. mode: who signs, "sign" is moat."""
 
     arn: str
-    region: str = DEFAULTREGION
+    region: str = DEFAULT_REGION
     duration_s: int = SHORTEST_S
     external_id: str = ""
     profile: str = ""
@@ -54,7 +54,7 @@ class Role:
 
 def parse_role(arn: str, options: Mapping[str, str], default_profile: str = "") -> Role:
     """Return a role from what was typed. Raises GrantFailed naming the part that is wrong."""
-    region = options.get("region", DEFAULTREGION)
+    region = options.get("region", DEFAULT_REGION)
     external_id = options.get("external-id", "")
     profile = options.get("aws-profile", default_profile)
     _demand(REGION.fullmatch(region), "--region names no AWS region", "write it like us-east-1")
@@ -78,7 +78,7 @@ def role_of(credential: Credential) -> Role:
     """Return the role that a credential stands for, stored or brought by a registration. Raises GrantFailed."""
     facts = credential.metadata
     typed = {
-        "region": facts.get("region", DEFAULTREGION),
+        "region": facts.get("region", DEFAULT_REGION),
         "session-duration": facts.get("session_duration_s", str(SHORTEST_S)),
         "external-id": facts.get("external_id", ""),
         "aws-profile": facts.get("profile", ""),
