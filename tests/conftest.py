@@ -16,6 +16,7 @@ from support.leaks import homes_below, leaks_below
 from support.loops import ServingPolicy
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
+END = "moat/end"  # in pytest's cache, for scripts/again.py, which an exit code tells too little
 
 
 def pytest_configure() -> None:
@@ -71,6 +72,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             reporter.write_line(f"FAILED {complaint}", red=True)
     if complaints and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if session.config.cache is not None and not hasattr(session.config, "workerinput"):  # xdist's workers end before
+        session.config.cache.set(END, {"status": int(exitstatus), "complaints": complaints})
 
 
 def _leaks(config: pytest.Config) -> Iterator[str]:
