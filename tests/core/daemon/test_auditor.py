@@ -103,6 +103,7 @@ async def test_a_run_that_the_daemon_does_not_know_spends_nothing(home: Home) ->
 
 async def test_a_runs_end_is_the_last_of_it_with_all_that_was_counted_before(home: Home) -> None:
     async with a_desk(home) as desk:
+        await until(lambda: desk.auditor._signing._seal is not None)  # nothing else waits for the key
         desk.auditor.take_uses(Uses(RUN_ID, (("apple", API, 2),)))
         desk.auditor.ended(an_info(state="stopped", exit_code=3))
         desk.auditor.note(RUN_ID, "too-late")
