@@ -77,9 +77,10 @@ def test_a_command_may_clean_up_after_ctrl_c(place: Place) -> None:
 
 
 def test_nothing_of_a_stopped_run_is_left(place: Place) -> None:
-    run = _started(place, "echo ready; exec sleep 54321")
-    inside = _pids("sleep 54321")
-    assert inside
+    sleeping = f"sleep 54321.{os.getpid()}"
+    run = _started(place, f"echo ready; exec {sleeping}")
+    eventually("the command sleeps", lambda: _pids(sleeping))
+    inside = _pids(sleeping)
 
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=30)

@@ -120,7 +120,7 @@ class Counts:
         """Wait until everything is what it was; connections of a moment ago may still be closing."""
         seen: list[Seen] = []
         try:
-            eventually("what was before", lambda: self._is_within(wanted, seen), 20)
+            eventually("what was before", lambda: self._is_within(wanted, seen), 30)
         except AssertionError:
             raise AssertionError(f"{wanted} has become {seen[-1]}") from None
 

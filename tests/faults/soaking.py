@@ -80,7 +80,7 @@ async def an_internet(folder: Path, refresh_every_s: float) -> AsyncIterator[Hom
     program = str(Path(__file__).with_name("echo.py"))
     echo = await asyncio.create_subprocess_exec(sys.executable, program, folder / "echo.pem", folder / "port")
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not (folder / "port").exists():  # noqa: ASYNC110 # another process
                 await asyncio.sleep(0.02)
         pins = dict.fromkeys((HOST, TOKENS_HOST), f"127.0.0.1:{(folder / 'port').read_text()}")

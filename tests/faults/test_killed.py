@@ -100,7 +100,7 @@ async def test_the_daemon_killed_under_load_is_followed_by_one_that_has_every_ru
 
 async def by_token(port: int, token: str, url: str) -> str:
     """Return what a run without a door is answered; 503 and 407 are asked again, its credentials are on their way."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             curl = await asyncio.create_subprocess_exec(
                 "curl", "-sk", "-m", "20", "-o", os.devnull, "-w", "%{http_code}", "--noproxy", "",

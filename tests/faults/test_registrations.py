@@ -13,7 +13,6 @@ import pytest
 from core.daemon.house import House, a_house, a_request
 from core.daemon.making import until
 from moat.daemon import lifecycle, watch
-from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import ensure_running, patiently
 from moat.daemon.process import living
 from moat.daemon.protocol import RegisterRequest
@@ -81,15 +80,14 @@ async def test_a_run_whose_second_phase_never_comes_is_reaped_and_nothing_is_lef
     monkeypatch.setattr(watch, "LINGER_S", 0.01)
     home = Home(tmp_path / "home")
     async with a_house(home) as house:
-        before = (0, 0)
         for number in range(times * 4 + 2):
             await house.runs.register(a_request(f"run_{number:012x}", needs_door=number % 2 == 0))
             if number == 1:  # threads and the like are there now
                 await until(lambda: _reaped(house) == 2)
-                before = (len(asyncio.all_tasks()), _descriptors())
+                tasks, descriptors = len(asyncio.all_tasks()), _descriptors()
         await until(lambda: house.runs.list() == [])
         await until(lambda: _reaped(house) == times * 4 + 2)
-        await until(lambda: (len(asyncio.all_tasks()), _descriptors()) == before)
+        await until(lambda: len(asyncio.all_tasks()) <= tasks and _descriptors() <= descriptors)
 
         assert list(home.root.glob("doors/*")) == []
         await house.parts.ledger.settled()
@@ -133,7 +131,6 @@ def _killed_between_the_phases(home: Home, tmp_path: Path, kind: str) -> str:
         assert cli.stdout is not None
         run_id = cli.stdout.readline().decode().strip()
         assert run_id.startswith("run_")
-        assert run_id in [run.run_id for run in DaemonClient(home).runs()]
         cli.send_signal(signal.SIGKILL)
     return run_id
 

@@ -43,7 +43,7 @@ def lures(folders: list[Path], start: Start, name: str) -> Iterator[Lures]:
     stop_reader, stop_writer = socket.socketpair()
     thread = start(lambda: _stand(made, folders, name, ready, stop_reader))
     try:
-        assert ready.wait(10), "the lures did not start"
+        assert ready.wait(30), "the lures did not start"
         yield made
     finally:
         stop_writer.close()

@@ -89,12 +89,20 @@ class Live:
         return base64.b64decode(self.ask(do="exchange", to=to, pieces=said, close=close)["came"])
 
     def in_tunnel(
-        self, connect: str, *pieces: bytes, server_name: str | None = "", to: tuple[str, int] | None = None
+        self,
+        connect: str,
+        *pieces: bytes,
+        server_name: str | None = "",
+        to: tuple[str, int] | None = None,
+        answers: int = 0,
     ) -> Tunnel:
-        """CONNECT, make TLS with server_name ("": the host's), send pieces. to: connect there instead."""
+        """CONNECT, make TLS with server_name ("": the host's), send pieces. to: connect there instead.
+
+        answers: how many must come to a piece, however long they take; otherwise a pause ends what came.
+        """
         said = [base64.b64encode(piece).decode() for piece in pieces]
         name = connect.rpartition(":")[0] if server_name == "" else server_name
-        answer = self.ask(do="tunnel", connect=connect, name=name, pieces=said, to=to)
+        answer = self.ask(do="tunnel", connect=connect, name=name, pieces=said, to=to, answers=answers)
         return Tunnel(answer["connect"], answer["tls"], base64.b64decode(answer["came"]))
 
 

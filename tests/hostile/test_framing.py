@@ -120,7 +120,7 @@ def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_ones(bench: B
 def test_requests_in_one_tunnel_are_judged_one_by_one(bench: Bench) -> None:
     pipelined = get("api.github.com", "/first") + get("evil.test", "/second") + get("api.github.com", "/third")
 
-    tunnel = bench.free.in_tunnel(API, pipelined)
+    tunnel = bench.free.in_tunnel(API, pipelined, answers=2)
 
     assert statuses(tunnel.came)[:2] == [200, 421]
     assert b"GET /first" in bench.internet.bytes_seen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.installation import Installation, installation
+from support.installation import Installation, eventually, installation
 
 pytestmark = [pytest.mark.bubblewrap]
 
@@ -34,6 +34,7 @@ def test_those_left_by_a_detached_run_are_told_to_who_waits_for_it(moat: Install
 def test_a_run_that_is_killed_does_not_hide_them(moat: Installation) -> None:
     script = TRAP + "; exec sleep 600"
     moat.ok("run", "-d", "work", "--runtime", "bubblewrap", "--name", "killed", "--", "sh", "-c", script)
+    eventually("the trap is laid", (moat.home / "work" / ".vscode" / "tasks.json").exists)
     moat.ok("stop", "-t", "0", "killed")
 
     assert b".git/hooks/post-merge (new)" in moat.run("wait", "killed").stderr

@@ -59,7 +59,7 @@ def test_a_run_whose_container_is_removed_is_over_with_an_event_and_a_line_in_th
         assert told["run_id"] == parts.run_id
         assert (cli.returncode != 0, b"Traceback" in err) == (True, False), err
         assert [run["state"] for run in json.loads(moat.ok("list", "--json"))] == [told["run"]["state"]] == ["stopped"]
-        assert "run ended" in moat.logs()
+        eventually("the log says so", lambda: "run ended" in moat.logs())
         eventually("nothing is left", lambda: not remains(moat, parts), 30)
         assert moat.daemon_pid() == daemon
         done = moat.run("run", "work", "--runtime", "docker", "--", "echo", "works")

@@ -141,7 +141,7 @@ async def test_values_that_went_with_a_daemon_are_503_with_the_reason_until_they
 
     killed(client.health().pid)
     client = await asyncio.to_thread(ensure_running, home)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while "the values this run was registered with" not in (answer := await refused(home, made))[0]:  # noqa: ASYNC110 # the daemon's doing
             await asyncio.sleep(0.05)
     assert answer[1] == 503

@@ -255,9 +255,9 @@ async def test_a_websocket_passes_and_ends_with_its_endpoint(is_unix: bool, tmp_
                 session.ws_connect(url, headers=headers) as socket_,
             ):
                 await socket_.send_str("hello")
-                said = await socket_.receive_str(timeout=8)
+                said = await socket_.receive_str(timeout=30)
                 await worker.put(having())
-                ended = await socket_.receive(timeout=8)
+                ended = await socket_.receive(timeout=30)
             for sock in place.held:
                 sock.close()
 

@@ -54,7 +54,7 @@ def home(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator
 async def a_routed_run(home: Home, client: DaemonClient, tmp_path: Path) -> AsyncIterator[Sealed]:
     fields: dict[str, Any] = {"name": "calm-otter", "endpoints": (RoutedPort("web", 3000), RoutedPort("dead", 3001))}
     async with a_sealed_run(home, client, tmp_path, (), script=SERVE, **fields) as sealed:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await sealed.out.readline() == b"ready\n"
         yield sealed
 
@@ -98,7 +98,7 @@ async def test_websockets_and_events_go_through_the_gate(home: Home, port: int, 
                     await ws.send_str(word)
                     assert await ws.receive_str(timeout=20) == word
         async with session.get(f"http://127.0.0.1:{port}/events", headers={"Host": host}) as response:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 assert await response.content.readline() == b"data: 0\n"
 
 

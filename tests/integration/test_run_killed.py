@@ -15,8 +15,9 @@ from support.supervisors import supervisor_of
 
 pytestmark = [pytest.mark.bubblewrap, pytest.mark.timeout(90)]
 
-SLEEP = "trap '' TERM; echo ready; sleep 51423"
-SLEEPER = b"sleep\0" + b"51423\0"
+SECONDS = f"51423.{os.getpid()}"  # another suite may be running beside this one
+SLEEP = f"trap '' TERM; echo ready; sleep {SECONDS}"
+SLEEPER = f"sleep\0{SECONDS}\0".encode()
 
 
 @pytest.fixture

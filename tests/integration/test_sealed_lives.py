@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed"),
 ]
-PATIENCE_S = 20.0
+PATIENCE_S = 30.0
 
 
 @pytest.fixture(params=["outside", "inside"], ids=["gate outside", "gate inside"])

@@ -215,7 +215,7 @@ async def test_a_client_that_goes_away_does_not_lose_the_tokens(tmp_path: Path) 
     async with a_token_endpoint(tmp_path, slowly) as (talk, _):
         argv = ["curl", "-sS", "--cacert", str(talk.worker.ca_file), "-x", talk.proxy, URL, *posted()]
         process = await asyncio.create_subprocess_exec(*argv)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not talk.place.bodies:  # noqa: ASYNC110 # another process's doing
                 await asyncio.sleep(0.01)
         process.kill()
@@ -235,7 +235,7 @@ async def test_a_run_that_ends_does_not_lose_the_tokens(tmp_path: Path) -> None:
     async with a_token_endpoint(tmp_path, slowly) as (talk, _):
         async with asyncio.TaskGroup() as group:
             group.create_task(talk.curl(URL, *posted()))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not talk.place.bodies:  # noqa: ASYNC110 # another process's doing
                     await asyncio.sleep(0.01)
             talk.worker.send(Drop(RUN))

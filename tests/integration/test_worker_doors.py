@@ -199,7 +199,7 @@ async def test_stop_ends_the_worker_with_exit_code_0(tmp_path: Path) -> None:
     async with proxied(tmp_path) as p:
         p.worker.send(Stop())
 
-        assert await asyncio.to_thread(p.worker.process.wait, 5) == 0
+        assert await asyncio.to_thread(p.worker.process.wait, 30) == 0
 
 
 async def test_the_worker_is_confined(tmp_path: Path) -> None:
@@ -222,13 +222,13 @@ def _query(host: str, kind: int) -> bytes:
 
 def _ask_udp(door: tuple[str, int], host: str, kind: int) -> bytes:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(5)
+        sock.settimeout(30)
         sock.sendto(_query(host, kind), door)
         return sock.recv(512)
 
 
 def _ask_tcp(door: tuple[str, int], host: str, kind: int) -> bytes:
-    with socket.create_connection(door, 5) as sock, sock.makefile("rwb") as file:
+    with socket.create_connection(door, 30) as sock, sock.makefile("rwb") as file:
         query = _query(host, kind)
         file.write(struct.pack("!H", len(query)) + query)
         file.flush()

@@ -144,7 +144,7 @@ class Hostile:
 
     def __init__(self, p: Proxied) -> None:
         host, _, port = p.proxy.removeprefix("http://").rpartition(":")
-        plain = socket.create_connection((host, int(port)), 5)
+        plain = socket.create_connection((host, int(port)), 30)
         plain.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n".encode())
         while b"\r\n\r\n" not in plain.recv(4096):
             pass

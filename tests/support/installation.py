@@ -216,7 +216,7 @@ def end(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> int:
     return process.returncode
 
 
-def eventually(what: str, holds: object, deadline_s: float = 15.0) -> None:
+def eventually(what: str, holds: object, deadline_s: float = 30.0) -> None:
     """Poll until holds() is true; fail, saying what was waited for, when that takes too long."""
     assert callable(holds)
     limit = time.monotonic() + deadline_s

@@ -18,6 +18,7 @@ import termios
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
 from support.upstream import MadeCa, make_test_ca
@@ -58,10 +59,22 @@ class Internet:
     dns: dict[str, list[list[str]]] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     queries: list[str] = field(default_factory=list)
-    packets: list[Packet] = field(default_factory=list)
+    noted: list[Packet] = field(default_factory=list)
     connections: list[Connection] = field(default_factory=list)
     open: list[asyncio.StreamWriter] = field(default_factory=list)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+    wire: socket.socket | None = None
+
+    @property
+    def packets(self) -> list[Packet]:
+        """The packets that have come so far: what waits at the wire is taken in first."""
+
+        async def look() -> None:
+            _note(self)
+
+        if self.wire is not None:
+            asyncio.run_coroutine_threadsafe(look(), self.loop).result(30)
+        return self.noted
 
     def name(self, host: str, *addresses: str) -> None:
         """Let host have these addresses."""
@@ -70,7 +83,7 @@ class Internet:
     def forget(self) -> None:
         """Forget what was seen."""
         self.queries.clear()
-        self.packets.clear()
+        self.packets.clear()  # with what is still on its way in
         self.connections.clear()
 
     def say_unasked(self, data: bytes) -> None:
@@ -105,7 +118,7 @@ def serve_internet(internet: Internet, start: Callable[[Callable[[], None]], thr
     ready, stopping = threading.Event(), asyncio.Event()
     thread = start(lambda: loop.run_until_complete(_serve(internet, ready, stopping)))
     try:
-        assert ready.wait(10), "the internet did not start"
+        assert ready.wait(30), "the internet did not start"
         yield
     finally:
         loop.call_soon_threadsafe(stopping.set)
@@ -132,11 +145,13 @@ async def _serve(internet: Internet, ready: threading.Event, stopping: asyncio.E
         resolver.bind(RESOLVER_ADDRESS)
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))  # ETH_P_ALL
         wire.bind(("w0", 3))
-        for sock, handle in ((resolver, _answer), (wire, _note)):
+        internet.wire = wire
+        for sock, handle in ((resolver, partial(_answer, internet, resolver)), (wire, partial(_note, internet))):
             sock.setblocking(False)
-            loop.add_reader(sock, handle, internet, sock)
+            loop.add_reader(sock, handle)
             stack.callback(sock.close)
             stack.callback(loop.remove_reader, sock)
+        stack.callback(setattr, internet, "wire", None)
         ready.set()
         await stopping.wait()
 
@@ -225,8 +240,16 @@ def _record(owner: bytes, kind: int, data: bytes) -> bytes:
     return owner + struct.pack("!HHIH", kind, 1, 0, len(data)) + data
 
 
-def _note(internet: Internet, sock: socket.socket) -> None:
-    data, (_, ether, direction, *_) = sock.recvfrom(65_536)
+def _note(internet: Internet) -> None:
+    """Take in all that waits at the wire."""
+    assert internet.wire is not None
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            _note_one(internet, *internet.wire.recvfrom(65_536))
+
+
+def _note_one(internet: Internet, data: bytes, where: tuple[str, int, int]) -> None:
+    _, ether, direction, *_ = where
     if direction == socket.PACKET_OUTGOING or ether not in (0x0800, 0x86DD):
         return
     start = (data[0] & 15) * 4 if ether == 0x0800 else 40
@@ -239,7 +262,7 @@ def _note(internet: Internet, sock: socket.socket) -> None:
     if ether == 0x86DD and (destination.startswith("ff02") or (protocol == 58 and payload[0] in NEIGHBOURS)):
         return
     port = struct.unpack_from("!H", payload, 2)[0] if protocol in (TCP, UDP) else 0
-    internet.packets.append(Packet(protocol, destination, port))
+    internet.noted.append(Packet(protocol, destination, port))
 
 
 def _unacknowledged(writer: asyncio.StreamWriter) -> int:

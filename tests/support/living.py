@@ -149,6 +149,6 @@ async def served(sealed: Sealed) -> None:
 
 
 async def until(claim: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not claim():  # noqa: ASYNC110 # another process's doing: there is no event to wait for
             await asyncio.sleep(0.02)

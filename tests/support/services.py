@@ -130,7 +130,7 @@ def running_services(projects: Path) -> Iterator[Services]:
     thread = threading.Thread(target=loop.run_until_complete, args=(_serve(services, ready, stopping),))
     thread.start()
     try:
-        if not ready.wait(10):
+        if not ready.wait(30):
             raise RuntimeError("the services did not start")
         yield services
     finally:

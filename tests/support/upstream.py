@@ -196,7 +196,7 @@ def running_upstream(
     thread = threading.Thread(target=loop.run_until_complete, args=(_serve(upstream, context, ready, stopping),))
     thread.start()
     try:
-        if not ready.wait(10):
+        if not ready.wait(30):
             raise RuntimeError("the upstream did not start")
         yield upstream
     finally:

@@ -91,7 +91,7 @@ def running(vendor: Vendor) -> Iterator[Vendor]:
     thread = threading.Thread(target=vendor._loop.run_until_complete, args=(_serve(vendor, ready, stopping),))
     thread.start()
     try:
-        if not ready.wait(10):
+        if not ready.wait(30):
             raise RuntimeError("the vendor did not start")
         yield vendor
     finally:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from support.installation import Installation, installation
+from support.installation import Installation, eventually, installation
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,8 @@ def in_front(moat: Installation, name: str) -> subprocess.Popen[bytes]:
 
 
 def test_stop_kills_what_does_not_end_in_time(moat: Installation) -> None:
-    start(moat, "deaf", "trap '' TERM; while :; do sleep 0.05; done")
+    start(moat, "deaf", "trap '' TERM; echo deaf; while :; do sleep 0.05; done")
+    eventually("it hears nothing", lambda: moat.ok("logs", "deaf") == "deaf\n")
 
     assert moat.ok("stop", "-t", "0.2", "deaf") == "deaf\n"
 

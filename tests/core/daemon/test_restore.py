@@ -81,7 +81,7 @@ async def context(house: House, run_id: str = RUN_ID) -> dict[str, Any]:
 
 
 async def opened(house: House, run_id: str = RUN_ID) -> dict[str, Any]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             runs = (await ask(house.port))["runs"]  # a run whose gate was refused is not there for a moment
             if run_id in runs and runs[run_id]["context"]["is_open"]:

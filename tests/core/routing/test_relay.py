@@ -32,7 +32,7 @@ async def relayed(request: bytes, script: Script) -> AsyncIterator[Peer]:
         group.create_task(script(run))  # type: ignore[arg-type] # coroutines, all of them
         await client.send(request)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 yield client
         finally:
             for peer in (client, run):

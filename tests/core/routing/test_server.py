@@ -115,7 +115,7 @@ async def test_an_event_arrives_while_the_stream_is_still_open(tmp_path: Path) -
     async with a_place(tmp_path) as place:
         reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
         writer.write(f"GET /events HTTP/1.1\r\nHost: web.otter.localhost:{place.port}\r\n\r\n".encode())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert b"data: one" in await reader.readuntil(b"one\n\n")
             place.go_on.set()
             assert b"data: two" in await reader.read()
@@ -179,12 +179,12 @@ async def test_an_agent_that_holds_its_connections_takes_none_from_another(
         place.table.put(Route("other", "run_0123456789ab", {"web": place.inside}))
         reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
         writer.write(f"GET /events HTTP/1.1\r\nHost: web.otter.localhost:{place.port}\r\n\r\n".encode())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await reader.readuntil(b"one\n\n")
 
         answers = [await asked(place.port, agent) for agent in ("otter", "other")]
         place.go_on.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await reader.read()
         writer.close()
 

@@ -18,7 +18,7 @@ def pair() -> tuple[FrameChannel, FrameChannel]:
 
 
 async def next_of(channel: FrameChannel) -> tuple[str, bytes]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         received = await channel.receive()
     assert received is not None
     return received[0]["stream"], received[0][TAIL]

@@ -23,7 +23,7 @@ class Taken:
         self.signals.put_nowait((number, grace_s))
 
     async def next(self) -> tuple[int, float | None]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self.signals.get()
 
 
@@ -34,7 +34,7 @@ def client_of(folder: Path) -> FrameChannel:
 
 
 async def hear(client: FrameChannel) -> Message | None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         received = await client.receive()
     return None if received is None else received[0]
 

@@ -195,7 +195,7 @@ async def test_ctrl_c_while_copying_stops_the_copying(
     copy = WorkingCopy(home, RUN, work)
     async with asyncio.TaskGroup() as group:
         making = group.create_task(copy.make())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not _has_text(tmp_path / "pid"):  # noqa: ASYNC110 # a program writes it
                 await asyncio.sleep(0.01)
         making.cancel()

@@ -32,7 +32,7 @@ async def asked() -> AsyncIterator[tuple[FrameChannel, asyncio.Task[int | MoatEr
             return failure
 
     try:
-        async with asyncio.TaskGroup() as group, asyncio.timeout(20):
+        async with asyncio.TaskGroup() as group, asyncio.timeout(30):
             asking = group.create_task(outcome())
             received = await holder.receive()
             assert received is not None

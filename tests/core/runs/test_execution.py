@@ -55,7 +55,7 @@ class Client:
         self.channel.send({"ask": "exec", "argv": ["sh", "-c", "s3cr3t"], "size": None, **words}, self.given)
 
     async def hear(self) -> Message | None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             received = await self.channel.receive()
         return None if received is None else received[0]
 
@@ -116,7 +116,7 @@ async def test_a_client_that_goes_ends_its_command(tmp_path: Path, size: object,
         client.ask(size=size)
         await client.hear()
         client.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await sandbox.execution.signalled.get() == last
             await sandbox.execution.ended
 
@@ -135,7 +135,7 @@ async def test_what_does_not_end_for_its_gone_client_is_killed(tmp_path: Path, m
         client.ask()
         await client.hear()
         client.channel.send({"signal": "garbage"})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await sandbox.execution.ended
         client.close()
 

@@ -42,7 +42,7 @@ async def test_a_signal_arrives_with_its_grace(home: Home) -> None:
         control.serving(home.run(INFO.run_id)),
     ):
         await reach.send_signal(reach.connected(home, INFO), 15, 2.5)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert await came == (15, 2.5)
 
 
@@ -52,7 +52,7 @@ async def test_a_run_is_awaited_until_it_is_written_down_as_over(home: Home) -> 
         await asyncio.sleep(2 * reach.POLL_S)
         assert not waiting.done()
         RunStore(home).write(replace(INFO, state="stopped", exit_code=5))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert (await waiting).exit_code == 5
 
 

@@ -60,7 +60,7 @@ class Said:
         for message in messages:
             channel.send(message)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 return await self.viewer.follow(until_sealed=until_sealed)
         finally:
             channel.close()
@@ -109,7 +109,7 @@ async def test_a_supervisor_that_is_gone_is_an_error() -> None:
     said = Said()
     said.ours.close()
     with pytest.raises(SandboxFailed, match="gone"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await said.viewer.follow()
     said.close()
 

@@ -68,15 +68,15 @@ def tunnel(words: Words) -> Words:
                 came = b""
                 for piece in words["pieces"]:
                     secure.sendall(base64.b64decode(piece))
-                    came += everything_from(secure)
+                    came += everything_from(secure, words.get("answers", 0))
                 result["came"] = base64.b64encode(came).decode()
         except OSError as problem:
             result["tls"] = result["tls"] or f"failed: {problem}"
         return result
 
 
-def everything_from(sock: socket.socket) -> bytes:
-    """Read until a pause after something came, or the end."""
+def everything_from(sock: socket.socket, answers: int = 0) -> bytes:
+    """Read until a pause after something came, or the end. answers: how many are to come before a pause counts."""
     came, patience = b"", ANSWER_S
     with contextlib.suppress(OSError):
         while True:
@@ -85,7 +85,8 @@ def everything_from(sock: socket.socket) -> bytes:
             if not data:
                 break
             came += data
-            patience = AFTER_WHOLE_S if is_whole(came) else QUIET_S
+            if came.count(b"HTTP/1.1 ") >= answers:
+                patience = AFTER_WHOLE_S if is_whole(came) else QUIET_S
     return came
 
 

@@ -26,7 +26,7 @@ class Stage:
     running: asyncio.Task[bytes | Malformed]
 
     async def ended(self) -> bytes | Malformed:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             return await self.running
 
 
@@ -70,7 +70,7 @@ async def test_a_body_far_longer_than_what_is_held_goes_through_whole() -> None:
     async with pumping(Framing("length", size + 1)) as stage:
         stage.upstream.write(bytes(size))
         received = 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while received < size + len(HEAD) and await stage.client.more():
                 received += len(stage.client.buffer)
                 stage.client.buffer.clear()
@@ -87,7 +87,7 @@ async def test_a_client_that_does_not_read_has_the_upstream_wait() -> None:
         assert stage.trail.response_bytes < 16 * HIGH_BYTES  # what kernel and streams hold
         stage.upstream.close()
         received = 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while received < 64 * HIGH_BYTES + len(HEAD) and await stage.client.more():
                 received += len(stage.client.buffer)
                 stage.client.buffer.clear()

@@ -87,7 +87,7 @@ async def ask(client: TlsStream, request: bytes, end: bytes = b"ok") -> bytes:
 
 
 async def heard(client: TlsStream, end: bytes = b"ok") -> bytes:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not client.buffer.endswith(end) and await flows(client):
             pass
     answer = bytes(client.buffer)
@@ -200,7 +200,7 @@ async def test_an_answer_that_is_not_plain_is_finished_the_long_way(answer: byte
     async with asking() as (far, guest, client):
         far.answer = answer
         client.write(GET)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while len(guest.records) < 2 and await flows(client):
                 pass
         await until(lambda: len(guest.records) == 2)
@@ -233,7 +233,7 @@ async def test_a_run_that_was_replaced_is_judged_anew() -> None:
 async def test_pipelined_requests_are_answered_in_their_order() -> None:
     async with asking() as (far, guest, client):
         client.write(GET.replace(b"page=1", b"page=2") + GET.replace(b"page=1", b"page=3"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while client.buffer.count(b"ok") < 2 and await client.more():
                 pass
         await until(lambda: len(guest.records) == 3)
@@ -297,7 +297,7 @@ async def test_a_kept_connection_that_the_upstream_closed_is_replaced() -> None:
 
 async def test_a_silent_client_is_closed_after_the_limit() -> None:
     async with asking(Limits(idle_s=0.2)) as (_, _, client):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert not await client.more()
 
 
@@ -335,7 +335,7 @@ async def test_a_client_that_sent_much_too_early_is_read_on() -> None:
         filler = b"X-Filler: " + b"x" * 60_000
         long = GET.replace(b"\r\n\r\n", b"\r\n" + filler + b"\r\n\r\n")
         client.write(GET + long * 8 + GET)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while client.buffer.count(b"ok") < 10 and await client.more():
                 pass
         client.buffer.clear()
