@@ -24,7 +24,7 @@ GRANTED = "spent on api.github.com, github.com, uploads.github.com\n"
 
 Done = subprocess.CompletedProcess[str]
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(scope="module")

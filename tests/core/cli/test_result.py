@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.installation import Installation, installation
+from support.installation import Installation, eventually, installation
 
 WORK = "echo two > a; mkdir -p .git/hooks; touch .git/hooks/pre-commit"
 
@@ -50,8 +50,9 @@ def test_moat_yaml_may_ask_for_a_copy_and_nobody_need_agree(moat: Installation) 
 
 
 def test_a_detached_run_on_a_copy_has_its_result_when_it_is_over(moat: Installation) -> None:
-    script = "echo two > a; while [ ! -e go ]; do sleep 0.05; done"
+    script = "echo two > a; echo written; while [ ! -e go ]; do sleep 0.05; done"
     moat.ok("run", "-d", "--copy", "work", "--runtime", "bubblewrap", "--name", "away", "--", "sh", "-c", script)
+    eventually("it has written", lambda: moat.run("logs", "away").stdout == b"written\n")
     early = moat.run("diff", "away")
     assert early.returncode == 2
     assert b"away is not over" in early.stderr

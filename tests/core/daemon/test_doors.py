@@ -18,7 +18,7 @@ from moat.runtimes.door import DoorListener, hash_nonce
 from core.daemon.gates import a_gate
 from core.daemon.making import RUN_ID, a_context, a_worker, an_info
 
-pytestmark = pytest.mark.timeout(30)  # real gates
+pytestmark = pytest.mark.timeout(60)  # real gates
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from support.installation import eventually
 from core.daemon.house import House, a_house, a_request, registered
 from core.daemon.making import OTHER_ID, RUN_ID, SECRET, ask
 
-pytestmark = pytest.mark.timeout(30)  # real workers
+pytestmark = pytest.mark.timeout(60)  # real workers
 
 
 async def test_a_setup_shows_what_grants_put_inside_and_changes_nothing(home: Home) -> None:

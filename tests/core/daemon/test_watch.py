@@ -14,7 +14,7 @@ from core.daemon.gates import a_gate
 from core.daemon.house import a_house, a_request, registered
 from core.daemon.making import OTHER_ID, RUN_ID, ask, until
 
-pytestmark = pytest.mark.timeout(30)  # real gates and workers
+pytestmark = pytest.mark.timeout(60)  # real gates and workers
 
 
 async def test_a_sealed_run_lives_as_long_as_its_gate(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

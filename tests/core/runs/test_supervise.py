@@ -55,12 +55,13 @@ def test_it_has_a_session_of_its_own_and_nothing_of_the_callers_terminal_or_file
 
 
 def test_its_stop_is_the_commands_sigterm(moat: Installation) -> None:
-    name = start(moat, "asked", "trap 'echo asked; exit 4' TERM; while :; do sleep 0.05; done")
+    name = start(moat, "asked", "trap 'echo asked; exit 4' TERM; echo up; while :; do sleep 0.05; done")
+    eventually("it listens", lambda: moat.run("logs", name).stdout == b"up\n")
 
     assert moat.ok("stop", name).strip() == name
 
     assert info(moat, name)["exit_code"] == 4
-    assert moat.run("logs", name).stdout == b"asked\n"
+    assert moat.run("logs", name).stdout == b"up\nasked\n"
 
 
 def test_what_cannot_be_started_is_told_to_the_caller_and_is_no_run(moat: Installation) -> None:
@@ -86,10 +87,11 @@ def test_a_mistake_in_the_supervisor_is_not_swallowed(moat: Installation) -> Non
 
 
 def test_a_run_that_is_not_sealed_ends_with_the_daemon_that_was_stopped_on_purpose(moat: Installation) -> None:
-    name = start(moat, "unkept", "trap 'echo asked; exit 1' TERM; while :; do sleep 0.05; done")
+    name = start(moat, "unkept", "trap 'echo asked; exit 1' TERM; echo up; while :; do sleep 0.05; done")
+    eventually("it listens", lambda: moat.run("logs", name).stdout == b"up\n")
     pid = supervisor_of(name)
 
     moat.ok("proxy", "stop")
 
     eventually("the supervisor is gone", lambda: not read(Path(f"/proc/{pid}/cmdline")))
-    assert moat.run("logs", name).stdout == b"asked\n"
+    assert moat.run("logs", name).stdout == b"up\nasked\n"

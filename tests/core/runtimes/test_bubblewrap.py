@@ -15,7 +15,7 @@ from support.sealed import a_spec, run_sealed, stand_in
 
 pytestmark = [
     pytest.mark.bubblewrap,
-    pytest.mark.timeout(30),
+    pytest.mark.timeout(60),
     pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed"),
 ]
 

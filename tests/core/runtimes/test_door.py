@@ -16,7 +16,7 @@ from moat.runtimes.door import DoorListener, OpenDoor, admit, netns_cookie, own_
 from support.doorman import ADD_LINK, changed_gate, refusal, said
 from support.sealed import NONCE, stand_in
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 REOPEN = "real = gate.open_socket\n"
 RESEND = "real = gate.Door.send\n"

@@ -28,7 +28,7 @@ def grant(home: Path, sts: FakeSts, *options: str) -> subprocess.CompletedProces
     return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
 def test_a_role_that_can_be_assumed_is_stored_and_what_sts_gave_is_not(tmp_path: Path) -> None:
     with running_sts() as sts:
         done = grant(tmp_path, sts, "--session-duration", "1h")
@@ -41,7 +41,7 @@ def test_a_role_that_can_be_assumed_is_stored_and_what_sts_gave_is_not(tmp_path:
     assert b"ASIAEXAMPLE" not in stored
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
 def test_a_role_that_is_refused_is_not_stored(tmp_path: Path) -> None:
     with running_sts(denies=True) as sts:
         done = grant(tmp_path, sts)
