@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from core.daemon.test_routes import free_port
 from hypothesis import HealthCheck, settings
 from moat.daemon.lifecycle import ensure_running, stop
 from moat.daemon.process import living
 from moat.ids import new_run_id
 from moat.paths import Home, private_folder
 from support.leaks import leaks_below
+from support.ports import free_port
 from support.unix_http import ORIGIN, session_of
 
 FILE = Path(__file__).parents[2] / "docs" / "reference" / "openapi.json"

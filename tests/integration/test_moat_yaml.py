@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.installation import Installation, end, eventually, installation
 from support.places import docker_answers
+from support.ports import free_port
 from support.upstream import running_upstream
 
 pytestmark = pytest.mark.timeout(120)
@@ -148,8 +148,7 @@ def test_a_workspace_is_kept_before_and_while_a_run_works_and_the_run_has_its_te
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_port_of_the_file_is_reached_by_name_while_the_run_lives(made: Installation, runtime: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     made.run("proxy", "stop")
     made.configure({"routing": {"port": port}})
     script = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 3000, Listen => 1); $| = 1; \

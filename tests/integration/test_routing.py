@@ -24,6 +24,7 @@ from moat.ids import new_run_id
 from moat.paths import Home, private_folder
 from support import program
 from support.living import Sealed, a_sealed_run, ended_after, until
+from support.ports import free_port
 
 PROGRAM = Path(program.__file__).read_text()
 SERVE = f"python3 -c {shlex.quote(PROGRAM)} 3000; exit 5"
@@ -37,8 +38,7 @@ pytestmark = [
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from moat.daemon.protocol import RouteRequest, SetupRequest
 from moat.daemon.routes import Routes
 from moat.paths import Home
 from moat.routing.table import Table
+from support.ports import free_port
 
 from core.daemon.house import House, a_house, a_request
 from core.daemon.making import OTHER_ID, RUN_ID
-from core.daemon.test_routes import free_port, no_certificate, nowhere
+from core.daemon.test_routes import no_certificate, nowhere
 
 WEB = (RoutedPort("web", 3000),)
 

@@ -9,13 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import ClientConnectorError, ClientSession
 from moat.daemon.metrics_port import serve_metrics
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+from support.ports import free_port
 
 
 @asynccontextmanager

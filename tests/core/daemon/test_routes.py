@@ -13,15 +13,11 @@ from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import RouteRequest
 from moat.daemon.routes import Routes, listen_on_loopback, route_of
 from moat.routing.table import Table
+from support.ports import free_port
 
 from core.daemon.making import OTHER_ID, RUN_ID, an_info
 
 WEB = (RoutedPort("web", 3000),)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 async def nowhere(run_id: str, port: int) -> socket.socket:

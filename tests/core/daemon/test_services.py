@@ -21,10 +21,11 @@ from moat.daemon.upstream import Installation
 from moat.log import REDACTED, Redactor
 from moat.paths import Home
 from moat.proxy.ca import make
+from support.ports import free_port
 
 from core.daemon.house import House, a_house, registered
 from core.daemon.making import OTHER_ID, RUN_ID, Fruit, Orchard, Vault, until
-from core.daemon.test_routes import free_port, nowhere
+from core.daemon.test_routes import nowhere
 
 pytestmark = pytest.mark.timeout(60)
 FRESH = "another-s3cr3t-value"
