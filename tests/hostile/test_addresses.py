@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from support.installation import Installation
+from support.installation import Installation, eventually
 from support.world import World, in_network_of
 
 from hostile.conftest import Bench
@@ -135,6 +135,11 @@ def test_a_public_address_of_the_host_is_the_hosts_all_the_same(
     bench: Bench, world: World, services: Lures, own: str
 ) -> None:
     subprocess.run([*world.through, "ip", "address", "replace", own, "dev", "lo"], check=True)
+    lookup = [*world.through, "ip", "route", "get", own]
+    eventually(  # of IPv6 it does so a moment later, and has no way there till then
+        "the kernel takes it for its own",
+        lambda: subprocess.run(lookup, check=False, capture_output=True).stdout.startswith(b"local "),
+    )
     bench.internet.name("host.example.com", own)
     port, host = (services.tcp6, f"[{own}]") if ":" in own else (services.tcp, own)
 
