@@ -120,7 +120,7 @@ async def test_frames_that_cannot_be_read_end_the_connection() -> None:
     assert "extension" in guest.records[0].reason
 
 
-@pytest.mark.parametrize(("rules", "protocol"), [((), "websocket"), ((RULE,), "other/1")])
+@pytest.mark.parametrize(("rules", "protocol"), [((), "websocket"), ((RULE,), "SPDY/3.1")])
 async def test_where_no_scrub_is_due_everything_passes_as_it_is(rules: tuple[Rule, ...], protocol: str) -> None:
     service = Service((bytes((0xC1, 4)) + b"zzzz",), protocol=protocol)
     async with upgraded(service, *rules) as (_, client):

@@ -174,14 +174,6 @@ def test_a_reason_may_be_missing_and_field_names_of_answers_may_have_underscores
     assert (found.head.reason, found.head.headers.get("x_y")) == ("", "z")
 
 
-def test_an_upgrade_needs_the_exact_word_and_no_body() -> None:
-    assert request("Connection: keep-alive, Upgrade", "Upgrade: websocket").upgrade == "websocket"
-    assert request("Connection: notupgrade", "Upgrade: websocket").upgrade == ""
-    assert request("Upgrade: websocket").upgrade == ""
-    assert request("Connection: Upgrade", "Upgrade: h2c").upgrade == ""
-    assert request("Connection: Upgrade", "Upgrade: websocket", "Content-Length: 1").upgrade == ""
-
-
 def test_hop_by_hop_fields_stay_and_connection_cannot_drop_a_credential() -> None:
     found = request("Connection: X-Gone, Authorization, close", "X-Gone: 1", "Authorization: a", "Keep-Alive: 5",
                     "Proxy-Authorization: Basic x", "Proxy-Connection: y", "TE: trailers", "Accept: z")  # fmt: skip

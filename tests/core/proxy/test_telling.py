@@ -12,9 +12,9 @@ from moat.proxy.telling import head_up, told, told_early
 A = Authority("http", "a.example", 8080)
 
 
-def up(*lines: str, proxy: ProxyRoute | None = None) -> str:
+def up(*lines: str, proxy: ProxyRoute | None = None, upgrade: str = "") -> str:
     request = read_request("\r\n".join(("GET /x HTTP/1.1", "Host: a.example:8080", *lines)))
-    passage = Passage(A, RequestHead("GET", A, "/x", Headers((("Accept", "*/*"),))))
+    passage = Passage(A, RequestHead("GET", A, "/x", Headers((("Accept", "*/*"),))), upgrade=upgrade)
     return head_up(passage, request, proxy).decode()
 
 
@@ -24,10 +24,11 @@ def test_a_request_leaves_with_the_agreed_host_and_its_own_framing() -> None:
     assert up("Transfer-Encoding: chunked").endswith("Transfer-Encoding: chunked\r\n\r\n")
 
 
-def test_an_upgrade_is_asked_for_again() -> None:
-    told_upgrade = up("Connection: Upgrade", "Upgrade: websocket")
+def test_an_upgrade_is_asked_for_only_as_it_was_judged() -> None:
+    told_upgrade = up("Connection: Upgrade", "Upgrade: h2c, WebSocket", upgrade="websocket")
 
     assert told_upgrade.endswith("Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    assert "pgrade" not in up("Connection: Upgrade", "Upgrade: h2c")
 
 
 def test_a_proxy_gets_the_absolute_form_and_its_own_fields() -> None:

@@ -92,7 +92,7 @@ def test_a_body_that_is_too_long_is_refused() -> None:
 
 
 def test_what_cannot_be_looked_at_is_refused() -> None:
-    upgraded = a_request("Connection: Upgrade", "Upgrade: websocket")
+    upgraded = a_request("Connection: Upgrade", "Upgrade: SPDY/3.1")
     with pytest.raises(Refusal):
         tool_task([ONLY], HEAD, upgraded, None, has_body=False)
     packed = HEAD.with_headers(Headers((("Content-Encoding", "gzip"),)))

@@ -171,15 +171,15 @@ async def test_a_credential_that_is_renewed_while_an_answer_lasts_does_not_come_
 @pytest.mark.parametrize("place", ["the reason of 101", "Upgrade"])
 async def test_a_credential_in_the_head_of_an_upgrade_comes_back_to_nobody(stage: Stage, place: str) -> None:
     said = {
-        "the reason of 101": b"HTTP/1.1 101 %b\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+        "the reason of 101": b"HTTP/1.1 101 %b\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         "Upgrade": b"HTTP/1.1 101 Changing\r\nConnection: Upgrade\r\nUpgrade: %b\r\n\r\n",
     }[place]
     for write in WRITINGS.values():
         await stage.begin()
         stage.answer = saying(said % write(TOKEN).encode())
-        peer = await asked(stage, GET[:-2] + b"Connection: Upgrade\r\nUpgrade: x\r\n\r\n")
+        peer = await asked(stage, GET[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 
-        assert peer.data.startswith(b"HTTP/1.1 101 ")
+        assert peer.data.startswith(b"HTTP/1.1 101 " if place != "Upgrade" else b"HTTP/1.1 502 ")
         assert not shows(bytes(peer.data))
 
 

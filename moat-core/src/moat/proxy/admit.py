@@ -19,7 +19,7 @@ from moat.api.runs import NetworkPolicy, RunContext
 from moat.net.hosts import HostPattern
 from moat.net.paths import decoded_path
 from moat.net.policy import Objection, basis, is_nameable, narrowed, objection, request_objection
-from moat.net.rules import Ask
+from moat.net.rules import Ask, rules_for
 from moat.proxy.holds import Holds
 from moat.proxy.inject import by_authority
 from moat.proxy.limits import Limits
@@ -107,6 +107,10 @@ class LiveRun:
             return False
         is_place = any(isinstance(each.where, Tcp) and each.where.name == host for each in self.context.endpoints)
         return is_place or is_nameable(self.context.policy, self._granted, host)
+
+    def has_finer_rules(self, authority: Authority) -> bool:
+        """Whether rules of the policy tell requests to authority apart, by path or method."""
+        return any(rule.path or rule.methods for rule in rules_for(self.context.policy.rules, authority))
 
     @property
     def _granted(self) -> Collection[Authority]:

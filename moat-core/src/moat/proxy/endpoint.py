@@ -20,6 +20,7 @@ from moat.proxy.flow import Arrival, Passage, check_open, judge, judge_connect
 from moat.proxy.http1 import Request
 from moat.proxy.record import Trail
 from moat.proxy.refusal import Refusal, denied, malformed, misdirected
+from moat.proxy.upgrade import check_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ def judge_endpoint(run: LiveRun, asked: Asked, request: Request, trail: Trail) -
         fields={name: values for name, values in request.fields.items() if name != "host"},
     )
     passage = judge(run_at(run, endpoint), Arrival("endpoint", authority), inner, trail)
+    check_read(passage.upgrade, _why_read(endpoint))
     return replace(passage, grants=_grants(endpoint, passage.grants), upstream=endpoint.how.upstream)
 
 
@@ -117,6 +119,14 @@ def judge_stream(run: LiveRun, endpoint: Endpoint, trail: Trail) -> Passage:
         raise denied(found)
     head = RequestHead("", authority, "")
     return Passage(authority, head, _grants(endpoint, ()), upstream=endpoint.how.upstream)
+
+
+def _why_read(endpoint: Endpoint) -> str:
+    """Return why every request to an endpoint must be read, beside what its rules make of it; "" where none must."""
+    if isinstance(endpoint.how, Forward | OnHost) and endpoint.how.upstream.client_certificate:
+        return "whatever passes has the endpoint's certificate"
+    has_base = isinstance(endpoint.how, Forward | OnHost) and endpoint.how.upstream.path.strip("/")
+    return "the endpoint leads below a path" if has_base else ""
 
 
 def _stays_below(base: str, target: str) -> bool:

@@ -28,6 +28,7 @@ from moat.proxy.renderings import secrets_in
 from moat.proxy.sign import SignTask, sign_task
 from moat.proxy.substitute import Applied, BodyTask, captured_body, substitute
 from moat.proxy.tools import tool_task
+from moat.proxy.upgrade import check_read, offered
 from moat.proxy.usage import usage_rules
 from moat.proxy.whole import WholeTask, whole_task
 
@@ -56,7 +57,7 @@ class Passage:
     nothing; an answer that has a whole may be passed on through `server/settle.py` only.
     upstream: of the endpoint that it is for, if it is for one. rules: those for its authority. injected, replaced,
     basis: as in ExchangeRecord, the last as its rule. usage: what is read from the answer. sign: how it is still to be
-    signed, once its body was held.
+    signed, once its body was held. upgrade: the protocol that upstream is asked to change to.
     """
 
     authority: Authority
@@ -72,6 +73,7 @@ class Passage:
     basis: str = ""
     usage: tuple[ReadUsage, ...] = ()
     sign: SignTask | None = None
+    upgrade: str = ""
 
     def tell(self, trail: Trail) -> None:
         """Have a record say what is spent."""
@@ -102,7 +104,9 @@ def judge(run: LiveRun, arrival: Arrival, request: Request, trail: Trail) -> Pas
     for method in _methods(request) if run.context.policy.rules else (request.method,):
         _permit(run.request_objection(authority, method, path))
     trail.decision, trail.rule = "allow", run.basis(authority, request.method, path)
-    return replace(_with_credentials(run, authority, target, request), basis=trail.rule)
+    passage = replace(_with_credentials(run, authority, target, request), basis=trail.rule, upgrade=offered(request))
+    check_read(passage.upgrade, _why_read(run, passage))
+    return passage
 
 
 def judge_connect(run: LiveRun, request: Request, trail: Trail) -> Authority:
@@ -182,6 +186,14 @@ def _methods(request: Request) -> Iterator[str]:
     yield request.method
     for name in _OVERRIDES:
         yield from (value.strip() for value in request.fields.get(name, ()))
+
+
+def _why_read(run: LiveRun, passage: Passage) -> str:
+    """Return why every request to this authority must be read, "" where one is as good as another."""
+    if passage.rules:
+        return f"credentials are for {passage.authority.host}"
+    speaks = run.has_finer_rules(passage.authority)
+    return f"rules of the policy tell requests to {passage.authority} apart" if speaks else ""
 
 
 def _permit(found: Objection | None) -> None:

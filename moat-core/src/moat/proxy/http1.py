@@ -73,13 +73,6 @@ class Request:
         """Whether the client's connection may carry another request."""
         return self.version == "1.1" and "close" not in listed(self.fields, "connection")
 
-    @property
-    def upgrade(self) -> str:
-        """The protocol the client asks to change to, "" for none. HTTP/2 in clear text is not offered on."""
-        names = self.fields.get("upgrade", ())
-        wanted = len(names) == 1 and self.framing is NO_BODY and "upgrade" in listed(self.fields, "connection")
-        return names[0] if wanted and names[0].lower() not in ("h2c", "http/2.0") else ""
-
 
 @dataclass(frozen=True, slots=True)
 class Response:

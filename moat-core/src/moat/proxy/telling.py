@@ -43,8 +43,8 @@ def head_up(passage: Passage, request: Request, proxy: ProxyRoute | None) -> byt
         headers.append(("Transfer-Encoding", "chunked"))
     elif framing.kind == "length":
         headers.append(("Content-Length", str(framing.length)))
-    if upgrade := request.upgrade:
-        headers += [("Connection", "Upgrade"), ("Upgrade", upgrade)]
+    if passage.upgrade:
+        headers += [("Connection", "Upgrade"), ("Upgrade", passage.upgrade)]
     if proxy is not None:
         headers += proxy.fields
     return render_request(head.method, target, headers)

@@ -19,6 +19,7 @@ from moat.proxy.http1 import Request
 from moat.proxy.inject import matches
 from moat.proxy.refusal import Refusal
 from moat.proxy.substitute import Applied, BodyTask
+from moat.proxy.upgrade import offered
 
 CALL = "tools/call"
 
@@ -62,7 +63,7 @@ def tool_task(
     only = tuple(rule for rule in rules if isinstance(rule, OnlyTools) and _is_for(rule, head, path))
     if not only:
         return then
-    if request.upgrade:
+    if offered(request):
         raise _denied("this server's tools are limited, and what an upgraded connection calls cannot be seen")
     coding = head.headers.get("content-encoding") or "identity"
     if has_body and coding.strip().lower() != "identity":

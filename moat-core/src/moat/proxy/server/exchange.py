@@ -36,6 +36,7 @@ from moat.proxy.server.pump import Pump
 from moat.proxy.server.stream import Stream, StreamBroken, within
 from moat.proxy.server.tunnel import join
 from moat.proxy.telling import Told
+from moat.proxy.upgrade import check_switched
 from moat.proxy.usage import metered
 from moat.proxy.websocket import is_websocket
 from moat.proxy.whole import WholeTask
@@ -217,13 +218,13 @@ class Exchange:
         for _ in range(MAX_INTERIM):
             try:
                 response = read_response(await self._response_head(lease), self.request.method)
+                if response.head.status == 101:
+                    check_switched(self.passage.upgrade, response)
             except Malformed as problem:
                 raise unreachable(f"{self.passage.authority}: {problem}", "malformed") from None
             status = response.head.status
             if status == 407 and lease.proxy is not None:
                 raise wrong_credentials(lease.proxy)
-            if status == 101 and not self.request.upgrade:
-                raise unreachable(f"{self.passage.authority} changed the protocol unasked", "malformed")
             if status >= 200 or status == 101:
                 return response
             if self.request.version == "1.1":
@@ -267,7 +268,7 @@ class Exchange:
 
     def _may_repeat(self) -> bool:
         has_no_body = self.request.framing in (NO_BODY, Framing("length", 0))
-        return has_no_body and self.request.method in _IDEMPOTENT and not self.request.upgrade
+        return has_no_body and self.request.method in _IDEMPOTENT and not self.passage.upgrade
 
     async def _body_down(self, head: bytes, upstream: Stream, reader: BodyReader, writer: BodyWriter) -> None:
         """Send head and body. Nothing is awaited after the last byte: the client may be gone by then."""

@@ -29,7 +29,7 @@ async def over_either(exchange: Exchange, upstreams: Upstreams) -> bool:
     try:
         return await exchange.run()
     except OnlyHttp2 as refusal:
-        if exchange.request.upgrade:
+        if exchange.passage.upgrade:
             raise unreachable(f"{refusal.reason}, over which nothing is upgraded", refusal.kind) from None
     return await _over_http2(exchange, upstreams)
 

@@ -341,5 +341,5 @@ class Relay:
 
 
 def _is_plain(request: Request) -> bool:
-    is_held_up = "expect" in request.fields or bool(request.upgrade)
+    is_held_up = "expect" in request.fields or "upgrade" in request.fields
     return request.keeps_alive and not is_held_up and request.framing.kind in ("none", "length")
