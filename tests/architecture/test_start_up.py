@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from moat.cli.main import COMMANDS
 
 HEAVY = frozenset(
     ("boto3", "botocore", "cryptography", "aiohttp", "pydantic", "keyring", "aiodocker", "uvloop", "yaml")
@@ -53,3 +54,14 @@ for runtime in moat_runtimes():
         pass"""
 
     assert loaded_by(script) & {"asyncio", "moat.cli.run_steps", "moat.daemon.client", "moat_provider_aws"} == set()
+
+
+def test_completing_a_command_imports_none_of_them() -> None:
+    script = """import os
+from moat.cli.completion import answer
+from moat.cli.main import cli
+os.environ |= {"COMP_WORDS": "moat ", "COMP_CWORD": "1"}
+assert answer(cli, "bash_complete") == 0"""
+
+    commands = {each for each in loaded_by(script) if each.startswith("moat.cli.")}
+    assert {each for each in commands if each.rpartition(".")[2] in COMMANDS} <= {"moat.cli.completion", "moat.cli.run"}

@@ -18,14 +18,17 @@ QUIET_S, REPEAT_S = 0.5, 3.0  # between what a person types
 
 
 class Terminal:
-    """A terminal with one `moat` command in front, as a person has it. redirect: as a shell writes it."""
+    """A terminal with one `moat` command in front, as a person has it. redirect: as a shell writes it.
 
-    def __init__(self, moat: Installation, *words: str, redirect: str = "", **env: str) -> None:
+    program: another one, with the words as its arguments.
+    """
+
+    def __init__(self, moat: Installation, *words: str, redirect: str = "", program: str = "", **env: str) -> None:
         self.user, self.shell = os.openpty()
         self.unread = b""
         termios.tcsetwinsize(self.user, (33, 99))
         self.before = termios.tcgetattr(self.shell)
-        command = [str(moat.moat), *words]
+        command = [program or str(moat.moat), *words]
         # A new session whose controlling terminal this is: what a terminal window does for a shell.
         starter = (
             "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
@@ -76,8 +79,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(moat: Installation, *words: str, redirect: str = "", **env: str) -> Iterator[Terminal]:
-    opened = Terminal(moat, *words, redirect=redirect, **env)
+def terminal(moat: Installation, *words: str, redirect: str = "", program: str = "", **env: str) -> Iterator[Terminal]:
+    opened = Terminal(moat, *words, redirect=redirect, program=program, **env)
     try:
         yield opened
     finally:

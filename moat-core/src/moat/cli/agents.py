@@ -24,6 +24,7 @@ from moat.api.runs import RunInfo, RunSpec
 from moat.api.runtimes import Runtime
 from moat.cli.asking import Asked, agreed, ask
 from moat.cli.dashes import DashedCommand, after_dashes
+from moat.cli.known import complete_folders, complete_runs
 from moat.cli.output import say
 from moat.cli.run import run as run_command
 from moat.cli.run_steps import carry_out, check_json, options_of, rehearse
@@ -61,10 +62,16 @@ def command_of(agent: AgentProvider) -> click.Command:
         return start_agent(agent, click.get_current_context(), **given)
 
     own: list[click.Parameter] = [
-        click.Argument(["words"], nargs=-1, metavar="[WORKSPACE]"),
+        click.Argument(["words"], nargs=-1, metavar="[WORKSPACE]", shell_complete=complete_folders),
         click.Option(["-p", "--prompt"], default="", metavar="TEXT", help="Do this, print the answer, and end."),
         click.Option(["-c", "--continue", "continues"], is_flag=True, help="Go on with the last session here."),
-        click.Option(["--resume"], default="", metavar="ID|RUN", help="Go on with this session: moat sessions."),
+        click.Option(
+            ["--resume"],
+            default="",
+            metavar="ID|RUN",
+            shell_complete=complete_runs,
+            help="Go on with this session: moat sessions.",
+        ),
         click.Option(["--model"], default="", metavar="M", help="The model to ask."),
         click.Option(["--noyolo"], is_flag=True, help="Have it ask before it acts; it need not, since it is sealed."),
     ]

@@ -22,7 +22,7 @@ from moat.audit.heads import public_key_of, read
 from moat.audit.reading import AuditReader
 from moat.audit.verify import Pin, Report, verify_log
 from moat.cli.audit_words import TITLES, as_json, as_rows, details, remarks, verdict
-from moat.cli.completion import complete_runs
+from moat.cli.known import complete_runs
 from moat.cli.output import say, show, show_json, show_table, warn
 from moat.daemon.audit_key import AuditKeys
 from moat.daemon.client import DaemonClient

@@ -11,7 +11,7 @@ from datetime import timedelta
 import click
 
 from moat.api.errors import MoatError, UsageError
-from moat.cli.completion import complete_runs
+from moat.cli.known import complete_runs
 from moat.cli.output import say, show, show_json
 from moat.cli.runs import live_ids
 from moat.paths import find_home

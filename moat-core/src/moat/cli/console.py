@@ -18,7 +18,7 @@ import click
 
 from moat.api.errors import UsageError
 from moat.api.runs import RunInfo
-from moat.cli.completion import complete_runs
+from moat.cli.known import complete_runs
 from moat.cli.logs import POLL_S, Tail
 from moat.cli.output import say
 from moat.paths import Home, find_home

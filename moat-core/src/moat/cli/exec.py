@@ -12,8 +12,8 @@ import click
 
 from moat.api.errors import UsageError
 from moat.api.runtimes import Stdio
-from moat.cli.completion import complete_runs
 from moat.cli.dashes import DashedCommand, after_dashes
+from moat.cli.known import complete_live_runs
 from moat.cli.reach import live_run
 from moat.paths import find_home
 from moat.runs.attach import Attachment, fill_closed, own_terminal
@@ -22,7 +22,7 @@ from moat.runs.reach import connected
 
 
 @click.command("exec", cls=DashedCommand)
-@click.argument("name", metavar="RUN", shell_complete=complete_runs)
+@click.argument("name", metavar="RUN", shell_complete=complete_live_runs)
 @click.option("-t", "--tty", is_flag=True, help="Fail where there is no terminal to lend; one that is there is lent.")
 @click.pass_context
 def exec_(ctx: click.Context, name: str, tty: bool) -> int:

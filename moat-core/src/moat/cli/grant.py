@@ -17,6 +17,7 @@ import click
 
 from moat.api.errors import GrantFailed, UsageError
 from moat.cli import output
+from moat.cli.known import complete_grants, complete_profiles
 from moat.ids import checked_name, checked_profile
 from moat.paths import find_home
 
@@ -45,7 +46,14 @@ class Grants(click.Group):
 
 
 @click.group(cls=Grants)
-@click.option("--profile", envvar="MOAT_PROFILE", default="", metavar="P", help="Whose credentials; see moat run.")
+@click.option(
+    "--profile",
+    envvar="MOAT_PROFILE",
+    default="",
+    metavar="P",
+    shell_complete=complete_profiles,
+    help="Whose credentials; see moat run.",
+)
 @click.pass_context
 def grant(ctx: click.Context, profile: str) -> None:
     """Store a credential, and list, show or revoke those stored.
@@ -70,7 +78,7 @@ def list_grants(as_json: bool) -> None:
 
 
 @grant.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_grants)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show_grant(name: str, as_json: bool) -> None:
     """Show what is known about one grant; never its secret."""
@@ -85,7 +93,7 @@ def show_grant(name: str, as_json: bool) -> None:
 
 
 @grant.command("revoke")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_grants)
 def revoke_grant(name: str) -> None:
     """Forget a stored credential. The service it is for is not told."""
     store = _store()

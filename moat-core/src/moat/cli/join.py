@@ -14,8 +14,8 @@ from moat.api.errors import UsageError
 from moat.api.runs import NetworkPolicy
 from moat.api.runtimes import Stdio
 from moat.cli.agents import agent_called
-from moat.cli.completion import complete_runs
 from moat.cli.dashes import DashedCommand, after_dashes
+from moat.cli.known import complete_agents, complete_live_runs
 from moat.cli.reach import live_run
 from moat.config.mounts import WORKSPACE
 from moat.paths import find_home
@@ -29,8 +29,8 @@ from moat.store.credentials import CredentialStore
 
 
 @click.command("join", cls=DashedCommand)
-@click.argument("name", metavar="RUN", shell_complete=complete_runs)
-@click.argument("agent_name", metavar="AGENT")
+@click.argument("name", metavar="RUN", shell_complete=complete_live_runs)
+@click.argument("agent_name", metavar="AGENT", shell_complete=complete_agents)
 @click.option("-p", "--prompt", default="", metavar="TEXT", help="Do this, print the answer, and end.")
 @click.option("--model", default="", metavar="M", help="The model to ask.")
 @click.option("--noyolo", is_flag=True, help="Have it ask before it acts; it need not, since it is sealed.")

@@ -27,6 +27,8 @@ from moat.api.errors import MoatError, PluginError, UsageError
 from moat.cli import output
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from moat.api.agents import AgentProvider
     from moat.plugins.manager import Plugins
 
@@ -70,6 +72,7 @@ COMMANDS = {
     "completion": Lazy("moat.cli.completion:completion", "Print what makes a shell complete moat's commands."),
     "uninstall": Lazy("moat.cli.uninstall:uninstall", "Remove all that moat keeps: credentials, keys, runs."),
 }
+COMPLETE = "_MOAT_COMPLETE"  # set by the scripts of `moat completion`; the name that click derives from the program's
 GARBAGE = 50_000  # objects between two looks for cycles: imports make as many, and no garbage
 _HELP_WANTED: tuple[type[Exception], ...] = (  # click 8.1 prints the help itself
     (click.exceptions.NoArgsIsHelpError,) if hasattr(click.exceptions, "NoArgsIsHelpError") else ()
@@ -82,11 +85,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return every name; a plugin's mistake does not hide the rest."""
-        try:
-            return [*COMMANDS, *sorted(_summaries())]
-        except MoatError as failure:
-            output.warn(failure.problem)
-            return list(COMMANDS)
+        return [name for name, _ in self._rows()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command."""
@@ -114,15 +113,26 @@ class Commands(click.Group):
             raise UsageError(f"there is no command {name!r}", hint=f"run: moat {near[0] if near else '--help'}")
         return name, command, args[1:]
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and options that begin so, without importing the built-in ones."""
+        from click.shell_completion import CompletionItem
+
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        found = ((name, summary) for name, summary in self._rows() if name.startswith(incomplete))
+        return options + [CompletionItem(name, help=summary) for name, summary in found]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing the built-in ones."""
+        with formatter.section("Commands"):
+            formatter.write_dl(self._rows())
+
+    def _rows(self) -> list[tuple[str, str]]:
         rows = [(name, lazy.summary) for name, lazy in COMMANDS.items()]
         try:
-            rows += sorted(_summaries().items())
+            return rows + sorted(_summaries().items())
         except MoatError as failure:
             output.warn(failure.problem)
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            return rows
 
 
 @click.group(cls=Commands, context_settings=_HELP)
@@ -134,7 +144,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line of this process and exit."""
     gc.set_threshold(GARBAGE)
-    code = run(sys.argv[1:])
+    code = run(sys.argv[1:]) if (asked := os.environ.get(COMPLETE)) is None else _complete(asked)
     _leave(code)
     sys.exit(code)
 
@@ -159,6 +169,12 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _swallow_output()
     return code if isinstance(code, int) else 0
+
+
+def _complete(asked: str) -> int:
+    from moat.cli.completion import answer
+
+    return answer(cli, asked)
 
 
 def _summaries() -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from moat.api.errors import DaemonError, MoatError, UsageError
-from moat.cli.completion import complete_runs
+from moat.cli.known import complete_live_runs
 from moat.cli.output import show, show_json
 from moat.cli.reach import live_run
 from moat.daemon.client import DaemonClient
@@ -29,7 +29,7 @@ class Address:
 
 
 @click.command("open")
-@click.argument("run", default="", shell_complete=complete_runs, metavar="[RUN]")
+@click.argument("run", default="", shell_complete=complete_live_runs, metavar="[RUN]")
 @click.argument("port", default="", metavar="[PORT]")
 @click.option("-p", "--print", "only_prints", is_flag=True, help="Only print the addresses, all if no PORT is named.")
 @click.option("--json", "in_json", is_flag=True, help="The same as JSON, with names and ports.")

@@ -10,7 +10,7 @@ import click
 from moat.api.errors import SandboxFailed, UsageError
 from moat.api.runs import RunInfo
 from moat.api.runtimes import Stdio
-from moat.cli.completion import complete_runs
+from moat.cli.known import complete_live_runs, complete_runs
 from moat.cli.output import show, show_json
 from moat.cli.perform import said_after, say_result, warn_of_changes
 from moat.cli.runs import live_ids
@@ -26,7 +26,7 @@ END_S = 30.0  # from the command's end until the run is over; a container may be
 
 
 @click.command("attach")
-@click.argument("name", metavar="RUN", shell_complete=complete_runs)
+@click.argument("name", metavar="RUN", shell_complete=complete_live_runs)
 def attach(name: str) -> int:
     """Look at a run that has a terminal or was started with -d, and type into it.
 
@@ -40,7 +40,7 @@ def attach(name: str) -> int:
 
 
 @click.command("stop")
-@click.argument("names", metavar="RUN...", shell_complete=complete_runs, nargs=-1, required=True)
+@click.argument("names", metavar="RUN...", shell_complete=complete_live_runs, nargs=-1, required=True)
 @click.option(
     "-t", "--time", "grace_s", type=click.FloatRange(min=0), default=GRACE_S, show_default=True,
     metavar="S", help="Seconds that the command has to end by itself.",

@@ -9,7 +9,7 @@ import click
 
 from moat.api.errors import UsageError
 from moat.api.runs import RunInfo
-from moat.cli.completion import complete_runs
+from moat.cli.known import complete_runs
 from moat.cli.output import say, show
 from moat.cli.runs import live_ids
 from moat.paths import Home, find_home

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from moat.api.errors import UsageError
+from moat.cli.known import complete_live_runs
 from moat.cli.output import say, show
 from moat.cli.runs import live_ids
 from moat.daemon.client import DaemonClient
@@ -20,7 +21,7 @@ _ENDPOINT = re.compile(r"([^:]+):([0-9]{1,5})")
 
 
 @click.command("route")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_live_runs)
 @click.argument("endpoints", nargs=-1, metavar="[NAME:PORT]...")
 @click.option("--as", "agent", default="", metavar="NAME", help="Another name than the run's own.")
 @click.option("--remove", is_flag=True, help="Reach them no more.")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moat.cli import known
 from moat.cli.dashes import DashedCommand, after_dashes
 from moat.plugins.manager import Plugins
 from moat.runs.attach import fill_closed
@@ -23,15 +24,36 @@ if TYPE_CHECKING:
 
 
 @click.command("run", cls=DashedCommand)
-@click.argument("words", nargs=-1, metavar="[PATH]")
-@click.option("--grant", "grants", multiple=True, metavar="G", help="Spend this grant's credential for the run.")
-@click.option("--profile", envvar="MOAT_PROFILE", default="", metavar="P", help="Whose credentials to spend.")
+@click.argument("words", nargs=-1, metavar="[PATH]", shell_complete=known.complete_folders)
+@click.option(
+    "--grant",
+    "grants",
+    multiple=True,
+    metavar="G",
+    shell_complete=known.complete_grants,
+    help="Spend this grant's credential for the run.",
+)
+@click.option(
+    "--profile",
+    envvar="MOAT_PROFILE",
+    default="",
+    metavar="P",
+    shell_complete=known.complete_profiles,
+    help="Whose credentials to spend.",
+)
 @click.option("-e", "--env", "variables", multiple=True, metavar="K=V", help="Set a variable inside.")
 @click.option("--mount", "mounts", multiple=True, metavar="SRC[:DST][:ro]", help="Show a host path inside.")
 @click.option(
     "--volume", "volumes", multiple=True, metavar="NAME:DST", help="A folder that this workspace's runs keep."
 )
-@click.option("--runtime", envvar="MOAT_RUNTIME", default="", metavar="R", help="docker, podman, bubblewrap …")
+@click.option(
+    "--runtime",
+    envvar="MOAT_RUNTIME",
+    default="",
+    metavar="R",
+    shell_complete=known.complete_runtimes,
+    help="docker, podman, bubblewrap …",
+)
 @click.option("--image", envvar="MOAT_IMAGE", default="", metavar="I", help="Container image, for docker and podman.")
 @click.option("--policy", type=click.Choice(["permissive", "strict"]), help="What may leave; permissive by default.")
 @click.option("--allow-host", "allowed", multiple=True, metavar="H", help="Let this host out in strict.")
@@ -43,7 +65,14 @@ if TYPE_CHECKING:
     metavar="[N=]PORT",
     help="Open a port of this machine: host.moat.internal.",
 )
-@click.option("--service", "services", multiple=True, metavar="[N=]S[@V]", help="Beside it: postgres@16, redis, …")
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    metavar="[N=]S[@V]",
+    shell_complete=known.complete_services,
+    help="Beside it: postgres@16, redis, …",
+)
 @click.option("--allow-socket", "allow_sockets", is_flag=True, help="Mount sockets of the host too: each is a way out.")
 @click.option("--name", default="", metavar="N", help="Name the run; otherwise it gets one.")
 @click.option("--copy", "on_a_copy", is_flag=True, help="Work on a copy of the workspace: moat diff, moat apply.")

@@ -16,6 +16,7 @@ import click
 from moat import __version__
 from moat.api.errors import MoatError, RunNotFound, UsageError
 from moat.api.runs import ExchangeRecord, RunInfo
+from moat.cli.known import complete_runs
 from moat.cli.logs import POLL_S, Tail
 from moat.cli.output import say, show, show_json, show_table, styled
 from moat.cli.runs import live_ids
@@ -31,7 +32,7 @@ _ASK_EVERY = 5  # looks at the file between two questions whether the run still 
 
 
 @click.command("trace")
-@click.argument("run", default="")
+@click.argument("run", default="", shell_complete=complete_runs)
 @click.option("--network", is_flag=True, help="The run's requests (the only trace so far, and the default).")
 @click.option("-f", "--follow", is_flag=True, help="Go on showing them as they end, as long as the run lives.")
 @click.option("--host", "hosts", multiple=True, metavar="HOST", help="Only this host; * stands for anything.")
