@@ -83,7 +83,10 @@ def nothing_is_left(moat: Installation, *names: str) -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    """A run with services, as it was seen. said: its output. made: its containers, by name. The rest is by service."""
+    """A run with services, as it was seen. said: its output. made: its containers, by name.
+
+    looked, kept: by service. argv: of every process of this machine meanwhile.
+    """
 
     said: list[str]
     told: str
@@ -91,6 +94,7 @@ class Seen:
     made: dict[str, Any]
     looked: dict[str, str]
     kept: dict[str, str]
+    argv: str
 
     @property
     def agent(self) -> Any:
@@ -119,10 +123,11 @@ def seen(moat: Installation) -> Seen:
         services = services_of(made)
         looked = {name: docker("exec", each["Id"], "sh", "-c", INSIDE) for name, each in services.items()}
         kept = {name: docker("logs", each["Id"]) for name, each in services.items()}
+        argv = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True).stdout
         _, err = process.communicate(b"go\n", timeout=60)
     finally:
         end(process)
-    return Seen(said, err.decode() + moat.logs(), process.returncode, made, looked, kept)
+    return Seen(said, err.decode() + moat.logs(), process.returncode, made, looked, kept, argv)
 
 
 def test_clients_inside_find_their_servers(seen: Seen) -> None:
@@ -157,6 +162,15 @@ def test_passwords_are_the_runs_own_and_are_written_nowhere(moat: Installation, 
 
     assert [len(each) for each in passwords] == [24, 24]
     assert [each for each in passwords if each in everything] == []
+
+
+def test_passwords_are_no_arguments(seen: Seen) -> None:
+    lines = [line.partition("=") for line in seen.agent["Config"]["Env"]]
+    passwords = {value for name, _, value in lines if name in ("PGPASSWORD", "REDISCLI_AUTH")}
+    given = [(each["Args"], each["Config"]["Cmd"], each["Config"]["Entrypoint"]) for each in seen.services.values()]
+
+    assert "redis-server" in seen.argv
+    assert [each for each in passwords if each in seen.argv + repr(given)] == []
 
 
 def test_nothing_outlives_the_run(moat: Installation, seen: Seen) -> None:

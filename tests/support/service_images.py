@@ -94,13 +94,13 @@ def _files() -> bytes:
             tar.add(path.resolve(), str(path).lstrip("/"))
         tar.add("/usr/share/postgresql/15", "usr/share/postgresql/15")
         tar.add("/usr/share/zoneinfo", "usr/share/zoneinfo")
-        for name, path in sorted(_needed(*programs, *libraries)):
+        for name, path in sorted(needed(*programs, *libraries)):
             tar.add(path.resolve(), f"{LIBRARIES}/{name}")
-        _text(tar, "usr/local/bin/docker-entrypoint.sh", ENTRYPOINT, 0o755)
+        text_file(tar, "usr/local/bin/docker-entrypoint.sh", ENTRYPOINT, 0o755)
         users = Path("/etc/passwd").read_text().splitlines()
         known = "".join(f"{line}\n" for line in users if line.split(":")[0] in ("root", "nobody", "_apt"))
         own = f"postgres:x:{OWNER}:{OWNER}::/var/lib/postgresql:/bin/sh\nredis:x:{OWNER}:{OWNER}::/data:/bin/sh\n"
-        _text(tar, "etc/passwd", known + own, 0o644)
+        text_file(tar, "etc/passwd", known + own, 0o644)
         for name in ("var/lib/postgresql", "var/lib/postgresql/data", "data"):
             folder = tarfile.TarInfo(name)
             folder.type, folder.mode, folder.uid, folder.gid = tarfile.DIRTYPE, 0o1777, OWNER, OWNER
@@ -108,13 +108,20 @@ def _files() -> bytes:
     return buffer.getvalue()
 
 
-def _text(tar: tarfile.TarFile, name: str, text: str, mode: int) -> None:
+def users(own: str) -> str:
+    """Return a passwd(5) with own lines after those of every image."""
+    lines = Path("/etc/passwd").read_text().splitlines()
+    return "".join(f"{line}\n" for line in lines if line.split(":")[0] in ("root", "nobody", "_apt")) + own
+
+
+def text_file(tar: tarfile.TarFile, name: str, text: str, mode: int) -> None:
+    """Add a file of root's."""
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(text.encode()), mode
     tar.addfile(entry, io.BytesIO(text.encode()))
 
 
-def _needed(*files: Path) -> set[tuple[str, Path]]:
+def needed(*files: Path) -> set[tuple[str, Path]]:
     """Return the shared libraries that files need, by name, but for those of the C library."""
 
     def listed() -> Iterator[tuple[str, Path]]:

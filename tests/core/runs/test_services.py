@@ -4,7 +4,7 @@ import pytest
 from moat.api.errors import UsageError
 from moat.api.runs import HostPort
 from moat.api.services import Service
-from moat.config.services import known_service
+from moat.config.services import KINDS, known_service
 from moat.runs.services import arranged
 
 PASSWORDS = {"db": "s3cr3t-db", "cache": "s3cr3t-cache", "other": "s3cr3t-other", "search": "s3cr3t-none"}
@@ -60,6 +60,23 @@ def test_the_variables_of_a_service_have_the_last_say() -> None:
     assert found.env["DB_URL"] == "mysql://me:s3cr3t-db@127.0.0.1:3306/shop"
     usual = arranged((known_service("mariadb", "db"),), PASSWORDS).sidecars[0]
     assert usual.env == {"MARIADB_ROOT_PASSWORD": "s3cr3t-db", "MARIADB_DATABASE": "app"}
+
+
+def test_programs_for_mysql_find_mariadb_too() -> None:
+    found = arranged((known_service("mariadb", "db"),), PASSWORDS)
+
+    assert {name: found.env[name] for name in found.env if name.startswith("MYSQL_")} == {
+        "MYSQL_HOST": "127.0.0.1", "MYSQL_PORT": "3306", "MYSQL_TCP_PORT": "3306", "MYSQL_USER": "root",
+        "MYSQL_PASSWORD": "s3cr3t-db", "MYSQL_PWD": "s3cr3t-db", "MYSQL_DATABASE": "app",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_password_is_an_argument(kind: str) -> None:
+    (sidecar,) = arranged((known_service(kind, "db"),), PASSWORDS).sidecars
+
+    assert "s3cr3t" not in repr((sidecar.argv, sidecar.ready))
+    assert "s3cr3t-db" in sidecar.env.values()
 
 
 def test_of_a_service_without_a_kind_it_is_said_where_it_is() -> None:

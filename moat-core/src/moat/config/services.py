@@ -19,6 +19,8 @@ DOOR_PORTS = (53, 80, 443, 19080)  # taken in every run, by its resolver and the
 NAME = r"[a-z0-9][a-z0-9_-]{0,62}"
 IMAGE = r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}"
 _VERSION = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"  # of a tag; docs.docker.com/reference/cli/docker/image/tag
+# Arguments are seen by whoever looks at the machine's processes: the password comes by standard input.
+_REDIS = 'exec redis-server - "$@" <<END\nrequirepass $REDISCLI_AUTH\nEND'
 _SHAPE = "write postgres@16, or NAME=postgres@16"
 
 
@@ -62,8 +64,10 @@ def _mysql(image: str, version: str, admin: str) -> Kind:
         account="root",
         names={"user": f"{prefix}_USER", "database": f"{prefix}_DATABASE", "password": f"{prefix}_PASSWORD"},
         argv=("--port={port}",),  # the image's entrypoint puts its server before options
-        given={"MYSQL_HOST": "127.0.0.1", "MYSQL_TCP_PORT": "{port}", "MYSQL_PWD": "{password}"},
-    )
+        given={"MYSQL_HOST": "127.0.0.1", "MYSQL_TCP_PORT": "{port}", "MYSQL_PWD": "{password}",
+               "MYSQL_PORT": "{port}", "MYSQL_USER": "{user}", "MYSQL_PASSWORD": "{password}",
+               "MYSQL_DATABASE": "{database}"},  # programs read these of MariaDB too
+    )  # fmt: skip
 
 
 KINDS: Mapping[str, Kind] = {
@@ -91,7 +95,7 @@ KINDS: Mapping[str, Kind] = {
         ready=("redis-cli", "-h", "127.0.0.1", "-p", "{port}", "ping"),
         url="redis://default:{password}@127.0.0.1:{port}/0",
         env={"REDISCLI_AUTH": "{password}"},
-        argv=("redis-server", "--port", "{port}", "--requirepass", "{password}"),
+        argv=("sh", "-c", _REDIS, "redis-server", "--port", "{port}"),
         given={"REDISCLI_AUTH": "{password}"},
         is_database=False,
     ),
