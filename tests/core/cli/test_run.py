@@ -100,7 +100,7 @@ def test_every_option_reaches_the_spec(stage: Stage) -> None:
         "data", "--grant", "github", "--grant", "github", "-e", "A=b=c", "--mount", "data:/data:ro",
         "--policy", "strict", "--allow-host", "*.example.com", "--rule", "deny DELETE *",
         "--runtime", "bubblewrap", "--image", "img", "--profile", "work",
-        "--allow-socket", "--", "true",
+        "--allow-socket", "--trace-bodies", "--", "true",
     )  # fmt: skip
 
     spec = stage.specs[0]
@@ -112,6 +112,7 @@ def test_every_option_reaches_the_spec(stage: Stage) -> None:
     assert spec.policy.rules == (parse_rule("deny DELETE *"),)
     assert (spec.runtime, spec.image, spec.allow_sockets) == ("bubblewrap", "img", True)
     assert spec.profile == "work"
+    assert spec.trace_bodies
 
 
 def test_the_profile_may_come_from_the_variable_and_default_means_none(

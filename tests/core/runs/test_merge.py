@@ -225,6 +225,8 @@ def test_bodies_are_traced_where_the_user_or_the_file_says_so() -> None:
 
     assert (by_file.trace_bodies, by_file.origins["trace"]) == (True, "moat.yaml")
     assert (by_settings.trace_bodies, by_settings.origins["trace"]) == (True, "config.yaml")
+    by_flag = joined("trace: {bodies: false}", options(trace_bodies=True))
+    assert (by_flag.trace_bodies, by_flag.origins["trace"]) == (True, "--trace-bodies")
     assert not joined("").trace_bodies
 
 

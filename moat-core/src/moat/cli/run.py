@@ -83,6 +83,7 @@ if TYPE_CHECKING:
 )
 @click.option("--snapshot/--no-snapshot", default=None, help="Keep the workspace's files first: moat snapshot list.")
 @click.option("--snapshot-every", "every", default="", metavar="T", help="Also while it works, each 10m, say.")
+@click.option("--trace-bodies", is_flag=True, help="Its trace has headers and beginnings of bodies, without secrets.")
 @click.option("-d", "--detach", "detached", is_flag=True, help="Leave it running; print its name.")
 @click.option("-t/-T", "--tty/--no-tty", default=None, help="A terminal of its own, also with -d; or never one.")
 @click.option("-y", "--yes", is_flag=True, help="Grant what moat.yaml asks for, and remember it.")

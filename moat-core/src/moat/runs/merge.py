@@ -55,6 +55,7 @@ class Options:
     interactive: bool | None = None
     snapshot: bool | None = None
     snapshot_every_s: int | None = None
+    trace_bodies: bool = False
 
 
 def merged(options: Options, project: Project | None, settings: Settings, home: Path) -> RunSpec:
@@ -84,14 +85,14 @@ def merged(options: Options, project: Project | None, settings: Settings, home: 
         interactive=options.interactive,
         snapshots=SnapshotTimes(bool(options.snapshot), options.snapshot_every_s or 0),
         hidden=_hidden({WORKSPACE: (("--exclude", options.excluded), (SETTINGS, settings.workspace.exclude))}, origins),
-        trace_bodies=settings.trace.bodies,
+        trace_bodies=options.trace_bodies or settings.trace.bodies,
         origins=origins,
     )
     origins |= {f"host_port.{each}": "--host-port" for each in spec.host_ports}
     origins |= {f"grant.{name}": "--grant" for name in spec.grants}
     origins |= {"command": "command line"} if spec.command else {}
     origins |= {"name": "--name"} if spec.name else {}
-    origins |= {"trace": SETTINGS} if spec.trace_bodies else {}
+    origins |= {"trace": "--trace-bodies" if options.trace_bodies else SETTINGS} if spec.trace_bodies else {}
     origins |= {f"volume.{name}": "--volume" for name in spec.volumes}
     said = {"interactive": ("--tty", options.interactive), "snapshots.before": ("--snapshot", options.snapshot),
             "snapshots.every": ("--snapshot-every", options.snapshot_every_s)}  # fmt: skip
