@@ -86,7 +86,7 @@ def _response(exchange: ExchangeRecord) -> Json:
         "headersSize": -1,
         "bodySize": exchange.response_bytes,
     }
-    return response | ({"_error": exchange.reason} if exchange.error else {})  # shown by developer tools
+    return response | ({"_error": exchange.reason} if exchange.error else {})  # as developer tools name it
 
 
 def _headers(fields: Fields) -> list[Json]:
