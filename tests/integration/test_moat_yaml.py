@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -147,25 +148,44 @@ def test_a_workspace_is_kept_before_and_while_a_run_works_and_the_run_has_its_te
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_a_port_of_the_file_is_reached_by_name_while_the_run_lives(made: Installation, runtime: str) -> None:
-    port = free_port()
+def test_a_port_of_the_file_is_reached_while_the_run_lives(made: Installation, runtime: str) -> None:
+    port, chosen = free_port(), free_port()
     made.run("proxy", "stop")
     made.configure({"routing": {"port": port}})
     script = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 3000, Listen => 1); $| = 1; \
-        print qq(ready\\n); $c = $s->accept; <$c>; print $c qq(HTTP/1.0 200 OK\\r\\n\\r\\nit is me)'"
-    work = workspace(made, {"name": f"routed-{runtime}", "command": ["sh", "-c", script], "ports": {"web": 3000}})
+        print qq(ready\\n); for (1, 2) { $c = $s->accept; <$c>; print $c qq(HTTP/1.0 200 OK\\r\\n\\r\\nit is me); \
+        close $c }'"
+    ports = {"web": {"port": 3000, "publish": chosen}}
+    work = workspace(made, {"name": f"routed-{runtime}", "command": ["sh", "-c", script], "ports": ports})
     process = made.start("run", work, "--yes", env={"MOAT_RUNTIME": runtime})
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         url = f"http://web.routed-{runtime}.localhost:{port}/"
         _open_in_a_browser(made, f"routed-{runtime}", url)
-        answer = subprocess.run(["curl", "-sS", "-m", "20", url], capture_output=True, check=False)
-        assert answer.stdout == b"it is me", answer.stderr
+        _shown_where_it_is(made, f"routed-{runtime}", chosen)
+        for address in (f"127.0.0.1:{chosen}", url):
+            answer = subprocess.run(["curl", "-sS", "-m", "20", address], capture_output=True, check=False)
+            assert answer.stdout == b"it is me", answer.stderr
         _, err = process.communicate(timeout=30)
-        assert url.encode() in err
+        assert f"{url} (127.0.0.1:{chosen})".encode() in err
+        eventually("the published port is closed", lambda: _is_refused(chosen), 30)
     finally:
         end(process)
+
+
+def _shown_where_it_is(made: Installation, run: str, chosen: int) -> None:
+    """Have every command that shows ports say where one is published."""
+    (listed,) = (each for each in json.loads(made.ok("list", "--json")) if each["name"] == run)
+    ((opened,), status) = json.loads(made.ok("open", run, "--json")), json.loads(made.ok("status", "--json"))
+    ((told,),) = (each["ports"] for each in status["runs"] if each["name"] == run)
+    assert listed["ports"][0]["published"] == opened["published"] == told["published"] == f"127.0.0.1:{chosen}"
+    assert f"127.0.0.1:{chosen}" in made.ok("status")
+
+
+def _is_refused(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) != 0
 
 
 def _open_in_a_browser(made: Installation, run: str, url: str) -> None:

@@ -22,6 +22,7 @@ from moat.daemon.lifecycle import ensure_running, restart
 from moat.daemon.protocol import RegisterRequest
 from moat.ids import new_run_id
 from moat.paths import Home, private_folder
+from moat.routing.table import read_routes
 from support import program
 from support.living import Sealed, a_sealed_run, ended_after, until
 from support.ports import free_port
@@ -106,10 +107,13 @@ async def test_the_next_daemon_routes_the_same(home: Home, port: int, tmp_path: 
     client = ensure_running(home)
     host = f"web.calm-otter.localhost:{port}"
     async with a_routed_run(home, client, tmp_path):
+        published = read_routes(home.daemon / "routes.json")[0].published["web"]
         await asyncio.to_thread(restart, home)
         async with asyncio.timeout(30):
             while (answer := await curl(f"http://{host}/again")) != f"/again for {host}\n":
                 assert "no open door" in answer or "curl:" in answer, answer
+                await asyncio.sleep(0.2)
+            while await curl(f"http://127.0.0.1:{published}/") != f"/ for 127.0.0.1:{published}\n":  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 from moat.api.errors import UsageError
-from moat.cli.open import Address, chosen
+from moat.cli.open import chosen
+from moat.cli.ports import Address
 from support.installation import installation
 
 WEB = Address("run_1", "calm-otter", "web", 3000, "http://web.calm-otter.localhost:8080/")

@@ -26,7 +26,8 @@ class Client:
 
     def route(self, agent: str, request: RouteRequest) -> RouteResponse:
         ASKED.append((agent, request))
-        return RouteResponse(agent, 8080, {each.name: f"http://{each.name}.{agent}/" for each in request.endpoints})
+        urls = {each.name: f"http://{each.name}.{agent}/" for each in request.endpoints}
+        return RouteResponse(agent, 8080, urls, {each.name: each.publish or 40000 for each in request.endpoints})
 
     def unroute(self, agent: str) -> None:
         ASKED.append(agent)
@@ -48,10 +49,21 @@ def invoke(*words: str) -> Result:
 def test_ports_are_routed_under_the_run_s_name_and_shown() -> None:
     result = invoke("calm-otter", "web:3000", "api:4000")
 
-    assert result.stdout.splitlines() == ["http://api.calm-otter/", "http://web.calm-otter/"]
+    shown = [f"http://{name}.calm-otter/ 127.0.0.1:40000" for name in ("api", "web")]
+    assert result.stdout.splitlines() == shown
     ((agent, request),) = ASKED
     assert agent == "calm-otter"
     assert request == RouteRequest(RUN.run_id, (RoutedPort("web", 3000), RoutedPort("api", 4000)))
+
+
+def test_a_port_of_loopback_can_be_chosen() -> None:
+    result = invoke("calm-otter", "web:3000", "api:4000", "--publish", "web:13000")
+
+    assert result.stdout.splitlines()[1] == "http://web.calm-otter/ 127.0.0.1:13000"
+    assert ASKED[0][1].endpoints == (RoutedPort("web", 3000, 13000), RoutedPort("api", 4000))
+    refused = invoke("calm-otter", "web:3000", "--publish", "db:5432").exception
+    assert isinstance(refused, UsageError)
+    assert "--publish names db" in refused.problem
 
 
 def test_another_name_can_be_given_and_taken_away() -> None:

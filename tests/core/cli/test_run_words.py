@@ -111,9 +111,10 @@ def _log(folder: Path, *records: ExchangeRecord) -> Path:
 def test_the_start_line_says_where_ports_are_reached() -> None:
     spec = replace(a_spec(), ports={"web": 3000, "api": 4000})
 
-    line = start_line(a_prepared(spec), spec, is_sealed=True, routing_port=8080)
+    reached = ("http://web.calm-otter.localhost:8080/ (127.0.0.1:13000)", "http://api.calm-otter.localhost:8080/")
+    line = start_line(a_prepared(spec), spec, is_sealed=True, reached=reached)
 
-    assert line.endswith("· http://web.calm-otter.localhost:8080/ · http://api.calm-otter.localhost:8080/")
+    assert line.endswith(f"· {reached[0]} · {reached[1]}")
     assert "localhost" not in start_line(a_prepared(spec), spec, is_sealed=True)
 
 

@@ -105,7 +105,7 @@ def test_an_unknown_key_is_an_error_with_its_line_and_a_suggestion(text: str, pr
         ("container: {memory: lots}", "container.memory: write bytes", "container.memory: 2g"),
         ("container: {memory: 1k}", "container.memory: must be greater", "container.memory: 2g"),
         ("container: {cpus: .nan}", "container.cpus: must be a", "container.cpus: 1.5"),
-        ("ports: {web: 0}", "ports.web: must be greater", "ports: {web: 3000}"),
+        ("ports: {web: 0}", "ports.web.port: must be greater", "ports.web.port: 3000"),
         ("dependencies: [pip:--pre]", "dependencies.0: write it like pip:ruff==0.6", "dependencies: [node@22"),
         ("dependencies: [nod@22]", "did you mean node?", "dependencies: [node@22"),
         ("dependencies: [node@20, node@22]", "two versions of one thing", "edit"),

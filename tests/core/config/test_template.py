@@ -28,5 +28,5 @@ def test_without_the_comment_signs_it_loads_too_and_says_everything() -> None:
     assert len(project.secrets) == 5
     assert (project.dependencies[0], project.hooks.post_build) == ("node@22", "useradd app")
     assert project.hooks.pre_run == ("npm ci",)
-    assert (project.mcp[0].tools, project.ports) == (("list_issues",), {"web": 3000})
+    assert (project.mcp[0].tools, project.ports["web"].port) == (("list_issues",), 3000)
     assert project.mounts[0].read_only

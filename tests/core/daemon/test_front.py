@@ -28,8 +28,7 @@ async def a_front(home: Home, tmp_path: Path) -> AsyncIterator[tuple[Front, Hous
         live = house.parts.registry.get
         routes = Routes(table, lambda: port, lambda run_id: live(run_id) is not None, nowhere, no_certificate)
         yield Front(house.runs, house.parts.registry, house.parts.store, routes), house, table
-        for listener in routes._listeners:
-            listener.close()
+        routes.close()
 
 
 async def test_a_run_comes_with_its_routes_under_its_name(home: Home, tmp_path: Path) -> None:

@@ -46,6 +46,16 @@ def test_a_run_may_change_its_own_route(file: Path) -> None:
     assert found.endpoints == {"api": 4000}
 
 
+def test_where_ports_are_published_is_kept_and_checked(file: Path) -> None:
+    route = Route("calm-otter", ONE, {"web": 3000}, {"web": 13000})
+    Table(file).put(route)
+
+    assert read_routes(file) == [route]
+    for published in ({"api": 13000}, {"web": 0}, {"web": "x"}):
+        with pytest.raises(UsageError, match="published"):
+            check(Route("calm-otter", ONE, {"web": 3000}, published))  # type: ignore[arg-type] # as a file may say
+
+
 def test_the_next_daemon_knows_the_routes_of_runs_that_live(file: Path) -> None:
     table = Table(file)
     table.put(Route("calm-otter", ONE, {"web": 3000}))
@@ -125,7 +135,7 @@ def test_what_is_written_is_what_is_documented(file: Path) -> None:
 
     assert json.loads(file.read_text()) == {
         "version": 1,
-        "routes": {"calm-otter": {"run_id": ONE, "endpoints": {"web": 3000}}},
+        "routes": {"calm-otter": {"run_id": ONE, "endpoints": {"web": 3000}, "published": {}}},
     }
 
 

@@ -156,7 +156,9 @@ def test_what_options_set_is_not_shown_by_accident() -> None:
 def test_servers_and_ports_are_the_files() -> None:
     spec = joined("ports: {web: 3000}\nmcp: [{name: m, url: 'https://a.example/x', grant: g, tools: [t]}]")
 
-    assert spec.ports == {"web": 3000}
+    assert (spec.ports, spec.published) == ({"web": 3000}, {})
+    chosen = joined("ports: {web: {port: 3000, publish: 13000}, api: 4000}")
+    assert (chosen.ports, chosen.published) == ({"web": 3000, "api": 4000}, {"web": 13000})
     assert spec.mcp == (McpServer("m", "https://a.example/x", "g", "Authorization", ("t",)),)
     assert (spec.origins["port.web"], spec.origins["mcp.m"]) == ("moat.yaml", "moat.yaml")
 

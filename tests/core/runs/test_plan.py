@@ -270,10 +270,11 @@ def test_limits_reach_the_sandbox() -> None:
 def test_servers_and_ports_are_registered() -> None:
     server = McpServer("m", "https://a.example/x")
 
-    registration = plan(replace(a_spec(), mcp=(server,), ports={"web": 3000}), some_facts()).registration
+    spec = replace(a_spec(), mcp=(server,), ports={"web": 3000, "api": 4000}, published={"api": 14000})
+    registration = plan(spec, some_facts()).registration
 
     assert registration.mcp_servers == (server,)
-    assert registration.endpoints == (RoutedPort("web", 3000),)
+    assert registration.endpoints == (RoutedPort("web", 3000), RoutedPort("api", 4000, 14000))
 
 
 @pytest.mark.parametrize("lacking", ["is_sealed", "has_door"])

@@ -75,7 +75,12 @@ def test_what_changes_only_the_inside_or_takes_something_away_needs_no_yes(text:
         (
             "name: mine\nports: {web: 3000}",
             Settings(),
-            "have its port 3000 reached from this machine, as web.mine.localhost",
+            "have its port 3000 reached from this machine, as web.mine.localhost and at a free port of 127.0.0.1",
+        ),
+        (
+            "name: mine\nports: {web: {port: 3000, publish: 13000}}",
+            Settings(),
+            "have its port 3000 reached from this machine, as web.mine.localhost and at 127.0.0.1:13000",
         ),
         (
             "dependencies: [pip:ruff==0.6, node@22]",

@@ -103,16 +103,16 @@ class SnapshotTimes:
 class RunSpec:
     """What the user asked for: flags, moat.yaml and settings merged. Paths are absolute. profile: "" for the default.
 
-    env: may hold secrets of the user's. ports: name → port inside that this machine may reach. host_ports: of this
-    machine, that the run may reach. services: stand beside the command. on_a_copy: the run gets a copy of the
-    workspace. worktree: what the workspace is, where it is one. dependencies: what the image must have, as
-    `config/dependencies.py` writes it. post_build: shell that is run in it, once. hidden: target of a mount,
-    "/workspace" for the workspace → patterns of what of it is not shown, as `config/excludes.py` reads them.
-    volumes: name → where the run finds it. pre_run: shell that is run inside before the command. agent: whose
-    command it is. files: absolute path inside → contents, the run's own. interactive: whether the run gets a
-    terminal of its own; None for where moat has one. trace_bodies: as in RunContext. origins: what it is, as
-    `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who asked for it; what is not in it comes from
-    the command line.
+    env: may hold secrets of the user's. ports: name → port inside that this machine may reach. published: name →
+    port of loopback where it is reached, of those for which one was chosen. host_ports: of this machine, that the run
+    may reach. services: stand beside the command. on_a_copy: the run gets a copy of the workspace. worktree: what
+    the workspace is, where it is one. dependencies: what the image must have, as `config/dependencies.py` writes it.
+    post_build: shell that is run in it, once. hidden: target of a mount, "/workspace" for the workspace → patterns
+    of what of it is not shown, as `config/excludes.py` reads them. volumes: name → where the run finds it. pre_run:
+    shell that is run inside before the command. agent: whose command it is. files: absolute path inside → contents,
+    the run's own. interactive: whether the run gets a terminal of its own; None for where moat has one. trace_bodies:
+    as in RunContext. origins: what it is, as `runs/merge.py` calls it ("image", "env.NAME", "mount./inside") → who
+    asked for it; what is not in it comes from the command line.
     """
 
     workspace: Path
@@ -129,6 +129,7 @@ class RunSpec:
     limits: Limits = field(default_factory=Limits)
     mcp: tuple[McpServer, ...] = ()
     ports: Mapping[str, int] = field(default_factory=dict)
+    published: Mapping[str, int] = field(default_factory=dict)
     host_ports: tuple[HostPort, ...] = ()
     services: tuple[Service, ...] = ()
     on_a_copy: bool = False

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import webbrowser
-from dataclasses import dataclass
 
 import click
 
 from moat.api.errors import DaemonError, MoatError, UsageError
 from moat.cli.known import complete_live_runs
-from moat.cli.output import show, show_json
+from moat.cli.output import say, show, show_json
+from moat.cli.ports import Address, addresses_of
 from moat.cli.reach import live_run
 from moat.daemon.client import DaemonClient
 from moat.paths import Home, find_home
-from moat.routing.names import url_of
-from moat.routing.table import read_routes
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """One port that can be reached. agent: whose name is in the address, the run's unless it was given another."""
-
-    run_id: str
-    agent: str
-    name: str
-    port: int
-    url: str
 
 
 @click.command("open")
@@ -40,12 +27,14 @@ def open_(run: str, port: str, only_prints: bool, in_json: bool) -> None:
     """
     found = chosen(addresses(find_home(), run), run, port)
     if in_json:
-        show_json([{"name": each.name, "port": each.port, "url": each.url, "run_id": each.run_id} for each in found])
+        show_json([{**each.as_json(), "run_id": each.run_id} for each in found])
         return
     if not only_prints:
         found = [_only(found)]
     for each in found:
         show(each.url)
+        if each.published:
+            say(f"moat: {each.name} is at {each.loopback} too, for what does not speak HTTP")
     if not only_prints and not webbrowser.open(found[0].url):
         raise MoatError("no browser can be started here", hint=f"open {found[0].url} yourself, or set BROWSER")
 
@@ -61,15 +50,7 @@ def addresses(home: Home, run: str) -> list[Address]:
         routing_port, live = client.health().routing_port, {info.run_id for info in client.runs()}
     except DaemonError:
         return []
-    if not routing_port:
-        return []
-    routes = [each for each in read_routes(home.daemon / "routes.json") if each.run_id in live]
-    return [
-        Address(route.run_id, route.agent, name, number, url_of(route.agent, name, routing_port))
-        for route in routes
-        for name, number in sorted(route.endpoints.items())
-        if route.run_id == (wanted or route.run_id)
-    ]
+    return addresses_of(home, live & {wanted} if wanted else live, routing_port)
 
 
 def chosen(found: list[Address], run: str, port: str) -> list[Address]:

@@ -92,19 +92,22 @@ class Performance:
             warn(caveat)
         if self._spec.host_ports and caveat:
             warn("no port of this machine can be reached by clients that do not use the proxy, since it has no door")
-        port = self._routing_port()
         if self._spec.ports and caveat:
-            warn("no port of this run can be reached by name, since it has no door")
-            port = 0
+            warn("no port of this run can be reached from outside, since it has no door")
         is_sealed = self._prepared.runtime.sealed and not caveat
-        say(start_line(self._prepared, self._spec, is_sealed=is_sealed, routing_port=port))
+        reached = self._reached() if self._spec.ports and not caveat else []
+        say(start_line(self._prepared, self._spec, is_sealed=is_sealed, reached=reached))
 
-    def _routing_port(self) -> int:
-        """Return where ports are reached, 0 for nowhere; a daemon that cannot say so costs the run nothing."""
+    def _reached(self) -> list[str]:
+        """Return where ports are reached; a daemon that cannot say so costs the run nothing."""
+        from moat.cli.ports import addresses_of
+
         try:
-            return self._prepared.client.health().routing_port if self._spec.ports else 0
+            routing_port = self._prepared.client.health().routing_port
         except MoatError:
-            return 0
+            return []
+        found = addresses_of(self._home, {self._prepared.facts.run_id}, routing_port)
+        return [each.url + (f" ({each.loopback})" if each.published else "") for each in found]
 
     def _say_end(self, info: RunInfo) -> None:
         say_end(info, RunStore(self._home).network(info.run_id))

@@ -44,7 +44,10 @@ def as_text(prepared: Prepared, spec: RunSpec) -> str:
     for server in spec.mcp:
         sent = f", sent the credential {server.grant}" if server.grant else ""
         lines.append(f"mcp        {server.name} = {server.url}{sent}  [{_origin(spec, f'mcp.{server.name}')}]")
-    lines += [f"port       {name} = {port}  [{_origin(spec, f'port.{name}')}]" for name, port in spec.ports.items()]
+    lines += [
+        f"port       {name} = {port}{_published(spec, name)}  [{_origin(spec, f'port.{name}')}]"
+        for name, port in spec.ports.items()
+    ]
     lines += [f"volume     {name} = {at}  [{_origin(spec, f'volume.{name}')}]" for name, at in spec.volumes.items()]
     lines += [
         f"host port  127.0.0.1:{each.port} = {each}  [{_origin(spec, f'host_port.{each}')}]" for each in spec.host_ports
@@ -92,6 +95,7 @@ def as_json(prepared: Prepared, spec: RunSpec, warnings: list[str]) -> dict[str,
         "credential_rules": list(prepared.facts.setup.rules),
         "mcp": [asdict(server) for server in spec.mcp],
         "ports": dict(spec.ports),
+        "published": dict(spec.published),
         "volumes": dict(spec.volumes),
         "interactive": "auto" if spec.interactive is None else spec.interactive,
         "snapshots": {"before": spec.snapshots.before, "every_s": prepared.plan.snapshot_every_s},
@@ -125,6 +129,10 @@ def _worktree(prepared: Prepared, spec: RunSpec) -> Iterator[str]:
     if spec.worktree is not None:
         folder = prepared.plan.sandbox.mounts[0].source
         yield f"workspace  {folder}, a worktree of {spec.worktree.branch}  [{_origin(spec, 'workspace')}]"
+
+
+def _published(spec: RunSpec, name: str) -> str:
+    return f", at 127.0.0.1:{spec.published[name]}" if name in spec.published else ""
 
 
 def _manner(spec: RunSpec) -> Iterator[str]:

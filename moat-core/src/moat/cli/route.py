@@ -23,10 +23,14 @@ _ENDPOINT = re.compile(r"([^:]+):([0-9]{1,5})")
 @click.command("route")
 @click.argument("run", shell_complete=complete_live_runs)
 @click.argument("endpoints", nargs=-1, metavar="[NAME:PORT]...")
+@click.option(
+    "--publish", "published", multiple=True, metavar="NAME:PORT",
+    help="The port of 127.0.0.1 that leads to NAME, too; any that is free, unless you say.",
+)  # fmt: skip
 @click.option("--as", "agent", default="", metavar="NAME", help="Another name than the run's own.")
 @click.option("--remove", is_flag=True, help="Reach them no more.")
-def route(run: str, endpoints: tuple[str, ...], agent: str, remove: bool) -> None:
-    """Reach ports of RUN from this machine: web:3000 becomes http://web.RUN.localhost:8080/.
+def route(run: str, endpoints: tuple[str, ...], published: tuple[str, ...], agent: str, remove: bool) -> None:
+    """Reach ports of RUN from this machine: web:3000 becomes http://web.RUN.localhost:8080/, and a port of 127.0.0.1.
 
     The names given replace those given before; they end with the run.
     """
@@ -39,17 +43,21 @@ def route(run: str, endpoints: tuple[str, ...], agent: str, remove: bool) -> Non
         client.unroute(agent or info.name)
         say(f"{agent or info.name} leads nowhere any more")
         return
-    made = client.route(agent or info.name, RouteRequest(info.run_id, parse_endpoints(endpoints)))
+    made = client.route(agent or info.name, RouteRequest(info.run_id, parse_endpoints(endpoints, published)))
     for name in sorted(made.urls):
-        show(made.urls[name])
+        show(made.urls[name] + (f" 127.0.0.1:{made.published[name]}" if name in made.published else ""))
 
 
-def parse_endpoints(texts: Sequence[str]) -> tuple[RoutedPort, ...]:
-    """Return the ports that NAME:PORT spell. Raises UsageError."""
-    found = []
-    for text in texts:
-        match = _ENDPOINT.fullmatch(text)
-        if match is None:
-            raise UsageError(f"{text!r} is no endpoint", hint="write it as web:3000")
-        found.append(RoutedPort(match[1], int(match[2])))
-    return tuple(found)
+def parse_endpoints(texts: Sequence[str], published: Sequence[str] = ()) -> tuple[RoutedPort, ...]:
+    """Return the ports that NAME:PORT spell, and where they are published. Raises UsageError."""
+    ports, at = [_parsed(text) for text in texts], dict(map(_parsed, published))
+    if unknown := sorted(at.keys() - {name for name, _ in ports}):
+        raise UsageError(f"--publish names {unknown[0]}, which is no endpoint", hint=f"add its port: {unknown[0]}:3000")
+    return tuple(RoutedPort(name, port, at.get(name, 0)) for name, port in ports)
+
+
+def _parsed(text: str) -> tuple[str, int]:
+    match = _ENDPOINT.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{text!r} is no endpoint", hint="write it as web:3000")
+    return match[1], int(match[2])

@@ -16,14 +16,14 @@ BAD_REQUEST, UNAUTHORIZED = 400, 401
 SHOWN_LINES = 4  # more than that nobody adds by hand
 
 
-def start_line(prepared: Prepared, spec: RunSpec, *, is_sealed: bool, routing_port: int = 0) -> str:
-    """Return the one line that is said when the run begins. routing_port: where its ports are reached."""
+def start_line(prepared: Prepared, spec: RunSpec, *, is_sealed: bool, reached: Iterable[str] = ()) -> str:
+    """Return the one line that is said when the run begins. reached: where its ports are."""
     parts = [prepared.facts.name, prepared.runtime.name, spec.policy.mode]
     parts.append(f"grants: {', '.join(spec.grants)}" if spec.grants else "no grants")
     parts += [FILE] if any(owner.startswith(FILE) for owner in spec.origins.values()) else []
     parts += [f"services: {', '.join(each.name for each in spec.services)}"] if spec.services else []
     parts.append("sealed ✓" if is_sealed else "NOT sealed")
-    parts += [f"http://{port}.{prepared.facts.name}.localhost:{routing_port}/" for port in spec.ports if routing_port]
+    parts += reached
     return "moat: " + " · ".join(parts)
 
 

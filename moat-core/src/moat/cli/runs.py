@@ -14,6 +14,7 @@ import click
 from moat.api.errors import DaemonError
 from moat.api.runs import RunInfo
 from moat.cli.output import say, show, show_json, show_table
+from moat.cli.ports import addresses_of, ports_as_json
 from moat.daemon.client import DaemonClient
 from moat.paths import Home, find_home
 from moat.trace.store import LIVE_STATES, RunStore
@@ -31,7 +32,8 @@ def list_runs(shows_all: bool, in_json: bool) -> None:
     home = find_home()
     found = RunStore(home).list(live_ids(home))
     if in_json:
-        show_json([asdict(info) for info in found])
+        ports = addresses_of(home, {info.run_id for info in found if info.state in LIVE_STATES}, _routing_port(home))
+        show_json([{**asdict(info), "ports": ports_as_json(ports, info.run_id)} for info in found])
     elif found:
         shown = found if shows_all else newest(found)
         show_table(TITLES, as_rows(shown))
@@ -53,6 +55,13 @@ def live_ids(home: Home) -> set[str]:
         return {info.run_id for info in DaemonClient(home).runs()}
     except DaemonError:
         return set()
+
+
+def _routing_port(home: Home) -> int:
+    try:
+        return DaemonClient(home).health().routing_port
+    except DaemonError:
+        return 0
 
 
 def as_rows(runs: Sequence[RunInfo]) -> list[tuple[str, ...]]:

@@ -11,6 +11,7 @@ import click
 from moat.api.runs import RunInfo
 from moat.cli.clean import shown_size
 from moat.cli.output import show, show_json, show_table
+from moat.cli.ports import Address, addresses_of, ports_as_json
 from moat.cli.proxy import grant_line
 from moat.daemon import lifecycle
 from moat.daemon.client import DaemonClient
@@ -19,6 +20,7 @@ from moat.paths import Home, find_home
 from moat.runs.remains import size_of
 
 RUN_TITLES = ("NAME", "ID", "STATE", "SINCE", "GRANTS", "REQUESTS", "DENIED", "DISK")
+PORT_TITLES = ("RUN", "PORT", "INSIDE", "ADDRESS", "PUBLISHED")
 GRANT_TITLES = ("GRANT", "PROFILE", "EXPIRES", "STATE")
 
 
@@ -39,14 +41,16 @@ def status(as_json: bool) -> None:
     health = lifecycle.status(home)
     runs = DaemonClient(home).runs() if health is not None else []
     disk = disk_use(home, runs)
+    ports = [] if health is None else addresses_of(home, {info.run_id for info in runs}, health.routing_port)
     if as_json:
         told = None if health is None else asdict(health)
-        show_json({"daemon": told, "runs": [asdict(info) for info in runs], "disk": asdict(disk)})
+        shown = [{**asdict(info), "ports": ports_as_json(ports, info.run_id)} for info in runs]
+        show_json({"daemon": told, "runs": shown, "disk": asdict(disk)})
     elif health is None:
         show("nothing runs, and neither does the daemon")
         _show_disk(home, disk)
     else:
-        _show(health, runs, disk)
+        _show(health, runs, ports, disk)
         _show_disk(home, disk)
 
 
@@ -61,13 +65,17 @@ def _show_disk(home: Home, disk: DiskUse) -> None:
     show(f"{shown_size(disk.used_bytes)} used in {home.root}, {shown_size(disk.free_bytes)} free")
 
 
-def _show(health: Health, runs: Sequence[RunInfo], disk: DiskUse) -> None:
+def _show(health: Health, runs: Sequence[RunInfo], ports: Sequence[Address], disk: DiskUse) -> None:
     show(f"the daemon runs since {_time(health.started_at)} (version {health.version})")
     if not runs:
         show("nothing runs")
         return
     show()
     show_table(RUN_TITLES, [_run_row(info, disk) for info in runs])
+    if ports:
+        show()
+        rows = [(each.agent, each.name, str(each.port), each.url, each.loopback or "-") for each in ports]
+        show_table(PORT_TITLES, rows)
     if health.grants:
         show()
         show_table(GRANT_TITLES, [_grant_row(state) for state in health.grants])

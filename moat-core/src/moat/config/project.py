@@ -22,6 +22,7 @@ from moat.config.dependencies import checked_dependencies
 from moat.config.host_ports import host_ports_of
 from moat.config.mounts import checked_target
 from moat.config.plain_yaml import NotPlain, Place, Plain, Value, read_plain
+from moat.config.port_entry import PortEntry, PortForm
 from moat.config.sections import AgentSection, Hooks, MountEntry, Snapshots, Trace, Workspace
 from moat.config.service_entry import ServiceEntry, ServiceForm
 from moat.config.services import MOST as MOST_SERVICES
@@ -34,7 +35,6 @@ from moat.config.values import (
     Interactive,
     Memory,
     Name,
-    Port,
     Reference,
     Scalar,
     Section,
@@ -168,8 +168,9 @@ class Project(Section):
         examples=[{"cache": "/home/moat/.cache"}],
     )  # fmt: skip
     network: Network = Field(default_factory=Network, description="What may leave.", examples=[{"policy": "strict"}])
-    ports: dict[Name, Port] = Field(
-        default_factory=dict, max_length=MOST, description="Ports inside that this machine reaches by name.",
+    ports: dict[Name, PortForm] = Field(
+        default_factory=dict, max_length=MOST, description="Ports inside that this machine reaches, by name and at a "
+        "port of 127.0.0.1.",
         examples=[{"web": 3000}],
     )  # fmt: skip
     mcp: tuple[McpEntry, ...] = Field(
@@ -320,6 +321,7 @@ def _fields_of(place: Place) -> Mapping[str, Any]:
         "mounts": MountEntry,
         "mcp": McpEntry,
         "services": ServiceEntry,
+        "ports": PortEntry,
         "ulimits": Ulimit,
         "trace": Trace,
     }

@@ -52,7 +52,7 @@ TEMPLATE = """\
 #   host_ports: [5432]             # asks: ports of this machine, inside at host.moat.internal:5432
 
 # ports:                           # asks: reached at http://web.NAME.localhost:8080/ on this machine
-#   web: 3000
+#   web: 3000                      # and at a free port of 127.0.0.1, or with {port: 3000, publish: 13000} at that one
 
 # mcp:                             # asks: MCP servers, inside at http://127.0.0.1:19080/mcp/linear
 #   - name: linear

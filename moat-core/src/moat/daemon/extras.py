@@ -70,10 +70,14 @@ class AwsConfig:
 
 @dataclass(frozen=True, slots=True)
 class RoutedPort:
-    """A port of the run's that is reached from outside at http://NAME.AGENT.localhost."""
+    """A port of the run's that is reached from outside at http://NAME.AGENT.localhost, and at a port of 127.0.0.1.
+
+    publish: the latter; 0 for any that is free.
+    """
 
     name: str
     port: int
+    publish: int = 0
 
 
 @dataclass(frozen=True, slots=True)

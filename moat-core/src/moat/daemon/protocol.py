@@ -40,7 +40,7 @@ from moat.daemon.extras import (
 )
 
 CAPABILITIES = ("doors", "transparent", "hosts-policy", "network-rules", "profiles", "restore", "extras",
-                "routing", "refresh", "events", "host-ports",
+                "routing", "published", "refresh", "events", "host-ports",
                 "trace-bodies")  # fmt: skip
 
 
@@ -164,11 +164,12 @@ class RouteRequest:
 
 @dataclass(frozen=True, slots=True)
 class RouteResponse:
-    """Where they are. urls: by the endpoint's name."""
+    """Where they are. urls: by the endpoint's name. published: its port of 127.0.0.1."""
 
     agent: str
     port: int
     urls: dict[str, str] = field(default_factory=dict)
+    published: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,7 @@ def needed_capabilities(request: SetupRequest | RegisterRequest) -> tuple[str, .
     if isinstance(request, RegisterRequest):
         wanted |= {"extras": extras_of(request) != Extras(), "routing": request.endpoints}
         wanted["host-ports"] = request.host_ports
+        wanted["published"] = any(each.publish for each in request.endpoints)
         wanted["trace-bodies"] = request.trace_bodies
     return tuple(name for name, value in wanted.items() if value)
 

@@ -22,6 +22,7 @@ def as_json(routes: Iterable[Route], port: int, scheme: str) -> str:
         route.agent: {
             "run_id": route.run_id,
             "endpoints": {name: url_of(route.agent, name, port, scheme) for name in sorted(route.endpoints)},
+            "published": {name: f"127.0.0.1:{number}" for name, number in sorted(route.published.items())},
         }
         for route in routes
     }
@@ -48,5 +49,6 @@ def _section(route: Route, port: int, scheme: str) -> str:
     items = []
     for name, inside in sorted(route.endpoints.items()):
         url = url_of(route.agent, name, port, scheme)
-        items.append(f'<li><a href="{escape(url)}">{escape(url)}</a> <code>port {inside}</code></li>')
+        at = f", published at 127.0.0.1:{route.published[name]}" if name in route.published else ""
+        items.append(f'<li><a href="{escape(url)}">{escape(url)}</a> <code>port {inside}{at}</code></li>')
     return f"<h2>{escape(route.agent)}</h2><p><code>{escape(route.run_id)}</code></p><ul>{''.join(items)}</ul>"

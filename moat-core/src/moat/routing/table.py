@@ -1,6 +1,6 @@
 """Which names lead to which ports of which run; kept in daemon/routes.json, so that a new daemon knows them too.
 
-    {"version": 1, "routes": {agent: {"run_id", "endpoints": {name: port}}}}
+    {"version": 1, "routes": {agent: {"run_id", "endpoints": {name: port}, "published": {name: port of loopback}}}}
 
 An agent's name belongs to one run at a time: a second one is refused, never redirected.
 """
@@ -27,11 +27,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One agent's ports. endpoints: name → port inside the run."""
+    """One agent's ports. endpoints: name → port inside the run. published: name → port of loopback, of some or all."""
 
     agent: str
     run_id: str
     endpoints: Mapping[str, int] = field(default_factory=dict)
+    published: Mapping[str, int] = field(default_factory=dict)
 
 
 class Table:
@@ -52,7 +53,13 @@ class Table:
         return self._routes.get(agent)
 
     def put(self, route: Route) -> None:
-        """Add a route, or replace the same run's. Raises UsageError for a bad one, PlanConflict for a taken name."""
+        """Add a route, or replace the same run's. Raises as admit does."""
+        self.admit(route)
+        self._routes[route.agent] = route
+        self._write()
+
+    def admit(self, route: Route) -> None:
+        """Raise UsageError for a route that is none, PlanConflict for a name that another run has."""
         check(route)
         known = self._routes.get(route.agent)
         if known is not None and known.run_id != route.run_id:
@@ -60,8 +67,6 @@ class Table:
             raise PlanConflict(f"the name {route.agent} leads to {known.run_id} already", hint=hint)
         if known is None and len(self._routes) >= MAX_AGENTS:
             raise UsageError(f"more than {MAX_AGENTS} agents cannot be routed", hint="run: moat list")
-        self._routes[route.agent] = route
-        self._write()
 
     def remove(self, agent: str) -> None:
         """Forget an agent's route; one that is not there is fine."""
@@ -86,7 +91,14 @@ class Table:
         self._routes = {route.agent: route for route in found if route.run_id in live}
 
     def _write(self) -> None:
-        routes = {route.agent: {"run_id": route.run_id, "endpoints": dict(route.endpoints)} for route in self}
+        routes = {
+            route.agent: {
+                "run_id": route.run_id,
+                "endpoints": dict(route.endpoints),
+                "published": dict(route.published),
+            }
+            for route in self
+        }
         try:
             write_private(self._file, json.dumps({"version": VERSION, "routes": routes}).encode())
         except UNWRITABLE as failure:
@@ -110,13 +122,19 @@ def check(route: Route) -> None:
         checked_label(name, "an endpoint")
         if type(port) is not int or not 0 < port < 65_536:
             raise UsageError(f"the endpoint {name} has no port that is one", hint="name it as NAME: PORT")
+    for name, number in route.published.items():
+        if name not in route.endpoints or type(number) is not int or not 0 < number < 65_536:
+            raise UsageError(f"{name} is published at no port that is one", hint="choose one from 1 to 65535")
 
 
 def _parsed(data: bytes) -> list[Route]:
     content = json.loads(data)
     if content["version"] != VERSION:
         raise ValueError("its format is not known here")
-    found = [Route(agent, str(each["run_id"]), dict(each["endpoints"])) for agent, each in content["routes"].items()]
+    found = [
+        Route(agent, str(each["run_id"]), dict(each["endpoints"]), dict(each.get("published", {})))
+        for agent, each in content["routes"].items()
+    ]
     for route in found:
         check(route)
     return found

@@ -326,7 +326,7 @@ def _registration(spec: RunSpec, facts: Facts) -> RegisterRequest:
         secrets=tuple(name for name in spec.env if secret_of(spec, name)),
         mcp_servers=spec.mcp,
         trace_bodies=spec.trace_bodies,
-        endpoints=tuple(RoutedPort(name, port) for name, port in spec.ports.items()),
+        endpoints=tuple(RoutedPort(name, port, spec.published.get(name, 0)) for name, port in spec.ports.items()),
         host_ports=spec.host_ports,
     )
 

@@ -45,7 +45,7 @@ def plan_text(plan: RunPlan) -> bytes:
         "allow": [_text(each) for each in asked.network_allow],
         "rules": [_text(each) for each in asked.network_rules],
         "mcp": [[_text(each.name), _text(each.url), each.grant] for each in asked.mcp_servers],
-        "ports": [[_text(each.name), each.port] for each in asked.endpoints],
+        "ports": [[_text(each.name), each.port, *([each.publish] if each.publish else [])] for each in asked.endpoints],
         "host_ports": [[each.name, each.port] for each in asked.host_ports],
         "secrets": list(asked.secrets),
     })  # fmt: skip

@@ -124,7 +124,8 @@ def _doors(spec: RunSpec) -> Iterator[str]:
         if spec.origins[f"host_port.{each}"] == FILE:
             yield f"connect to port {each.port} of this machine (127.0.0.1), as {each}"
     for name, port in spec.ports.items():
-        yield f"have its port {port} reached from this machine, as {name}.{spec.name or 'NAME'}.localhost"
+        at = f"127.0.0.1:{spec.published[name]}" if name in spec.published else "a free port of 127.0.0.1"
+        yield f"have its port {port} reached from this machine, as {name}.{spec.name or 'NAME'}.localhost and at {at}"
 
 
 def _place(project: Project, spec: RunSpec, around: Circumstances) -> Iterator[str]:
