@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,18 @@ def test_a_secret_is_found_however_it_is_written(tmp_path: Path, before: bytes, 
 
     assert list(leaks_below(tmp_path)) == [f"a secret stands in {tmp_path / 'found'}"]
     assert len(set(FORMS)) == 5
+
+
+def test_what_goes_while_it_is_looked_at_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "found").write_bytes(b"s3" + b"cr3t")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "gone").write_bytes(b"s3" + b"cr3t")
+
+    looking = leaks_below(tmp_path)
+    assert next(looking) == f"a secret stands in {tmp_path / 'found'}"
+    shutil.rmtree(tmp_path / "runs")
+
+    assert list(looking) == []
 
 
 def test_every_place_where_moat_wrote_is_looked_at(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from support.leaks import leaks_below
+from support.supervisors import read
 
 ROOT = Path(__file__).parents[2]
 ROOTS = "/etc/ssl/certs/ca-certificates.crt"
@@ -140,8 +141,18 @@ class Installation:
         return int(status.get("pid") or 0)
 
     def close(self) -> None:
-        """Stop the daemon and whatever it still holds."""
-        self.run("proxy", "stop", timeout_s=20)
+        """Stop the daemon, and wait for the processes that held runs: they clean up once it is gone.
+
+        A daemon that is busy takes 20 s to leave, and some more to be killed.
+        """
+        self.run("proxy", "stop", timeout_s=60)
+        eventually("every process of its runs has ended", lambda: not self.processes())
+
+    def processes(self) -> list[str]:
+        """Return the command lines of live processes that were started with this MOAT_HOME."""
+        mark = f"MOAT_HOME={self.home / '.moat'}\0".encode()
+        own = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and mark in read(entry / "environ")]
+        return [read(entry / "cmdline").replace(b"\0", b" ").decode(errors="replace") for entry in own]
 
     def _own(self, path: Path) -> None:
         if self.user:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,11 +24,21 @@ FORMS = _forms()
 
 def leaks_below(folder: Path) -> Iterator[str]:
     """Yield a complaint for every file below folder that holds a secret."""
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
+    for path in _files_below(folder):
+        try:
             data = path.read_bytes()
-            if any(form in data for form in FORMS):
-                yield f"a secret stands in {path}"
+        except FileNotFoundError:  # a daemon that lives writes drafts, and renames them
+            continue
+        if any(form in data for form in FORMS):
+            yield f"a secret stands in {path}"
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield plain files. Not by rglob, which fails when a folder goes while it is read."""
+    for top, _, names in os.walk(folder):
+        for path in (Path(top) / name for name in names):
+            if path.is_file() and not path.is_symlink():
+                yield path
 
 
 def homes_below(folder: Path) -> Iterator[Path]:

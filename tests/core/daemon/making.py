@@ -167,7 +167,7 @@ async def ask(port: int, line: str = "state") -> dict[str, Any]:
     return dict(json.loads(answer)) if answer else {}
 
 
-async def until(claim: Callable[[], object], timeout_s: float = 8.0) -> None:
+async def until(claim: Callable[[], object], timeout_s: float = 30.0) -> None:
     """Wait until claim is true, bounded."""
     async with asyncio.timeout(timeout_s):
         while not claim():  # noqa: ASYNC110 # another process's doing: there is no event to wait for
