@@ -23,13 +23,13 @@ def test_a_secret_is_found_however_it_is_written(tmp_path: Path, before: bytes, 
 
 
 def test_what_goes_while_it_is_looked_at_is_no_failure(tmp_path: Path) -> None:
-    (tmp_path / "found").write_bytes(b"s3" + b"cr3t")
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "gone").write_bytes(b"s3" + b"cr3t")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "found").write_bytes(b"s3" + b"cr3t")
 
     looking = leaks_below(tmp_path)
-    assert next(looking) == f"a secret stands in {tmp_path / 'found'}"
-    shutil.rmtree(tmp_path / "runs")
+    first = next(looking)
+    shutil.rmtree(tmp_path / ("two" if first.endswith("one/found") else "one"))
 
     assert list(looking) == []
 
