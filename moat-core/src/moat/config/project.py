@@ -267,6 +267,23 @@ def _check_targets(path: Path, plain: Plain, project: Project) -> None:
         taken.add(target)
 
 
+_SECTIONS: Mapping[str | int, type[Section]] = {
+    "network": Network,
+    "workspace": Workspace,
+    "container": Container,
+    "hooks": Hooks,
+    "snapshots": Snapshots,
+    "trace": Trace,
+}
+_ENTRIES: Mapping[str | int, type[Section]] = {
+    "mounts": MountEntry,
+    "mcp": McpEntry,
+    "services": ServiceEntry,
+    "ports": PortEntry,
+    "ulimits": Ulimit,
+}
+
+
 def schema_text() -> str:
     """Return the JSON schema of moat.yaml, as the file in docs/reference has it."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Project.model_json_schema()}
@@ -289,9 +306,10 @@ def _explained(path: Path, plain: Plain, failure: ValidationError) -> UsageError
     place = tuple(part for part in first["loc"] if part != "[key]")
     where, fields = _where(path, plain, place), _fields_of(place)
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(place[-1]), fields, n=1)
         prefix = _key(place[:-1]) and f"{_key(place[:-1])}."
-        hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(fields)}"
+        near = [f"{prefix}{name}" for name in difflib.get_close_matches(str(place[-1]), fields, n=1)]
+        near = _elsewhere(str(place[-1])) or near
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(fields)}"
         return UsageError(f"{where}: this key is not known", hint=hint)
     told = _EXPECTED.get(first["type"]) or first["msg"].removeprefix("Value error, ").replace("Input should", "must")
     return UsageError(f"{where}: {told}", hint=_example_of(place) or f"edit {path}")
@@ -309,22 +327,16 @@ def _key(place: Place) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def _elsewhere(key: str) -> list[str]:
+    """Return the places in the file where a key may stand that stands where it may not."""
+    below = [f"{name}.{key}" for name, section in _SECTIONS.items() if key in section.model_fields]
+    return [key, *below] if key in Project.model_fields else below
+
+
 def _fields_of(place: Place) -> Mapping[str, Any]:
     """Return the keys that may stand where the last one of place does."""
     fields: Mapping[str, Any] = Project.model_fields
-    sections: dict[str | int, type[Section]] = {
-        "network": Network,
-        "workspace": Workspace,
-        "container": Container,
-        "hooks": Hooks,
-        "snapshots": Snapshots,
-        "mounts": MountEntry,
-        "mcp": McpEntry,
-        "services": ServiceEntry,
-        "ports": PortEntry,
-        "ulimits": Ulimit,
-        "trace": Trace,
-    }
+    sections = {**_SECTIONS, **_ENTRIES}
     for part in place[:-1]:
         fields = sections[part].model_fields if part in sections else fields
     return AgentSection.model_fields if place[:1] == ("agents",) and len(place) > 2 else fields
