@@ -5,13 +5,15 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from moat.api.errors import RunNotFound
+from moat.api.errors import DaemonUnreached, RunNotFound
 from moat.api.runs import ExchangeRecord, RunInfo
 from moat.cli import trace as module
 from moat.cli.main import run
 from moat.cli.trace import chosen_run
+from moat.daemon.client import DaemonClient
 from moat.paths import Home
 from moat.proxy.record import line_of
 from moat.testing.screen import Screen
@@ -169,19 +171,43 @@ def test_a_live_run_is_followed_as_long_as_it_lives(
 ) -> None:
     asked: list[int] = []
 
-    def live(home: Home) -> set[str]:  # whenever it is asked, something has come
+    def runs(client: DaemonClient) -> list[RunInfo]:  # whenever it is asked, something has come
         asked.append(1)
         add(home, replace(FORWARDED, path=f"/{len(asked)}"))
-        return {NEW.run_id} if len(asked) < 4 else set()
+        if len(asked) in (2, 3):
+            raise DaemonUnreached("nobody answers")
+        return [NEW] if len(asked) < 4 else []
 
+    RunStore(home).write(replace(NEW, state="running"))
     monkeypatch.setattr(module, "POLL_S", 0.0)
-    monkeypatch.setattr(module, "live_ids", live)
+    monkeypatch.setattr(module, "live_ids", lambda _: {NEW.run_id})
+    monkeypatch.setattr(DaemonClient, "runs", runs)
 
     assert run(["trace", NEW.run_id, "-f"]) == 0
 
     out = capfd.readouterr().out
     assert [f"api.example.com/{number} " in out for number in (1, 2, 3, 4)] == [True] * 4
     assert len(out.splitlines()) == 6
+
+
+@pytest.mark.parametrize("state", ["stopped", "running"])
+def test_who_follows_waits_for_no_daemon_that_never_was(
+    home: Home, capfd: pytest.CaptureFixture[str], state: Literal["stopped", "running"]
+) -> None:
+    RunStore(home).write(replace(NEW, state=state))
+
+    assert run(["trace", "-f", "--json"]) == 0
+
+    assert len(capfd.readouterr().out.splitlines()) == 2
+
+
+def test_who_follows_is_told_where_exchanges_are_missing(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    with RunStore(home).network(NEW.run_id).open("a") as stream:
+        stream.write('{"version": 1, "marker": "lost", "exchanges": 7}\n')
+
+    run(["trace", "-f"])
+
+    assert "7 exchanges are missing here" in capfd.readouterr().err
 
 
 def test_a_terminal_gets_colours_and_a_waterfall(home: Home) -> None:

@@ -14,20 +14,23 @@ from pathlib import Path
 import click
 
 from moat import __version__
-from moat.api.errors import MoatError, RunNotFound, UsageError
+from moat.api.errors import DaemonError, MoatError, RunNotFound, UsageError
 from moat.api.runs import ExchangeRecord, RunInfo
 from moat.cli.known import complete_runs
-from moat.cli.logs import POLL_S, Tail
+from moat.cli.logs import POLL_S
 from moat.cli.output import say, show, show_json, show_table, styled
 from moat.cli.runs import live_ids
 from moat.cli.trace_table import HOST_TITLES, MODEL_TITLES, TITLES, as_rows, fitted, host_rows, model_rows
+from moat.daemon.client import DaemonClient
 from moat.paths import Home, find_home
+from moat.trace.following import Following
 from moat.trace.har import har
-from moat.trace.network import Gap, entry_of, read_trace
+from moat.trace.network import Gap, read_trace
 from moat.trace.selection import Selection, ranges
-from moat.trace.store import RunStore
+from moat.trace.store import LIVE_STATES, RunStore
 from moat.trace.summary import summary
 
+PATIENCE_S = 40.0  # a gate looks 30 s for a daemon to take its run over (docs/daemon.md)
 _ASK_EVERY = 5  # looks at the file between two questions whether the run still lives
 
 
@@ -150,7 +153,7 @@ def _write_archive(name: str, info: RunInfo, exchanges: Iterable[ExchangeRecord]
 def _follow(home: Home, info: RunInfo, file: Path, selection: Selection, *, in_json: bool) -> None:
     """Show what is there and what comes, until the run is over."""
     has_titles = True
-    for exchange in selection.of(_coming(home, info.run_id, file)):
+    for exchange in _shown(selection, _coming(home, info.run_id, file)):
         if in_json:
             show(json.dumps(asdict(exchange)))
         elif sys.stdout.isatty():
@@ -160,15 +163,44 @@ def _follow(home: Home, info: RunInfo, file: Path, selection: Selection, *, in_j
         has_titles = False
 
 
-def _coming(home: Home, run_id: str, file: Path) -> Iterator[ExchangeRecord]:
-    """Yield exchanges as they are written. What was put aside before is not shown again."""
-    with contextlib.closing(Tail(file, from_start=True)) as tail:
+def _shown(selection: Selection, entries: Iterable[ExchangeRecord | Gap]) -> Iterator[ExchangeRecord]:
+    """Yield the exchanges that are wanted, and say where some are missing."""
+    for entry in entries:
+        if isinstance(entry, Gap):
+            count = entry.exchanges or "some"
+            say(f"moat: {count} exchanges are missing here: the disk was full, or the trace too long")
+        elif selection.takes(entry):
+            yield entry
+
+
+def _coming(home: Home, run_id: str, file: Path) -> Iterator[ExchangeRecord | Gap]:
+    """Yield exchanges as they are written, until the run is over. What was put aside before is not shown again."""
+    life = _Life(home, run_id)
+    with contextlib.closing(Following(file)) as following:
         is_live = True
         while is_live:
-            is_live = run_id in live_ids(home)  # asked first: what was written before it ended is read below
+            is_live = life.goes_on()  # asked first: what was written before it ended is read below
             for _ in range(_ASK_EVERY):
-                for line in tail.added():
-                    if isinstance(entry := entry_of(line.encode()), ExchangeRecord):
-                        yield entry
+                yield from following.added()
                 if is_live:
                     time.sleep(POLL_S)
+
+
+class _Life:
+    """Whether a run goes on, also while its daemon is replaced by the next one, which takes its runs over."""
+
+    def __init__(self, home: Home, run_id: str) -> None:
+        self._home = home
+        self._run_id = run_id
+        self._heard_at = -PATIENCE_S
+
+    def goes_on(self) -> bool:
+        """Ask the daemon; where there is none, what was written down, and for how long there was none."""
+        try:
+            held = {info.run_id for info in DaemonClient(self._home).runs()}
+        except DaemonError:
+            if RunStore(self._home).read(self._run_id).state not in LIVE_STATES:
+                return False
+            return time.monotonic() - self._heard_at < PATIENCE_S
+        self._heard_at = time.monotonic()
+        return self._run_id in held

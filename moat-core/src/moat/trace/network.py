@@ -143,7 +143,7 @@ def entry_of(line: bytes) -> ExchangeRecord | Gap | None:
         return None
 
 
-def _asides(file: Path) -> dict[int, Path]:
+def put_aside_files(file: Path) -> dict[int, Path]:
     """Return the files that were put aside, by number, the oldest first."""
     name = re.compile(re.escape(file.stem) + r"\.([0-9]{1,9})" + re.escape(file.suffix))
     found = {int(match[1]): each for each in file.parent.iterdir() if (match := name.fullmatch(each.name))}
@@ -155,7 +155,7 @@ def _opened(file: Path) -> list[BinaryIO]:
     found: dict[int, BinaryIO] = {}
     with suppress(FileNotFoundError):
         _open_once(file, found)
-        for each in reversed(_asides(file).values()):
+        for each in reversed(put_aside_files(file).values()):
             with suppress(FileNotFoundError):
                 _open_once(each, found)
     return list(reversed(found.values()))
@@ -217,7 +217,7 @@ def _put_aside(file: Path) -> None:
 
     So a flood can wash away neither how a run began nor what it did last.
     """
-    asides = _asides(file)
+    asides = put_aside_files(file)
     number = max(asides, default=0) + 1
     file.replace(asides.setdefault(number, file.with_name(f"{file.stem}.{number}{file.suffix}")))
     missing = _missing(asides[_GAP_NUMBER]) if _GAP_NUMBER in asides else 0

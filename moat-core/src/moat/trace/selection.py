@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -31,10 +31,6 @@ class Selection:
             and (not self.denied or exchange.outcome == "denied")
             and (not self.slow or exchange.duration_ms >= SLOW_MS)
         )
-
-    def of(self, exchanges: Iterable[ExchangeRecord]) -> Iterator[ExchangeRecord]:
-        """Yield those that are wanted."""
-        return filter(self.takes, exchanges)
 
 
 def ranges(texts: Iterable[str]) -> tuple[range, ...]:
