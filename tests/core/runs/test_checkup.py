@@ -180,6 +180,7 @@ def test_everything_is_looked_at(tmp_path: Path, client: Client, monkeypatch: py
         "disk",
         "daemon",
         "CA",
+        "audit",
         "keyring",
         "plugins",
         "plugins",
@@ -188,5 +189,5 @@ def test_everything_is_looked_at(tmp_path: Path, client: Client, monkeypatch: py
         "names in fake",
         "fake",
     ]
-    assert "moat-provider-bad" in checks[9].detail
+    assert "moat-provider-bad" in checks[10].detail
     assert "not sealed" in checks[-1].detail

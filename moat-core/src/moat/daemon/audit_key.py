@@ -45,13 +45,13 @@ class Secret:
 
 
 class AuditKeys:
-    """One installation's key for its audit."""
+    """One installation's key for its audit. wants_file: whether the user wants no keyring."""
 
     def __init__(self, home: Home, env: Mapping[str, str], keyring: Keyring | None = None) -> None:
         self._record = home.root / "audit.json"
         self._file = home.root / "audit.key"
         self._account = f"audit-{hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:16]}"
-        self._wants_file = env.get("MOAT_KEYRING_BACKEND") == "file"
+        self.wants_file = env.get("MOAT_KEYRING_BACKEND") == "file"
         self._keyring: Keyring = keyring or SystemKeyring()
 
     @property
@@ -78,7 +78,7 @@ class AuditKeys:
             return known
         secret = Secret(os.urandom(KEY_BYTES))
         try:
-            place = Place("file" if self._wants_file else "keyring", self._account, public_key_of(secret.seed))
+            place = Place("file" if self.wants_file else "keyring", self._account, public_key_of(secret.seed))
             self._write(place, secret)
         except NoKeyring as failure:
             log.warning("no keyring: the audit's key is kept in a file", extra={"problem": str(failure)})
@@ -112,7 +112,7 @@ class AuditKeys:
         """Look where the key would be, should audit.json be lost."""
         if self._file.exists():
             place = Place("file", self._account, "")
-        elif self._wants_file or not self._is_in_keyring():
+        elif self.wants_file or not self._is_in_keyring():
             return None
         else:
             place = Place("keyring", self._account, "")
@@ -141,7 +141,7 @@ class AuditKeys:
         return _secret_of(text)
 
     def _from_keyring(self, place: Place) -> str | None:
-        if self._wants_file:
+        if self.wants_file:
             problem = "the audit's key lives in the keyring, which MOAT_KEYRING_BACKEND=file forbids"
             raise StoreLocked(problem, hint="run: unset MOAT_KEYRING_BACKEND")
         try:

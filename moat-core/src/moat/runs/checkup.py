@@ -21,6 +21,7 @@ from moat.daemon.lifecycle import ensure_running
 from moat.paths import Home
 from moat.plugins.manager import Plugins
 from moat.runs.attach import Attachment
+from moat.runs.audit_check import check_audit
 from moat.runs.checks import Check
 from moat.runs.launch import Launch
 from moat.runs.machine import check_ca, check_machine
@@ -42,6 +43,7 @@ def check_up(home: Home, plugins: Plugins, settings: Settings) -> Iterator[Check
     yield daemon
     if daemon.state != "failed":
         yield check_ca(home)
+    yield check_audit(home)
     yield check_keyring(SystemKeyring(KEYRING_TIMEOUT_S), os.environ.get("MOAT_KEYRING_BACKEND", ""))
     try:
         runtimes: Sequence[Runtime] = plugins.runtimes()
