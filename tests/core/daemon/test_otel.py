@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -14,7 +13,6 @@ from typing import Any
 
 import pytest
 from moat.api.runs import ExchangeRecord
-from moat.daemon import otel as module
 from moat.daemon.otel import telemetry
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -113,15 +111,6 @@ def test_runs_and_their_requests_are_spans_and_metrics(monkeypatch: pytest.Monke
 )
 def test_nothing_is_sent_unless_somebody_names_a_place(env: dict[str, str]) -> None:
     assert telemetry(env) is None
-
-
-def test_without_the_extra_that_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(module, "_PACKAGES", ("moat_has_no_such_package.sdk",))
-
-    with caplog.at_level(logging.WARNING):
-        assert telemetry({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}) is None
-
-    assert "moat-core[otel]" in caplog.text
 
 
 def test_a_place_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,15 @@
 """Spans and metrics for OpenTelemetry, where the user's standard OTEL_* variables name a place for them. Else nothing.
 
-    run ─ a span ─┬─ request ─ a span, when it has ended          OTLP over HTTP, in threads of the SDK's own
+    run ─ a span ─┬─ request ─ a span, when it has ended          OTLP, in threads of the SDK's own
                   └─ …             └─ counters and a histogram
 
-Needs the extra `moat-core[otel]`. Nothing is sent unless an endpoint is named, and never to whoever makes moat. Metrics
-have no label that grows with what runs do; spans say host, path without query, and grants' names, and hold no secret.
+Needs an extra of moat's: `otel_exporters` says which, and over what it goes. Nothing is sent unless an endpoint is
+named, and never to whoever makes moat. Metrics have no label that grows with what runs do; spans say host, path without
+query, and grants' names, and hold no secret.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import threading
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import moat
 from moat.api.runs import ExchangeRecord, RunInfo
+from moat.daemon.otel_exporters import exporters_of
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -31,21 +32,18 @@ _ENDPOINTS = (
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
 )
-_PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 LIMIT_S = 2.0
 
 log = logging.getLogger(__name__)
 
 
 def telemetry(env: Mapping[str, str]) -> Telemetry | None:
-    """Return what sends spans and metrics, None where nobody asked for them or the extra is missing."""
+    """Return what sends spans and metrics, None where nobody asked for them or what that takes is missing."""
     if not any(env.get(name) for name in _ENDPOINTS) or env.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
-    if not all(_is_there(name) for name in _PACKAGES):
-        log.warning("OTEL_* names an endpoint, but moat-core[otel] is not installed: nothing is sent")
+    exporters = exporters_of(env)
+    if exporters is None:
         return None
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
@@ -55,8 +53,8 @@ def telemetry(env: Mapping[str, str]) -> Telemetry | None:
     named = {} if env.get("OTEL_SERVICE_NAME") else {"service.name": "moat"}
     resource = Resource.create({**named, "service.version": moat.__version__})
     tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
-    tracing.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+    tracing.add_span_processor(BatchSpanProcessor(exporters.spans))
+    reader = PeriodicExportingMetricReader(exporters.metrics)
     return Telemetry(tracing, MeterProvider([reader], resource=resource, shutdown_on_exit=False))
 
 
@@ -157,10 +155,3 @@ def _nanoseconds(at: str) -> int | None:
         return int(datetime.fromisoformat(at).timestamp() * 1_000_000_000)
     except ValueError:
         return None
-
-
-def _is_there(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
