@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from moat.net.paths import decoded_path, path_pattern
+from moat.net.paths import covers, decoded_path, path_pattern, readings
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,33 @@ def test_a_path_that_servers_read_differently_is_none(path: str) -> None:
 def test_a_pattern_covers_what_it_says(pattern: str, fits: tuple[str, ...], does_not: tuple[str, ...]) -> None:
     assert all(path_pattern(pattern).fullmatch(path) for path in fits)
     assert not any(path_pattern(pattern).fullmatch(path) for path in does_not)
+
+
+@pytest.mark.parametrize(
+    ("decoded", "read"),
+    [
+        ("/a b/100%", ("/a b/100%",)),
+        ("/%61dmin", ("/%61dmin", "/admin")),
+        ("/%2561dmin", ("/%2561dmin", "/%61dmin", "/admin")),
+        ("/admin?x", ("/admin?x", "/admin")),
+        ("/a;x/b;y", ("/a;x/b;y", "/a/b")),
+        ("/%3fx#y", ("/%3fx#y", "/?x#y", "/%3fx", "/")),
+    ],
+)
+def test_a_path_has_every_reading_that_a_server_may_have(decoded: str, read: tuple[str, ...]) -> None:
+    assert readings(decoded) == read
+
+
+@pytest.mark.parametrize(
+    "path", ["/%25252e%25252e/x", "/a%25252fb", "/a%255cb", "/%25252525252541", "/%u0061dmin", "/%25ff"]
+)
+def test_a_path_that_is_doubtful_once_it_is_decoded_again_is_none(path: str) -> None:
+    assert decoded_path(path) is None
+
+
+def test_a_pattern_covers_what_every_reading_fits_and_is_uncertain_of_what_one_does() -> None:
+    assert covers("/admin/**", "/admin/%41") is True
+    assert covers("/admin/**", "/public/%41") is False
+    assert covers("/admin/**", "/%61dmin/x") is None
+    assert covers("/admin", "/admin?x") is None
+    assert covers("/x*1", "/x%41") is None

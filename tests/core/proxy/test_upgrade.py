@@ -19,9 +19,9 @@ def asked(*lines: str, method: str = "GET", version: str = "1.1") -> str:
     ("lines", "found"),
     [
         ((UP, "Upgrade: websocket"), "websocket"),
-        ((UP, "Upgrade: WebSocket"), "websocket"),
-        ((UP, "Upgrade: SPDY/3.1"), "spdy/3.1"),
-        ((UP, "Upgrade: SPDY/3.1", "Content-Length: 0"), "spdy/3.1"),
+        ((UP, "Upgrade: WebSocket"), "WebSocket"),
+        ((UP, "Upgrade: SPDY/3.1"), "SPDY/3.1"),
+        ((UP, "Upgrade: SPDY/3.1", "Content-Length: 0"), "SPDY/3.1"),
         ((UP, "Upgrade: h2c, websocket"), "websocket"),
         ((UP, "Upgrade: foo/1", "Upgrade: websocket"), "websocket"),
         ((UP, "Upgrade: foo/1, bar"), "foo/1"),
@@ -47,7 +47,7 @@ def test_a_websocket_begins_with_get_and_nothing_changes_in_http_1_0() -> None:
 
 
 def test_what_nobody_can_read_is_refused_only_where_it_must_be_read() -> None:
-    for protocol, why in (("", "why"), ("websocket", "why"), ("spdy/3.1", "why"), ("foo/1", "")):
+    for protocol, why in (("", "why"), ("websocket", "why"), ("SPDY/3.1", "why"), ("foo/1", "")):
         check_read(protocol, why)
 
     with pytest.raises(Refusal) as caught:
@@ -61,7 +61,7 @@ def test_what_nobody_can_read_is_refused_only_where_it_must_be_read() -> None:
     ("protocol", "named", "problem"),
     [
         ("websocket", ("WebSocket",), ""),
-        ("spdy/3.1", ("SPDY/3.1",), ""),
+        ("SPDY/3.1", ("spdy/3.1",), ""),
         ("", ("websocket",), "unasked"),
         ("websocket", ("h2c",), "another protocol"),
         ("websocket", ("websocket, h2c",), "another protocol"),

@@ -68,7 +68,10 @@ def request_objection(
     try:
         rule = verdict(policy.rules, ask)
     except AmbiguousPath:
-        reason = f"a rule asks for the path, and this one of {authority} can be read in more than one way"
+        reason = (
+            f"a rule asks for the path, and servers read this one of {authority} in more than one way: send it without "
+            "`//`, `\\`, `;`, dot segments and encoded slashes, and encoded once"
+        )
         return Objection(reason, why="path")
     if rule is not None:
         return None if rule.verdict == "allow" else _denied_by(rule, allowing_line(ask))

@@ -19,7 +19,7 @@ from moat.api.errors import UsageError
 from moat.api.http import Authority
 from moat.api.runs import NetworkRule, Verdict
 from moat.net.hosts import HostPattern
-from moat.net.paths import path_pattern
+from moat.net.paths import covers
 
 _VERDICTS: dict[str, Verdict] = {"allow": "allow", "deny": "deny"}
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
@@ -126,7 +126,10 @@ def _covers_path(rule: NetworkRule, path: str | None) -> bool:
         return True
     if path is None or ";" in path:  # some servers cut `;…` off each segment (RFC 3986 §3.3), others do not
         raise AmbiguousPath
-    return path_pattern(rule.path).fullmatch(path) is not None
+    fits = covers(rule.path, path)
+    if fits is None:
+        raise AmbiguousPath
+    return fits
 
 
 @lru_cache(maxsize=1024)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from moat.api.http import Authority, Headers, RequestHead
 from moat.api.rules import AddHeader, Match, RemoveHeader, Rule, SetHeader
 from moat.net.authority import from_host
-from moat.net.paths import decoded_path, path_pattern
+from moat.net.paths import covers, decoded_path
 
 # What frames or routes a request belongs to the proxy; a rule that names it does nothing.
 NOT_FOR_RULES = frozenset(("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"))
@@ -67,16 +67,29 @@ def inject(rules: Iterable[Rule], head: RequestHead) -> Injected:
 
 
 def matches(match: Match, head: RequestHead, path: str | None) -> bool:
-    """Whether match is for head, its authority aside. path: of `decoded_path`; None matches no pattern."""
+    """Whether match is for head, its authority aside, as every server reads it: for rules that give something.
+
+    path: of `decoded_path`; None matches no pattern.
+    """
+    if not _is_asked_alike(match, head):
+        return False
+    return not match.paths or (path is not None and any(covers(text, path) for text in match.paths))
+
+
+def may_match(match: Match, head: RequestHead, path: str | None) -> bool:
+    """Whether some server may read head as one that match is for: for rules that keep something in."""
+    if not _is_asked_alike(match, head):
+        return False
+    return not match.paths or path is None or any(covers(text, path) is not False for text in match.paths)
+
+
+def _is_asked_alike(match: Match, head: RequestHead) -> bool:
+    """Whether match is for head, authority and path aside."""
     if match.methods and head.method not in match.methods:
         return False
     if match.when_header and match.when_header not in head.headers:
         return False
-    if match.unless_header and match.unless_header in head.headers:
-        return False
-    if not match.paths:
-        return True
-    return path is not None and any(path_pattern(text).fullmatch(path) is not None for text in match.paths)
+    return not (match.unless_header and match.unless_header in head.headers)
 
 
 def _has(headers: Headers, rule: AddHeader) -> bool:

@@ -14,7 +14,7 @@ from moat.api.http import RequestHead
 from moat.api.rules import AddHeader, OnlyPlaceholder, RemoveHeader, Rule, SetHeader
 from moat.net.paths import decoded_path
 from moat.proxy.admit import basic_password
-from moat.proxy.inject import matches
+from moat.proxy.inject import may_match
 from moat.proxy.refusal import Refusal
 
 
@@ -26,7 +26,7 @@ def keep_in_own_keys(rules: Iterable[Rule], head: RequestHead) -> None:
     path = decoded_path(head.path)
     for rule in ours:
         # A path that servers may read in two ways is under every rule here: what is doubtful stays in.
-        if (path is None or matches(rule.match, head, path)) and not all(
+        if (path is None or may_match(rule.match, head, path)) and not all(
             _is_fine(rule, each) for each in _in(rule, head)
         ):
             where = f"the header {rule.name}" if rule.where == "header" else f"{rule.name} in the query"

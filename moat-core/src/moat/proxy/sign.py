@@ -16,7 +16,7 @@ from moat.api.http import DEFAULT_PORTS, Headers, RequestHead
 from moat.api.rules import Rule, Sign
 from moat.api.signing import Signed, Unsigned
 from moat.net.paths import decoded_path
-from moat.proxy.inject import matches
+from moat.proxy.inject import may_match
 from moat.proxy.refusal import Refusal
 from moat.proxy.substitute import Applied, BodyTask
 
@@ -86,7 +86,9 @@ def sign_task(
     if not ours or head.authority.scheme != "https":
         return None, then
     path = decoded_path(head.path)
-    rule = next((rule for rule in ours if (path is None and rule.match.paths) or matches(rule.match, head, path)), None)
+    rule = next(
+        (rule for rule in ours if (path is None and rule.match.paths) or may_match(rule.match, head, path)), None
+    )
     if rule is None:
         return None, then
     if rule.declared and rule.declared in head.headers:

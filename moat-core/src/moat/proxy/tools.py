@@ -16,7 +16,7 @@ from moat.api.http import RequestHead
 from moat.api.rules import OnlyTools, Rule
 from moat.net.paths import decoded_path
 from moat.proxy.http1 import Request
-from moat.proxy.inject import matches
+from moat.proxy.inject import may_match
 from moat.proxy.refusal import Refusal
 from moat.proxy.substitute import Applied, BodyTask
 from moat.proxy.upgrade import offered
@@ -111,7 +111,7 @@ def _demand_plain(found: dict[str, object], *names: str) -> None:
 
 def _is_for(rule: OnlyTools, head: RequestHead, path: str | None) -> bool:
     """Whether a rule is for a request; one whose path can be read in two ways falls under it, since it forbids."""
-    return (path is None and bool(rule.match.paths)) or matches(rule.match, head, path)
+    return (path is None and bool(rule.match.paths)) or may_match(rule.match, head, path)
 
 
 def _denied(reason: str) -> Refusal:

@@ -23,7 +23,7 @@ _CARRIES_REQUESTS = frozenset(("h2c", "h2", "h3", "http", "https", "tls", "ssl")
 
 
 def offered(request: Request) -> str:
-    """Return the one protocol that upstream is asked to change to, in lower case; "" for none.
+    """Return the one protocol that upstream is asked to change to, as its client spells it; "" for none.
 
     Of several, one that is known. None in HTTP/1.0 (RFC 9110 §7.8), and none with a body, which a server reads first.
     """
@@ -31,14 +31,15 @@ def offered(request: Request) -> str:
         return ""
     if request.version != "1.1" or request.framing not in (NO_BODY, Framing("length", 0)):
         return ""
-    names = [name for name in listed(request.fields, "upgrade") if _may_be_asked_for(name, request.method)]
-    known = [name for name in names if name in KNOWN]
+    spelled = (name.strip() for value in request.fields["upgrade"] for name in value.split(","))
+    names = [name for name in spelled if _may_be_asked_for(name.lower(), request.method)]
+    known = [name for name in names if name.lower() in KNOWN]
     return (known or names or [""])[0]
 
 
 def check_read(protocol: str, why: str) -> None:
     """Raise a Refusal for a protocol that nobody here knows, where what passes must be read. why: "" where not."""
-    if protocol and why and protocol not in KNOWN:
+    if protocol and why and protocol.lower() not in KNOWN:
         what = f"what is upgraded to {protocol} cannot be read, and {why}"
         reason = f"{what}; only websocket and SPDY/3.1 pass here"
         raise Refusal(403, reason, "denied", "upgrade", keeps=True)
@@ -48,7 +49,7 @@ def check_switched(protocol: str, response: Response) -> None:
     """Raise Malformed for a 101 that is not the change to protocol, which was asked for; "" where none was."""
     if not protocol:
         raise Malformed("it changed the protocol unasked")
-    if listed(response.fields, "upgrade") != (protocol,):
+    if listed(response.fields, "upgrade") != (protocol.lower(),):
         raise Malformed("it changed to another protocol than it was asked to")
 
 

@@ -20,7 +20,7 @@ from moat.proxy.capture import is_readable, kind_of, uncaught, unsearchable
 from moat.proxy.decode import Decoder, decoder_for, named_codings, quotable
 from moat.proxy.holds import Holds
 from moat.proxy.http1 import NO_BODY, Response
-from moat.proxy.inject import matches
+from moat.proxy.inject import matches, may_match
 from moat.proxy.refusal import Refusal
 from moat.proxy.scrub import Spent
 
@@ -156,7 +156,7 @@ def _may_be(rule: CaptureToken, head: RequestHead, path: str | None) -> bool:
     near = "/".join(segment.partition(";")[0] for segment in path.lower().split("/")).rstrip("/")
     loose = replace(rule.match, methods=(), paths=tuple(text.lower().rstrip("/") for text in rule.match.paths))
     is_method = not rule.match.methods or head.method.upper() in rule.match.methods
-    return is_method and matches(loose, head, near)
+    return is_method and may_match(loose, head, near)
 
 
 def _begun(holding: Holding, response: Response) -> Holding | None:
