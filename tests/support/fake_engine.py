@@ -25,7 +25,7 @@ class FakeEngine:
     queries: dict[str, Mapping[str, str]] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
     events: dict[str, asyncio.Event] = field(default_factory=dict)
-    server: str = ""  # what it calls itself, podman's way to tell its version
+    server: str = "Docker/20.10.24 (linux)"  # what it calls itself, and its version
 
     async def asked(self, call: str) -> None:
         """Return when call has come in; its answer may still be on the way."""
@@ -39,7 +39,7 @@ class FakeEngine:
         self.queries[call] = dict(request.query)
         self.bodies[call] = await request.read()
         status, body = self.answers.get(call, (404, {"message": f"no such thing: {call}"}))
-        headers = {"Server": self.server} if self.server else None
+        headers = {"Server": self.server, "Api-Version": str(VERSION["ApiVersion"])}
         return web.Response(status=status, body=json.dumps(body), content_type="application/json", headers=headers)
 
 
@@ -48,7 +48,7 @@ async def fake_engine(
     folder: Path, monkeypatch: pytest.MonkeyPatch, answers: Mapping[str, Answer]
 ) -> AsyncIterator[FakeEngine]:
     """Serve answers where aiodocker looks for an engine."""
-    engine = FakeEngine({"GET version": (200, VERSION), **answers})
+    engine = FakeEngine({"GET version": (200, VERSION), "GET _ping": (200, "OK"), **answers})
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", engine.answer)
     runner = web.AppRunner(application)

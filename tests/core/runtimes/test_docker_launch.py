@@ -12,6 +12,7 @@ from moat.api.errors import MoatError, RuntimeUnavailable, SandboxFailed
 from moat.api.runtimes import DoorTicket, SandboxSpec, Stdio
 from moat.api.services import Sidecar
 from moat.paths import Home, private_folder
+from moat.runtimes import docker_launch as module
 from moat.runtimes.docker_engine import session
 from moat.runtimes.docker_gate import empty_image
 from moat.runtimes.docker_launch import DockerSandbox, launch
@@ -172,3 +173,28 @@ async def test_signals_to_a_command_that_has_ended_are_nothing(
 
     assert engine.queries["POST containers/c1/kill"] == {"signal": "15"}
     assert engine.queries["POST containers/c1/resize"] == {"h": "33", "w": "44"}
+
+
+async def test_gate_and_command_are_removed_at_once_and_what_the_engine_refuses_is_left_to_the_undo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, seen = asyncio.Event(), list[str]()
+
+    async def remove(docker: object, name: str) -> None:
+        seen.append(name)
+        if len(seen) == 2:
+            both.set()
+        async with asyncio.timeout(30):
+            await both.wait()  # each waits for the other: one after the other would never end
+        raise SandboxFailed("no", hint="none")
+
+    monkeypatch.setattr(module, "remove", remove)
+    async with fake_engine(tmp_path, monkeypatch, {}), session() as docker:
+        from moat.runtimes.docker_engine import Attachment
+
+        sandbox = DockerSandbox(docker, "c1", Attachment(docker, "c1"), Stdio(0, 1, 2))
+        sandbox.names = (AGENT, GATE)
+        sandbox.undo.callback(seen.append, "the undo")
+        await sandbox.close()
+
+    assert seen == [AGENT, GATE, "the undo"]

@@ -38,7 +38,7 @@ async def test_a_missing_image_is_not_pulled_but_named(tmp_path: Path, monkeypat
 async def test_an_engine_that_may_not_be_asked_hints_at_the_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with fake_engine(tmp_path, monkeypatch, {"GET version": (403, {"message": "permission denied"})}):
+    async with fake_engine(tmp_path, monkeypatch, {"GET _ping": (403, {"message": "permission denied"})}):
         found = await readiness("debian:x")
 
     assert not found.is_ready

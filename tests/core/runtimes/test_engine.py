@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from moat.api.errors import SandboxFailed
+from moat.runtimes import engine as module
+from moat.runtimes.docker_engine import session
 from moat.runtimes.docker_ready import readiness, user_of
 from moat.runtimes.engine import Engine
 from support.fake_engine import fake_engine, use_engine_at
-
-PODMANS = {"Version": "5.4.2", "ApiVersion": "1.41", "Components": [{"Name": "Podman Engine"}, {"Name": "Conmon"}]}
 
 
 def test_a_context_that_does_not_exist_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,12 +24,42 @@ def test_a_context_that_does_not_exist_is_told(tmp_path: Path, monkeypatch: pyte
         Engine.open()
 
 
-def test_an_address_by_ssh_says_what_that_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_CONTEXT", "default")
+def test_an_address_by_ssh_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "ssh://me@somewhere")
 
-    with pytest.raises(SandboxFailed, match="docker cannot be reached: asyncssh is required"):
+    with pytest.raises(SandboxFailed, match=r"^DOCKER_HOST names a docker engine by ssh, which cannot hold") as refused:
         Engine.open()
+
+    assert refused.value.hint == "run: unset DOCKER_HOST, or use --runtime bubblewrap"
+
+
+def test_a_context_by_ssh_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_context(tmp_path, monkeypatch, "ssh://me@somewhere")
+
+    with pytest.raises(SandboxFailed, match="the docker context names a docker engine by ssh") as refused:
+        Engine.open()
+
+    assert refused.value.hint.startswith("run: docker context use default")
+
+
+async def test_docker_host_goes_before_the_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_context(tmp_path, monkeypatch, f"unix://{tmp_path}/of-the-context.sock")
+    async with session() as docker:
+        assert docker._place == f"{tmp_path}/of-the-context.sock"
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/named.sock")
+    async with session() as docker:
+        assert docker._place == f"{tmp_path}/named.sock"
+
+
+def a_context(home: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """Make one as `docker context create` does, and use it."""
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("DOCKER_CONTEXT", "mine")
+    folder = home / ".docker/contexts/meta" / hashlib.sha256(b"mine").hexdigest()
+    folder.mkdir(parents=True)
+    told = {"Name": "mine", "Metadata": {}, "Endpoints": {"docker": {"Host": address, "SkipTLSVerify": False}}}
+    (folder / "meta.json").write_text(json.dumps(told))
 
 
 async def test_dockers_containers_are_configured_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +87,7 @@ async def test_the_user_inside_is_the_invoker(
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1001)
     monkeypatch.setattr("os.getegid", lambda: 1002)
+    monkeypatch.setattr(module, "_owner", lambda _: 1001)
     async with fake_engine(tmp_path, monkeypatch, {"GET info": (200, {"SecurityOptions": [option]})}) as engine:
         docker = Engine.open()
         assert await user_of(docker) == user
@@ -63,8 +96,21 @@ async def test_the_user_inside_is_the_invoker(
     assert engine.calls == ["GET version", "GET info"]
 
 
+async def test_an_engine_whose_socket_is_roots_is_not_asked_whether_it_is_rootless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_owner", lambda _: 0)
+    async with fake_engine(tmp_path, monkeypatch, {}) as engine:
+        docker = Engine.open()
+        assert await docker.options() == ()
+        await docker.close()
+
+    assert engine.calls == []
+
+
 async def test_podman_in_dockers_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with fake_engine(tmp_path, monkeypatch, {"GET version": (200, PODMANS)}):
+    async with fake_engine(tmp_path, monkeypatch, {}) as engine:
+        engine.server = "Libpod/5.4.2 (linux)"
         found = await readiness("debian")
 
     assert (found.is_ready, found.hint) == (False, "use --runtime podman")

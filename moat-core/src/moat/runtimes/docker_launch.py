@@ -104,6 +104,7 @@ class DockerSandbox(Sandbox):
         self.gate: Gate | None = None
         self.command = ""
         self.takes_keys = False
+        self.names: tuple[str, ...] = ()  # the run's containers that may be removed at once
         self.undo = contextlib.AsyncExitStack()
 
     async def wait(self) -> int:
@@ -148,8 +149,17 @@ class DockerSandbox(Sandbox):
         return await docker_exec.execute(type(self._docker), self.container_id, argv, stdio, terminal)
 
     async def close(self) -> None:
-        """Remove the containers, whatever is left in them."""
-        await uninterrupted(self.undo.aclose())
+        """Remove the containers, whatever is left in them.
+
+        The engine takes as long for two at once as for one. What it cannot remove the undo tries again, and tells.
+        """
+        await uninterrupted(self._removed())
+
+    async def _removed(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for name in self.names:
+                group.create_task(_tried(remove(self._docker, name)))
+        await self.undo.aclose()
 
     async def _feed(self) -> None:
         if self.takes_keys:
@@ -281,6 +291,8 @@ class _Launch:
         sandbox = DockerSandbox(self._docker, container_id, attachment, stdio)
         sandbox.takes_keys = takes_keys
         sandbox.gate = gate
+        if gate is not None and self._docker.removes_at_once:
+            sandbox.names = (name, gate_name(spec.run_id))
         sandbox.command = spec.argv[0]
         sandbox.caveat = "" if gate else internal.CAVEAT
         return sandbox
@@ -299,6 +311,11 @@ def _unwrapped() -> Iterator[None]:
         if met is None:
             raise
         raise _first(met) from None
+
+
+async def _tried(call: Awaitable[None]) -> None:
+    with contextlib.suppress(SandboxFailed):
+        await call
 
 
 async def _unless_ended(call: Awaitable[None]) -> None:

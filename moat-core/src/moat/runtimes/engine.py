@@ -9,7 +9,9 @@ Whoever makes containers asks here instead of asking which engine it is. Needs a
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import aiodocker
@@ -28,6 +30,9 @@ CALL_TIMEOUT_S = 60.0  # one call of a busy engine; a container's start is the s
 NO_REMEDY = "run: moat doctor"
 NOT_FOUND, CONFLICT, NO_CONNECTION = 404, 409, 900  # aiodocker reports an engine that cannot be reached as 900
 
+SSH = "ssh://"
+ROOTLESS = "name=rootless"  # docker's word
+
 _versions: dict[str, str] = {}  # where an engine is → the version of the API that was agreed on
 
 
@@ -35,14 +40,15 @@ class Engine(aiodocker.Docker):
     """Docker's: the engine that DOCKER_HOST, the docker context or the usual sockets name.
 
     title: what it is called. service: what one connects to. look: what to type when it does not do what it was asked.
-    gate_first: nothing is attached to that joins a container which does not run yet. note: what its user should know
-    beside its version.
+    gate_first: nothing is attached to that joins a container which does not run yet. removes_at_once: a container may
+    go before those that have joined its network. note: what its user should know beside its version.
     """
 
     title: ClassVar[str] = "docker"
     service: ClassVar[str] = "Docker Engine"
     look: ClassVar[str] = "run: docker info"
     gate_first: ClassVar[bool] = False
+    removes_at_once: ClassVar[bool] = True
     note: ClassVar[str] = ""
 
     def __init__(self, **settings: Any) -> None:
@@ -53,9 +59,13 @@ class Engine(aiodocker.Docker):
     @classmethod
     def open(cls, timeout_s: float = CALL_TIMEOUT_S) -> Self:
         """Return a session that the caller closes. Raises SandboxFailed when no engine is configured or installed."""
+        host = os.environ.get("DOCKER_HOST") or None  # before any context, as docker itself has it
         try:
-            session = cls(timeout=aiohttp.ClientTimeout(total=timeout_s))
-        except aiodocker.DockerError as failure:  # of an address by ssh, without what that needs
+            if host is None and (context := cls._get_docker_context_endpoint()) is not None:
+                _refuse_ssh(context.host, "the docker context", "run: docker context use default")
+            _refuse_ssh(host or "", "DOCKER_HOST", "run: unset DOCKER_HOST")
+            session = cls(url=host, timeout=aiohttp.ClientTimeout(total=timeout_s))
+        except aiodocker.DockerError as failure:
             raise SandboxFailed(f"docker cannot be reached: {failure.message}", hint=cls.look) from None
         except (AssertionError, ValueError, aiodocker.exceptions.DockerContextInvalidError) as failure:
             problem = str(failure) or "no docker engine is running here"
@@ -115,14 +125,24 @@ class Engine(aiodocker.Docker):
     async def greeting(self) -> Mapping[str, Any]:
         """Return the engine's version, and what it is made of. Raises aiodocker's errors.
 
-        Later sessions of this process need not agree on a version of the API again.
+        By a ping: told its version whole, docker starts two programs, and podman asks the package manager. Later
+        sessions of this process need not agree on a version of the API again.
         """
-        told = await self.version()
-        _versions[self._place] = self.api_version
-        return told
+        async with self._query("_ping", versioned_api=False) as answer:
+            server, _, version = answer.headers.get("Server", "").partition("/")
+            if (api := answer.headers.get("Api-Version")) and self.api_version == "auto":
+                self.api_version = _versions[self._place] = f"v{api}"
+        name = "Podman" if server == "Libpod" else server
+        return {"Version": version.split()[0] if version else "", "Components": [{"Name": name}]}
 
     async def options(self) -> tuple[str, ...]:
-        """Return how the engine confines, in docker's words. Raises aiodocker's errors."""
+        """Return how the engine confines, as far as it matters here: rootless or not. Raises aiodocker's errors.
+
+        Whose socket is root's is root. Asked for its info, an engine starts programs too.
+        """
+        scheme, _, path = self._connection_info.partition("://")
+        if scheme == "unix" and _owner(path) == 0:
+            return ()
         info = await self.system.info()
         return tuple(info.get("SecurityOptions") or ())
 
@@ -163,6 +183,16 @@ class Engine(aiodocker.Docker):
         """Whether output in place of a command's is the engine's own, which says why nothing was started."""
         del said
         return True
+
+
+def _refuse_ssh(address: str, owner: str, hint: str) -> None:
+    if address.startswith(SSH):
+        problem = f"{owner} names a docker engine by ssh, which cannot hold a run: the run's files are on this machine"
+        raise SandboxFailed(problem, hint=f"{hint}, or use --runtime bubblewrap")
+
+
+def _owner(path: str) -> int:
+    return Path(path).stat().st_uid
 
 
 def is_podman(version: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Readiness
 from moat.paths import find_home
 from moat.runtimes.docker_config import INIT_VARIABLES, NETWORK_FILES, RUN_LABEL, bind, gate_name, idle_container
-from moat.runtimes.engine import CALL_TIMEOUT_S, CONFLICT, NO_REMEDY, Engine, is_podman
+from moat.runtimes.engine import CALL_TIMEOUT_S, CONFLICT, NO_REMEDY, ROOTLESS, Engine, is_podman
 
 if TYPE_CHECKING:
     from typing import Self
@@ -41,7 +41,6 @@ LOCAL = "localhost/"  # where podman puts what was made or loaded under a short 
 HOSTS = NETWORK_FILES[0]
 EXTRA_HOSTS = "ExtraHosts"
 _HUB = ("docker.io/library/", "docker.io/")
-ROOTLESS = "name=rootless"  # docker's word
 ID_CHARS = 64  # of a whole container id
 API = "v1.41"  # asked for it, podman takes more than a second
 ABSENT, UNUSABLE = 127, 126  # as a shell says it (POSIX, 2.8.2), and podman of `exec`
@@ -55,6 +54,7 @@ class PodmanEngine(Engine):
     service: ClassVar[str] = "podman's service"
     look: ClassVar[str] = "run: podman info"
     gate_first: ClassVar[bool] = True
+    removes_at_once: ClassVar[bool] = False
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -101,17 +101,8 @@ class PodmanEngine(Engine):
             return "have MOAT_HOME in a folder that podman's machine shares with this one"
         return super().remedy(complaint)
 
-    async def greeting(self) -> Mapping[str, Any]:
-        """Return the version. podman takes more than a second to tell it whole: it asks the package manager."""
-        async with self._query("_ping", versioned_api=False) as answer:
-            server, _, version = answer.headers.get("Server", "").partition("/")
-        return {
-            "Version": version.split()[0] if version else "",
-            "Components": [{"Name": "Podman" if server == "Libpod" else server}],
-        }
-
     async def options(self) -> tuple[str, ...]:
-        """Return how podman confines: rootless where the service's socket is not root's. Its info is as slow."""
+        """Return how podman confines: rootless where the service's socket is not root's. Its info is slow."""
         scheme, _, path = self._connection_info.partition("://")
         if scheme == "unix":
             return () if _owner(path) == 0 else (ROOTLESS,)
