@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from core.runs.repositories import a_repository, git
 from support.installation import Installation, installation
+from support.podman_place import WITH_PODMAN
 
 RUNTIMES = [
     pytest.param("bubblewrap", marks=pytest.mark.bubblewrap),
     pytest.param("docker", marks=pytest.mark.docker),
+    pytest.param("podman", marks=WITH_PODMAN),
 ]
 # TRAP is a program in the workspace that leaves a mark; everything that git starts or follows is pointed at it.
 ATTACK = """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import pwd
 import re
 from collections.abc import Iterator
 
 import pytest
+from core.runs.repositories import a_repository
 from moat.runtimes.podman_engine import HOSTS
 from support.installation import USER, Installation, end, eventually, installation
 from support.podman_place import TINY, WITH_PODMAN, podman, rootless_service
@@ -142,6 +144,22 @@ def test_a_users_own_service_holds_sealed_runs_of_theirs() -> None:
         holds(done.stdout.decode())
         assert (work / "made").stat().st_uid == pwd.getpwnam(USER).pw_uid
         assert podman("ps", "-a", "-q", url=service.url) == ""
+
+
+def test_a_worktrees_commits_come_back_from_a_users_own_service() -> None:
+    with rootless_service() as service, installation(USER, XDG_RUNTIME_DIR=str(service.root)) as moat:
+        project = a_repository(moat.home / "project")
+        for path in (project, *project.rglob("*")):
+            os.chown(path, pwd.getpwnam(USER).pw_uid, pwd.getpwnam(USER).pw_gid)
+        script = "echo changed > file && git add file && git commit --quiet -m made && git log --format=%s"
+        words = ("wt", "topic", "--runtime", "podman", "--image", TINY, "--", "sh", "-c", script)
+        done = moat.run(*words, cwd=project)
+
+        assert (done.returncode, done.stdout) == (0, b"made\nfirst\n"), done.stderr
+        assert b"topic \xc2\xb7 1 new commit" in done.stderr
+        branch = (project / ".git/refs/heads/topic").read_text().strip()
+        assert (moat.home / "project.worktrees/topic/file").stat().st_uid == pwd.getpwnam(USER).pw_uid
+        assert (project / ".git/objects" / branch[:2] / branch[2:]).exists() or list(project.rglob("*.pack"))
 
 
 def test_who_may_not_use_the_machines_service_is_told_of_their_own() -> None:

@@ -26,7 +26,7 @@ WITH_PODMAN = (
     pytest.mark.podman,
     pytest.mark.skipif(not SYSTEM_SOCKET.is_socket(), reason="no service of podman's; scripts/podman.sh starts one"),
 )
-_PROGRAMS = ("cat", "curl", "dash", "grep", "id", "mkdir", "sleep", "touch", "true")
+_PROGRAMS = ("cat", "curl", "dash", "git", "grep", "id", "mkdir", "sleep", "touch", "true")
 
 
 def podman(*arguments: str, url: str = f"unix://{SYSTEM_SOCKET}") -> str:
