@@ -51,7 +51,7 @@ def signed_with(keys: Keys, scope: Scope, request: Unsigned, now: datetime) -> S
         *(["X-Amz-Content-SHA256"] if _is_s3(scope) else []),
     )
     fields = tuple((name, str(made.headers[name])) for name in names if name in made.headers)
-    return Signed(request.target, fields, ("date",) if "date" in scope.signed else (), (keys.session_token,))
+    return Signed(request.target, fields, ("date",) if "date" in scope.signed else (), _secrets(keys))
 
 
 def _in_query(keys: Keys, scope: Scope, request: Unsigned, now: datetime) -> Signed:
@@ -64,7 +64,7 @@ def _in_query(keys: Keys, scope: Scope, request: Unsigned, now: datetime) -> Sig
     made, auth = _request(request, scope, f"{path}?{rest}" if rest else path), _auths(scope, request)[1]
     auth(_credentials(keys), scope.service, scope.region, expires=left_s).add_auth(made)
     parts = urlsplit(made.url)
-    return Signed(f"{parts.path}?{parts.query}", (), ("x-amz-security-token",), (keys.session_token,))
+    return Signed(f"{parts.path}?{parts.query}", (), ("x-amz-security-token",), _secrets(keys))
 
 
 def _left_s(query: dict[str, str], now: datetime) -> int:
@@ -94,7 +94,11 @@ def _request(request: Unsigned, scope: Scope, target: str) -> Any:
 def _credentials(keys: Keys) -> Any:
     from botocore.credentials import Credentials  # type: ignore[import-untyped] # botocore has no types
 
-    return Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token)
+    return Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token or None)
+
+
+def _secrets(keys: Keys) -> tuple[str, ...]:
+    return (keys.session_token,) if keys.session_token else ()
 
 
 def _auths(scope: Scope, request: Unsigned) -> tuple[Any, Any]:

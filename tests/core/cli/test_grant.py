@@ -9,12 +9,15 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from moat.api import Credential, CredentialProvider, GrantOption, Host, Rule
+from moat.api.errors import UsageError
 from moat.cli import main
+from moat.cli.grant import _command_of
 from support.upstream import Upstream, running_upstream
 
 MOAT = Path(sys.executable).with_name("moat")
@@ -195,8 +198,32 @@ def test_nothing_stored_is_told(user: User) -> None:
         )
 
 
-def test_the_providers_own_options_are_demanded_and_checked(user: User) -> None:
-    assert "error: --role is missing" in user.types("grant", "aws").stderr
+class NeedsAPlace(CredentialProvider):
+    """Has an option that must be given."""
+
+    name = "needing"
+    summary = "one that needs a place"
+    grant_options = (GrantOption("place", "where", required=True),)
+
+    async def grant(self, host: Host) -> Credential:
+        raise AssertionError("it is not asked")
+
+    async def accept(self, secret: str, host: Host) -> Credential:
+        raise AssertionError("it is not asked")
+
+    def rules(self, credential: Credential) -> Sequence[Rule]:
+        return ()
+
+
+def test_an_option_that_is_required_is_demanded() -> None:
+    with pytest.raises(UsageError, match="--place is missing") as caught:
+        _command_of(NeedsAPlace()).main([], standalone_mode=False)
+
+    assert caught.value.hint == f"run: moat grant {NeedsAPlace.name} --help"
+
+
+def test_the_providers_own_options_are_checked(user: User) -> None:
+    assert "error: no role was named, and no profile of yours" in user.types("grant", "aws").stderr
     assert "must start with arn:" in user.types("grant", "aws", "--role", "x", "--no-validate").stderr
     assert user.types("grant", "github", "--role", "x").returncode == 2
     done = user.types("grant", "aws", "--role", "arn:aws:iam::123456789012:role/a", "--no-validate")

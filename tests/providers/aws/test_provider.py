@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from moat.api import Credential, Endpoint, GrantFailed, ProxyPath, Question, Reply, Respond
@@ -119,6 +120,46 @@ async def test_who_has_keys_in_the_shell_only_is_told_that_runs_cannot_use_them(
     assert [line for line in host.said if "AWS_ACCESS_KEY_ID of this shell" in line] == host.said
     assert bool(host.said) is is_told
     assert "AKIAEXAMPLE" not in str(host.said)
+
+
+@pytest.mark.parametrize("name", ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"])
+async def test_who_has_profiles_elsewhere_is_told_that_runs_do_not_see_them(name: str) -> None:
+    aws, _ = recording()
+    host = FakeHost(options={"role": ARN, "aws-profile": "dev"}, env={name: "/elsewhere"})
+
+    await aws.grant(host)
+
+    assert host.said == [f"note: runs get keys through ~/.aws; {name} of this shell is not kept for them"]
+
+
+async def test_a_profile_is_stored_by_its_name_with_the_region_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    (tmp_path / "config").write_text("[profile dev]\nregion = cn-north-1\n")
+    aws, calls = recording()
+
+    credential = await aws.grant(FakeHost(options={"profile": "dev"}))
+    elsewhere = await aws.grant(FakeHost(options={"profile": "dev", "region": "eu-west-3"}))
+
+    assert (credential.secret, credential.source) == ("profile:dev", "AWS profile dev")
+    assert [rule.match.authority for rule in aws.rules(credential)] == ["*.amazonaws.com.cn"]
+    assert aws.container(elsewhere).env["AWS_REGION"] == "eu-west-3"
+    assert calls[0] == (Role("", "cn-north-1", profile="dev", mode="sign"), "")
+
+
+async def test_a_session_policy_goes_with_the_check_and_is_kept_out_of_what_is_readable() -> None:
+    aws, calls = recording()
+    text = json.dumps({"Statement": {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}})
+    host = FakeHost(options={"role": ARN, "session-policy": "/p.json"}, files={Path("/p.json"): text.encode()})
+
+    credential = await aws.grant(host)
+    given = await aws.accept(ARN, FakeHost(options={"session-policy": text}))
+
+    assert json.loads(calls[0][0].policy) == json.loads(text)
+    assert given.secret == credential.secret
+    assert credential.source.startswith("--role with session policy ")
+    assert "GetObject" not in f"{credential.metadata}{credential.source}"
 
 
 def test_a_role_that_cannot_be_one_has_no_endpoint() -> None:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 from moat.api import Credential, GrantFailed
+from moat_provider_aws.policy import checked_policy, summary
 from moat_provider_aws.role import Role, parse_role, role_of
 
 ARN = "arn:aws:iam::123456789012:role/team/agent"
+POLICY = checked_policy('{"Statement": {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}}')
 
 
 def test_a_role_has_honest_defaults() -> None:
@@ -120,3 +122,72 @@ def test_what_a_registration_brought_is_checked_like_what_is_typed(metadata: dic
         role_of(Credential("aws", ARN, "the registration", metadata))
 
     assert "saved" not in caught.value.problem
+
+
+@pytest.mark.parametrize("option", ["aws-profile", "profile"])
+def test_a_profile_can_stand_in_the_place_of_a_role(option: str) -> None:
+    role = parse_role("", {option: "dev"})
+
+    assert role == Role("", profile="dev", mode="sign")
+    assert (role.secret, role.metadata["spends"]) == ("profile:dev", "profile")
+
+
+def test_the_profile_of_the_shell_is_not_taken_where_nothing_was_named() -> None:
+    with pytest.raises(GrantFailed, match="no role was named, and no profile of yours") as caught:
+        parse_role("", {}, "shell")
+
+    assert "moat grant aws --aws-profile NAME" in caught.value.hint
+
+
+def test_two_profiles_are_refused_and_one_said_twice_is_not() -> None:
+    assert parse_role(ARN, {"aws-profile": "dev", "profile": "dev"}).profile == "dev"
+    with pytest.raises(GrantFailed, match="name two AWS profiles"):
+        parse_role(ARN, {"aws-profile": "dev", "profile": "prod"})
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"profile": ""}, "no role was named, and no profile"),
+        ({"profile": "a b"}, "has an impossible name"),
+        ({"profile": "dev\n"}, "has an impossible name"),
+        ({"profile": "x" * 129}, "has an impossible name"),
+        ({"profile": "dev", "external-id": "abc"}, "--external-id is for a role"),
+    ],
+)
+def test_what_no_profile_can_have_is_refused(options: dict[str, str], problem: str) -> None:
+    with pytest.raises(GrantFailed, match=problem) as caught:
+        parse_role("", options)
+
+    assert caught.value.problem.endswith("; nothing was saved")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(("arn", "options"), [(ARN, {}), (ARN, {"profile": "dev"}), ("", {"profile": "dev"})])
+@pytest.mark.parametrize("policy", ["", POLICY])
+def test_what_is_stored_comes_back_whole(arn: str, options: dict[str, str], policy: str) -> None:
+    role = parse_role(arn, options, policy=policy)
+
+    assert role_of(Credential("aws", role.secret, "--role", role.metadata)) == role
+    assert "GetObject" not in str(role.metadata)
+    assert role.metadata.get("session_policy", "") == (summary(policy) if policy else "")
+    assert role.told("--role").startswith("--role with session policy " if policy else "--role")
+
+
+@pytest.mark.parametrize("secret", ["profile:dev", f"{ARN} {POLICY}"])
+def test_a_registration_brings_a_role_and_nothing_else(secret: str) -> None:
+    with pytest.raises(GrantFailed):
+        role_of(Credential("aws", secret, "the registration", {"region": "eu-west-3"}))
+
+
+@pytest.mark.parametrize(
+    ("role", "partition"),
+    [
+        (Role(ARN.replace("arn:aws:", "arn:aws-cn:")), "aws-cn"),
+        (Role("", "eu-west-3", profile="dev"), "aws"),
+        (Role("", "cn-north-1", profile="dev"), "aws-cn"),
+        (Role("", "us-gov-west-1", profile="dev"), "aws-us-gov"),
+    ],
+)
+def test_hosts_are_those_of_the_partition(role: Role, partition: str) -> None:
+    assert role.partition == partition
