@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from moat_provider_codex.agent import CodexAgent
-from support.openai_api import KEY, OpenAI
+from support.openai_api import KEY, OpenAI, decoded
 from support.terminal import terminal
 from support.vendors import running
 
 from e2e.agents import LOOK, RUNTIMES, Stage, staged
+
+MAGIC = b"\x28\xb5\x2f\xfd"  # of a frame of zstd (RFC 8878 §3.1.1)
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -71,6 +74,27 @@ def test_a_session_goes_on_without_websockets_and_uses_an_mcp_server_while_the_s
     posts = [line.rpartition(" ")[2] for line in house.vendor.log if line.startswith("POST") and "/responses" in line]
     assert posts == ["503", "500", "200", "200"]
     assert house.vendor.failures == []
+    assert {coding for coding, _ in house.vendor.bodies} == {"zstd"}
+
+
+def test_what_is_sent_without_a_websocket_is_coded_and_leaves_as_it_came(house: Stage[OpenAI], work: Path) -> None:
+    house.vendor.has_websockets, house.vendor.bodies = False, []
+    try:
+        answer = house.said("codex", work, "--name", "coded", "-p", "a platypus")
+    finally:
+        house.vendor.has_websockets = True
+
+    assert "hello, you said: a platypus" in answer
+    (coding, body) = house.vendor.bodies[-1]
+    assert coding == "zstd"
+    assert body.startswith(MAGIC)
+    assert b"platypus" in decoded(coding, body)
+    trace = json.loads(house.moat.ok("trace", "--json", "coded"))
+    asked = [each for each in trace if each["path"].endswith("/responses")]
+    # A WebSocket is tried first. Codex offers HTTP/2 and HTTP/1.1 for the rest; moat serves it the latter.
+    assert [(each["method"], each["status"]) for each in asked] == [("GET", 426), ("POST", 200)]
+    assert asked[-1]["request_bytes"] == len(body)
+    assert {each["protocol"] for each in trace} == {"http/1.1"}
 
 
 def test_a_conversation_in_a_terminal_outlives_its_token(house: Stage[OpenAI], work: Path, first: str) -> None:

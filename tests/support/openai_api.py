@@ -11,10 +11,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import WSMsgType, web
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from support.vendors import Vendor, events
 
@@ -28,6 +34,7 @@ class OpenAI(Vendor):
     """newest: which pair of tokens is good, each renewed once for the next, unless it has ended before.
 
     said: what each request held, whole. shown: the credentials that were sent. has_websockets: else 426.
+    bodies: of requests without a WebSocket, as they came: their coding and their bytes.
     """
 
     hosts: tuple[str, ...] = HOSTS
@@ -37,6 +44,7 @@ class OpenAI(Vendor):
     has_websockets: bool = True
     said: list[str] = field(default_factory=list, repr=False)
     shown: list[str] = field(default_factory=list, repr=False)
+    bodies: list[tuple[str, bytes]] = field(default_factory=list, repr=False)
     _sockets: list[web.WebSocketResponse] = field(default_factory=list, repr=False)
 
     @property
@@ -96,9 +104,15 @@ class OpenAI(Vendor):
     async def _responses(self, request: web.Request) -> web.StreamResponse:
         if request.method == "GET":
             return await self._socket(request) if self.has_websockets else web.Response(status=426)
+        coding, body = request.headers.get("Content-Encoding", ""), await request.read()
+        self.bodies.append((coding, body))
         if self.failures:
             return _error(self.failures.pop(0), "server_overloaded", "Overloaded")
-        return await events(request, *self._turn(await request.json()))
+        try:
+            asked = json.loads(decoded(coding, body))
+        except ValueError:
+            return _error(400, "invalid_body", "the body did not come whole")
+        return await events(request, *self._turn(asked))
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(compress=True)
@@ -120,6 +134,22 @@ class OpenAI(Vendor):
         if asked.get("generate") is False:
             return _stream(number, [])
         return _stream(number, [_item(asked, number)])
+
+
+def decoded(coding: str, body: bytes) -> bytes:
+    """Return what a body says. Raises ValueError unless it is one whole frame of zstd, where it is said to be coded."""
+    if not coding:
+        return body
+    if coding != "zstd":
+        raise ValueError(f"Codex sends nothing that is coded as {coding!r}")
+    frame = zstd.ZstdDecompressor()
+    try:
+        content = frame.decompress(body)
+    except zstd.ZstdError as failure:
+        raise ValueError(str(failure)) from None
+    if not frame.eof or frame.unused_data:
+        raise ValueError("the frame is cut, or something stands behind it")
+    return content
 
 
 def _item(asked: dict[str, Any], number: int) -> dict[str, Any]:

@@ -103,7 +103,10 @@ def running(vendor: Vendor) -> Iterator[Vendor]:
 async def _serve(vendor: Vendor, ready: threading.Event, stopping: asyncio.Event) -> None:
     application = web.Application(client_max_size=2**26)
     application.router.add_route("*", "/{tail:.*}", vendor.handle)
-    runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
+    # Bodies are left as they arrive, so that it can be seen whether they were coded, and came whole.
+    runner = web.AppRunner(
+        application, handler_cancellation=True, shutdown_timeout=0.1, access_log=None, auto_decompress=False
+    )
     await runner.setup()
     context = vendor.ca.server_context(*vendor.hosts, MCP_HOST)
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
