@@ -83,6 +83,6 @@ def _new_python(folder: Path) -> Path:
 
 def _program(folder: Path) -> Path:
     program = folder / "bin" / "moat"
-    program.write_text(f"#!{folder}/bin/python\nimport sys\nfrom moat.cli.main import main\nsys.exit(main())\n")
+    program.write_text(f"#!{folder}/bin/python\nimport sys\nfrom moat.cli.start import main\nsys.exit(main())\n")
     program.chmod(0o755)
     return program

@@ -9,8 +9,9 @@ import pytest
 from moat.api.errors import GrantMissing, UsageError
 from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
-from moat.cli import main as program
+from moat.cli import main, start
 from moat.cli import run_steps as command
+from moat.cli.run_options import read
 from moat.cli.run_steps import checked_excludes
 from moat.daemon.protocol import SetupRequest, SetupResponse
 from moat.net.rules import parse_rule
@@ -25,7 +26,8 @@ from core.runs.plans import a_setup
 class Stage:
     """`moat run` with a daemon and a runtime that remember."""
 
-    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, by_click: bool) -> None:
+        self.by_click = by_click
         self.told: list[str] = []
         self.specs: list[RunSpec] = []
         self.setup: SetupResponse | GrantMissing = a_setup({"GH_TOKEN": "placeholder"})
@@ -39,7 +41,9 @@ class Stage:
         monkeypatch.setattr(command, "prepare", self._prepare)
 
     def run(self, *arguments: str) -> int:
-        return program.run(["run", *arguments])
+        """Run it as it is typed, or by click."""
+        typed = None if self.by_click else read(["run", *arguments], os.environ)
+        return main.run(["run", *arguments]) if typed is None else start.run(typed)
 
     def _prepare(self, spec: RunSpec, home: Home, runtimes: object, *rest: object) -> Prepared:
         from moat.runs.collect import collect
@@ -65,9 +69,9 @@ class _Client(FakeClient):
         return self.answer
 
 
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    return Stage(tmp_path, monkeypatch)
+@pytest.fixture(params=["plain", "by click"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(tmp_path, monkeypatch, by_click=request.param == "by click")
 
 
 def test_what_follows_the_dashes_is_the_command_and_not_ours_to_read(stage: Stage) -> None:

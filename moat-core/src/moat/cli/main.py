@@ -1,4 +1,4 @@
-"""`moat`: finds the command, loads only what it needs, and turns every outcome into an exit code.
+"""`moat`, as click reads it: finds the command, loads only what it needs, and turns every outcome into an exit code.
 
     MoatError      error: … and hint: … on standard error, its exit code     Ctrl-C        130, quietly
     wrong usage    the same, exit code 2                                     broken pipe   1, quietly
@@ -10,13 +10,10 @@ commands are listed or one is not in the table.
 
 from __future__ import annotations
 
-import atexit
-import gc
 import importlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +22,7 @@ import click
 from moat import __version__
 from moat.api.errors import MoatError, PluginError, UsageError
 from moat.cli import output
+from moat.cli.start import COMPLETE, leave, speak_always, swallow_output
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -72,8 +70,6 @@ COMMANDS = {
     "completion": Lazy("moat.cli.completion:completion", "Print what makes a shell complete moat's commands."),
     "uninstall": Lazy("moat.cli.uninstall:uninstall", "Remove all that moat keeps: credentials, keys, runs."),
 }
-COMPLETE = "_MOAT_COMPLETE"  # set by the scripts of `moat completion`; the name that click derives from the program's
-GARBAGE = 50_000  # objects between two looks for cycles: imports make as many, and no garbage
 _HELP_WANTED: tuple[type[Exception], ...] = (  # click 8.1 prints the help itself
     (click.exceptions.NoArgsIsHelpError,) if hasattr(click.exceptions, "NoArgsIsHelpError") else ()
 )
@@ -143,15 +139,12 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line of this process and exit."""
-    gc.set_threshold(GARBAGE)
-    code = run(sys.argv[1:]) if (asked := os.environ.get(COMPLETE)) is None else _complete(asked)
-    _leave(code)
-    sys.exit(code)
+    leave(run(sys.argv[1:]) if (asked := os.environ.get(COMPLETE)) is None else _complete(asked))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. What a command returns as an int is the exit code."""
-    _speak_always()
+    speak_always()
     try:
         code = cli.main(list(arguments), prog_name="moat", standalone_mode=False)
         sys.stdout.flush()
@@ -167,7 +160,7 @@ def run(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        return _swallow_output()
+        return swallow_output()
     return code if isinstance(code, int) else 0
 
 
@@ -220,42 +213,3 @@ def _as_usage_error(failure: click.ClickException) -> UsageError:
     context = failure.ctx if isinstance(failure, click.UsageError) else None
     path = context.command_path if context is not None else "moat"
     return UsageError(message[:1].lower() + message[1:], hint=f"run: {path} --help")
-
-
-def _speak_always() -> None:
-    """Let no closed stream and no character that a terminal cannot show end a command, and no log line reach the user.
-
-    A closed descriptor is opened on /dev/null: otherwise the next file of ours would take its number.
-    """
-    import logging
-
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 # stays open as long as we run
-
-    logging.getLogger("moat").addHandler(logging.NullHandler())
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _leave(code: int) -> None:
-    """Exit at once, having done all that Python does at its end but to take itself apart: that is a tenth of a run.
-
-    Comes back where somebody wants to see that too, or where other threads have something to finish.
-    """
-    if threading.active_count() > 1 or sys.warnoptions or sys.flags.dev_mode:
-        return
-    atexit._run_exitfuncs()  # there is no public name for it
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:  # a full disk, say: what Python does then is its affair
-            return
-    os._exit(code)
-
-
-def _swallow_output() -> int:
-    """Whoever read our output is gone (`moat list | head -1`): let the interpreter's own last flush go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 1  # as click does when it meets the broken pipe first

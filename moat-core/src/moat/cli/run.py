@@ -2,25 +2,19 @@
 
 moat run [PATH] [options] -- COMMAND…        everything after the first `--` is the command, untouched
 
-Loads the least that lets a runtime begin; what it takes to ask, plan and perform (`run_steps`) is loaded meanwhile.
+The options, as click reads them. The usual spellings are read without click (`run_options`): what is added here belongs
+there too.
 """
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from moat.cli import known
 from moat.cli.dashes import DashedCommand, after_dashes
-from moat.plugins.manager import Plugins
-from moat.runs.attach import fill_closed
-from moat.runtimes import moat_runtimes
-from moat.runtimes.detect import Begun
-
-if TYPE_CHECKING:
-    from moat.api.runtimes import Runtime
+from moat.cli.run_start import carry_on
 
 
 @click.command("run", cls=DashedCommand)
@@ -91,61 +85,10 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show the whole plan, and run nothing.")
 @click.option("--json", "in_json", is_flag=True, help="With --dry-run: as JSON.")
 @click.pass_context
-def run(
-    ctx: click.Context,
-    /,
-    words: tuple[str, ...],
-    runtime: str,
-    branch: str,
-    start: str,
-    yes: bool,
-    ignore_file: bool,
-    dry_run: bool,
-    in_json: bool,
-    detached: bool,
-    tty: bool | None,
-    **typed: Any,
-) -> int:
+def run(ctx: click.Context, /, words: tuple[str, ...], **typed: Any) -> int:
     """Run a command with no credentials inside and no way out but the proxy.
 
     PATH is the folder that the command works in (default: this one). Its moat.yaml, if there is one, says what
     the options do not; without COMMAND its command is run, or its agent. The exit code is the command's.
     """
-    fill_closed()
-    with Begun() as begun:
-        is_held = not (dry_run or detached or tty or os.isatty(0))  # by us; else by a supervisor
-        ours = _begin(begun, runtime) if is_held else {}
-        plugins = Plugins.load()
-        runtimes = [ours.get(each.name, each) for each in plugins.runtimes()]
-        from moat.cli import run_steps as steps
-
-        command = steps.checked_command(words, after_dashes(ctx))
-        steps.check_json(in_json=in_json, dry_run=dry_run)
-        home = steps.find_home()
-        options = steps.options_of(words, command, runtime=runtime, interactive=tty, **typed)
-        if branch or start:
-            from moat.cli.wt import in_a_worktree
-
-            options = in_a_worktree(options, home, branch, start, makes=not dry_run)
-        settings = steps.load_settings(home)
-        asked = steps.ask(options, settings, runtimes, os.environ, ignores_file=ignore_file, sources=plugins)
-        if asked.spec.agent:
-            from moat.cli.agents import run_agent
-
-            asked = run_agent(asked, home, runtimes, ctx, is_given=yes, is_rehearsed=dry_run)
-        if dry_run:
-            return steps.rehearse(asked, home, runtimes, in_json=in_json)
-        spec = asked.spec if asked.spec.agent else steps.agreed(asked, home, os.environ, is_given=yes)
-        held = begun if is_held else None
-        return steps.carry_out(spec, home, runtimes, held, detached=detached)
-
-
-def _begin(begun: Begun, name: str) -> dict[str, Runtime]:
-    """Have the runtime of ours that was named on the command line begin, before plugins are even looked for.
-
-    Others do when they are chosen. Returns what has begun, by its name.
-    """
-    ours = {each.name: each for each in moat_runtimes() if each.name == name}
-    for each in ours.values():
-        begun.begin(each)
-    return ours
+    return carry_on(words, after_dashes(ctx), ctx, **typed)

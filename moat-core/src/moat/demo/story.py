@@ -36,7 +36,7 @@ REFUSED_HOST = "elsewhere.example"
 PATH = "/v1/orders"
 RUN_TIMEOUT_S = 120.0  # seconds are usual; a machine that swaps may take its time
 _AGENT = Path(__file__).with_name("agent.py")
-_MOAT = (sys.executable, "-P", "-c", "from moat.cli.main import main; main()")
+_MOAT = (sys.executable, "-P", "-c", "from moat.cli.start import main; main()")
 
 
 @contextlib.contextmanager

@@ -22,3 +22,12 @@ def moat_runtimes() -> Iterable[Runtime]:
     from moat.runtimes.process import Process
 
     return [Docker(), Podman(), Bubblewrap(), Gvisor(), Process()]
+
+
+def runtime_called(name: str) -> Runtime | None:
+    """Return the built-in runtime that can begin before anything else is loaded, None for any other name."""
+    if name != "bubblewrap":
+        return None
+    from moat.runtimes.bubblewrap import Bubblewrap
+
+    return Bubblewrap()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 LIMIT_S = 30.0  # for what must come, on machines that are busy
-_PROGRAM = "import sys; from moat.cli.main import main; sys.exit(main())"
+_PROGRAM = "import sys; from moat.cli.start import main; sys.exit(main())"
 
 
 class Place:
