@@ -25,7 +25,7 @@ FLAGS = {
     "--no-snapshot": ("snapshot", False), "-d": ("detached", True), "--detach": ("detached", True), "-t": ("tty", True),
     "-T": ("tty", False), "--tty": ("tty", True), "--no-tty": ("tty", False), "-y": ("yes", True),
     "--yes": ("yes", True), "--ignore-file": ("ignore_file", True), "--dry-run": ("dry_run", True),
-    "--json": ("in_json", True),
+    "--trace-bodies": ("trace_bodies", True), "--json": ("in_json", True),
 }  # fmt: skip
 UNSAID = ("policy", "snapshot", "tty")  # None where nothing is said; other flags are False, other texts ""
 POLICIES = ("permissive", "strict")
