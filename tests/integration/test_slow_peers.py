@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from core.proxy.server.house_of import Guest, a_house, scripted
-from core.proxy.server.pairs import until
+from core.proxy.server.pairs import CA, until
 from moat.api.endpoints import Endpoint, Tcp, Upstream
 from moat.api.endpoints import Stream as EndpointStream
 from moat.proxy.budget import FailureBudget
 from moat.proxy.limits import Limits
+from moat.proxy.messages import Configure
 from moat.proxy.server.stream import PlainStream
 from support.worker import RUN, TOKEN, a_run
 
@@ -115,6 +116,24 @@ async def test_an_upstream_that_stops_before_its_answer_is_a_504(answer: bytes, 
         assert b"HTTP/1.1 504 Gateway Timeout" in got
         await until(lambda: bool(guest.records))  # told after the answer
         assert reason in guest.records[0].reason
+
+
+async def test_an_upgrade_that_is_not_answered_is_a_504_too() -> None:
+    upgrade = GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    async with a_place(b"", b"", limits=changed(first_byte_s=SHORT_S)) as guest:
+        got = await guest.ask(await guest.connect(guest.listen(RUN, "proxy")), upgrade, b"moat: ")
+
+    assert b"HTTP/1.1 504 Gateway Timeout" in got
+    assert b"upstream.first_byte_minutes" in got
+
+
+async def test_the_installation_sets_how_long_an_answer_may_take_to_begin() -> None:
+    told = Configure(CA.certificate_pem, CA.key_pem, first_byte_s=SHORT_S)
+    async with scripted(b"", b"") as (pin, _), a_house(a_run(), limits=PATIENT) as guest:
+        guest.house.configure(replace(told, resolve={"a.example": pin}))
+        got = await guest.ask(await guest.connect(guest.listen(RUN, "proxy")), GET, b"moat: ")
+
+    assert b"HTTP/1.1 504 Gateway Timeout" in got
 
 
 @pytest.mark.parametrize(

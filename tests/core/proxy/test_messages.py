@@ -41,7 +41,14 @@ RECORD = ExchangeRecord("run_1", "2026-01-01T00:00:00Z", "connect", "GET", "http
                         "forwarded", grants=("github",))  # fmt: skip
 MESSAGES: list[ToWorker | ToDaemon] = [
     Configure(
-        "cert", "s3cr3t-key", "roots", {"a.example": "127.0.0.1:1"}, ("10.0.0.0/8",), "http://u:s3cr3t@p:1", ("*.corp",)
+        "cert",
+        "s3cr3t-key",
+        "roots",
+        {"a.example": "127.0.0.1:1"},
+        ("10.0.0.0/8",),
+        "http://u:s3cr3t@p:1",
+        ("*.corp",),
+        1.5,
     ),
     SetRun(RunContext("run_1", "ab", NetworkPolicy("strict", ("a.example",))), {"a.example": "127.107.0.1"}),
     Listen("run_1", "dns-udp"),

@@ -13,6 +13,7 @@
       allow_cidrs: [10.0.0.0/8]
       proxy: http://proxy.corp.example:3128
       no_proxy: ["*.corp.example"]
+      first_byte_minutes: 5
     daemon:
       idle_minutes: 5
     routing:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 DEFAULT_IMAGE = "debian:bookworm-slim"
 
+_DAY_MINUTES = 1440
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _DIRECT = re.compile(r"\*|(?:\*\.)?(?:\[[0-9A-Fa-f:.]+\]|[^\s:/@*\[\]]+)(?::[0-9]{1,5})?")
 _PLACE = re.compile(r"(?:\[([^]]*)\]|([^:]*))(?::([0-9]{1,5}))?")
@@ -58,6 +60,7 @@ class UpstreamSettings:
     ca_bundle: PEM file with roots trusted besides the system's. resolve: host → "address" or "address:port", an IPv6
     address with a port in brackets. allow_cidrs: ranges that may be dialled although they are not public. proxy: the
     company's, http://[user:password@]host:port, "" for none. no_proxy: hosts that are reached without it.
+    first_byte_minutes: how long a service may take for the first byte of an answer.
     """
 
     ca_bundle: Path | None = None
@@ -65,6 +68,7 @@ class UpstreamSettings:
     allow_cidrs: tuple[str, ...] = ()
     proxy: str = field(default="", repr=False)
     no_proxy: tuple[str, ...] = ()
+    first_byte_minutes: float = 5.0
 
     def pinned(self, host: str) -> tuple[str, int | None] | None:
         """Return the address, and the port if one is set, that host is pinned to; None when it is not."""
@@ -207,6 +211,8 @@ def _checked(path: Path, values: object) -> Settings:
         raise _explained(path, failure) from None
     if not 0 <= settings.daemon.idle_minutes < math.inf:
         raise UsageError(f"{path}: daemon.idle_minutes is no time", hint="write minutes, 0 for never")
+    if not 0 < settings.upstream.first_byte_minutes <= _DAY_MINUTES:
+        raise UsageError(f"{path}: upstream.first_byte_minutes is no time", hint="write minutes, 1440 at most")
     return replace(settings, upstream=_checked_upstream(path, settings.upstream))
 
 

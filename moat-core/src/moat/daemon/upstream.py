@@ -47,6 +47,7 @@ class Installation:
             upstream.allow_cidrs,
             upstream.proxy,
             upstream.no_proxy,
+            upstream.first_byte_minutes * 60,
         )
 
     def bare(self) -> Configure:

@@ -30,7 +30,10 @@ Wire: TypeAlias = dict[str, Any]  # one JSON object; decode checks what it takes
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """The installation: its CA and the upstream settings. First, and again when they change."""
+    """The installation: its CA and the upstream settings. First, and again when they change.
+
+    first_byte_s: how long an upstream may take for the beginning of an answer; 0 for the worker's own limit.
+    """
 
     ca_certificate: str
     ca_key: str = field(repr=False)
@@ -39,6 +42,7 @@ class Configure:
     allow_cidrs: tuple[str, ...] = ()
     proxy: str = field(default="", repr=False)
     no_proxy: tuple[str, ...] = ()
+    first_byte_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +220,8 @@ def encode(message: ToWorker | ToDaemon) -> Wire:
         case Configure():
             upstream = {"roots": message.roots, "resolve": dict(message.resolve),
                         "allow_cidrs": [*message.allow_cidrs],
-                        "proxy": message.proxy, "no_proxy": [*message.no_proxy]}  # fmt: skip
+                        "proxy": message.proxy, "no_proxy": [*message.no_proxy],
+                        "first_byte_s": message.first_byte_s}  # fmt: skip
             return {"type": "configure", "version": VERSION, "ca_certificate": message.ca_certificate,
                     "ca_key": message.ca_key, "upstream": upstream}  # fmt: skip
         case SetRun(context, names):
@@ -268,6 +273,7 @@ def _configure(wire: Wire) -> Configure:
         tuple(_text(cidr) for cidr in upstream["allow_cidrs"]),
         _text(upstream.get("proxy", "")),
         tuple(_text(pattern) for pattern in upstream.get("no_proxy", ())),
+        float(upstream.get("first_byte_s", 0)),
     )
 
 

@@ -113,6 +113,11 @@ def looped(reason: str) -> Refusal:
     return Refusal(508, reason, kind="loop", keeps=True)
 
 
+def silent(authority: object, limit_s: float) -> Refusal:
+    """Return the 504 for an upstream that did not begin its answer; the setting goes into config.yaml."""
+    return late(f"{authority} did not answer in {limit_s:g} s, which upstream.first_byte_minutes sets")
+
+
 def late(reason: str) -> Refusal:
     """Return the 504 for an upstream that took too long."""
     return Refusal(504, reason, "failed", "timeout", keeps=True)

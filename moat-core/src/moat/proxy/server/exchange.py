@@ -27,7 +27,7 @@ from moat.proxy.http1 import (
 )
 from moat.proxy.limits import Limits
 from moat.proxy.record import Trail
-from moat.proxy.refusal import Refusal, late, malformed, unreachable
+from moat.proxy.refusal import Refusal, late, malformed, silent, unreachable
 from moat.proxy.repeats import Repeats
 from moat.proxy.server.captures import Captures, Known
 from moat.proxy.server.chain import wrong_credentials
@@ -251,8 +251,7 @@ class Exchange:
                 return await upstream.more(within(self.limits.first_byte_s))
             except TimeoutError:
                 if self.is_upload_done:
-                    limit_s = self.limits.first_byte_s
-                    raise late(f"{self.passage.authority} did not answer in {limit_s:g} s") from None
+                    raise silent(self.passage.authority, self.limits.first_byte_s) from None
 
     async def _rest_of_head(self, upstream: Stream) -> str:
         """Wait for the end of a head that has begun."""

@@ -19,7 +19,7 @@ from moat.proxy.http2 import INTERNAL_ERROR
 from moat.proxy.http2_heads import response_fields
 from moat.proxy.limits import Limits
 from moat.proxy.record import Trail
-from moat.proxy.refusal import Refusal, late, unreachable
+from moat.proxy.refusal import Refusal, silent, unreachable
 from moat.proxy.server.captures import Captures, Known
 from moat.proxy.server.exchange import MAX_INTERIM
 from moat.proxy.server.h2_far import Far, Unsent
@@ -242,7 +242,7 @@ class H2Exchange:
                     return await far.head()
             except TimeoutError:
                 if self.is_upload_done:
-                    raise late(f"{authority} did not answer in {self.limits.first_byte_s:g} s") from None
+                    raise silent(authority, self.limits.first_byte_s) from None
             except (StreamBroken, LaneBroken) as broken:
                 did = "reset the request" if isinstance(broken, LaneBroken) and broken.code is not None else "left it"
                 raise unreachable(f"{authority} {did} without an answer", "closed") from None

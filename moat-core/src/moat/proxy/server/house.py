@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from moat.api.endpoints import UnixPath
 from moat.api.http import DEFAULT_PORTS, Authority
@@ -103,7 +104,8 @@ class House:
             self._services.close()
         h2 = H2Services(Upstreams(self._group, pool), self._asks, self._captures)
         relaying = Common(pool, self._emit_line, self._watch, self._ways)
-        shared = (self._emit, relaying, self._spending, self._limits, self._failures)
+        limits = replace(self._limits, first_byte_s=message.first_byte_s or self._limits.first_byte_s)
+        shared = (self._emit, relaying, self._spending, limits, self._failures)
         self._services = Services(self._admission, leaves, pool, h2, *shared)
 
     def put(self, context: RunContext, names: Mapping[str, str]) -> None:
