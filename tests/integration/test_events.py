@@ -29,7 +29,7 @@ class Listener:
         self._begun = threading.Event()
         self._thread = threading.Thread(target=self._listen, args=(home, run_id))
         self._thread.start()
-        assert self._begun.wait(20)
+        assert self._begun.wait(30)
 
     def _listen(self, home: Home, run_id: str) -> None:
         with DaemonClient(home).events(run_id) as events:
@@ -41,7 +41,7 @@ class Listener:
         return [event.kind for event in self.heard if event.run_id == run_id]
 
     def end(self) -> None:
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 

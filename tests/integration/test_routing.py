@@ -97,7 +97,7 @@ async def test_websockets_and_events_go_through_the_gate(home: Home, port: int, 
             ) as ws:
                 for word in ("one", "two"):
                     await ws.send_str(word)
-                    assert await ws.receive_str(timeout=20) == word
+                    assert await ws.receive_str(timeout=30) == word
         async with session.get(f"http://127.0.0.1:{port}/events", headers={"Host": host}) as response:
             async with asyncio.timeout(30):
                 assert await response.content.readline() == b"data: 0\n"

@@ -223,7 +223,7 @@ def end(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> int:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.communicate(timeout=20)
+        process.communicate(timeout=30)
     return process.returncode
 
 

@@ -248,21 +248,21 @@ class Terminal:
 
     def waits_for(self, text: str) -> None:
         while text not in self.seen:
-            assert select.select([self.screen], [], [], 15)[0], f"no {text!r} in {self.seen!r}"
+            assert select.select([self.screen], [], [], 30)[0], f"no {text!r} in {self.seen!r}"
             self.seen += os.read(self.screen, 4096).decode()
 
     def types(self, text: str) -> None:
         os.write(self.screen, text.encode())
 
     def ends(self) -> int:
-        while select.select([self.screen], [], [], 15)[0]:
+        while select.select([self.screen], [], [], 30)[0]:
             try:
                 data = os.read(self.screen, 4096)
             except OSError:  # the last program on the terminal is gone
                 break
             self.seen += data.decode()
         os.close(self.screen)
-        return self.process.wait(15)
+        return self.process.wait(30)
 
 
 def test_on_a_terminal_the_token_is_asked_for_and_not_shown(user: User) -> None:

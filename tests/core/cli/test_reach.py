@@ -75,7 +75,7 @@ def test_wait_hears_of_the_end_of_a_live_run(moat: Installation) -> None:
 
     (moat.home / "work" / "go").touch()
 
-    waiting.join(30)
+    waiting.join(60)
     assert codes == [6]
 
 

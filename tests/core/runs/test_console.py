@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -93,20 +94,19 @@ async def test_the_run_waits_for_a_viewer_that_does_not_read_and_for_none_that_i
             console.show_to(viewer)
             assert await poured(console, 8_000_000) < 8_000_000  # only what fits into buffers: theirs is never read
             theirs.close()
-            assert await poured(console, 2_000_000) >= 2_000_000
+            assert await poured(console, 2_000_000, patience_s=30) >= 2_000_000
             carrying.cancel()
     viewer.close()
 
 
-async def poured(console: Console, limit: int) -> int:
-    """Write until nothing fits any more, or to the limit; return how many bytes went."""
-    written, refused = 0, 0
-    while refused < 50 and written < limit:
+async def poured(console: Console, limit: int, patience_s: float = 0.5) -> int:
+    """Write until nothing has fitted for so long, or to the limit; return how many bytes went."""
+    written, last = 0, time.monotonic()
+    while time.monotonic() - last < patience_s and written < limit:
         try:
             written += os.write(console.stdio.stdout, b"x" * 4096)
-            refused = 0
+            last = time.monotonic()
         except BlockingIOError:
-            refused += 1
             await asyncio.sleep(0.01)
     return written
 
