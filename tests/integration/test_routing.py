@@ -113,7 +113,8 @@ async def test_the_next_daemon_routes_the_same(home: Home, port: int, tmp_path: 
             while (answer := await curl(f"http://{host}/again")) != f"/again for {host}\n":
                 assert "no open door" in answer or "curl:" in answer, answer
                 await asyncio.sleep(0.2)
-            while await curl(f"http://127.0.0.1:{published}/") != f"/ for 127.0.0.1:{published}\n":  # noqa: ASYNC110 # another process is waited for
+            while (answer := await curl(f"http://127.0.0.1:{published}/")) != f"/ for 127.0.0.1:{published}\n":
+                assert "curl:" in answer, answer
                 await asyncio.sleep(0.2)
 
 

@@ -22,17 +22,27 @@ def test_an_entry_is_a_line_that_says_who_where_and_how_often() -> None:
     again = an_entry("used-again", uses=[{"grant": "github", "authority": "https://api.github.com", "count": 7}])
     denials = [{"authority": "https://evil.test", "why": "strict policy", "count": 2}]
     denied = an_entry("denied", denials=denials, more=5)
+    first, last = "2026-01-01T10:11:12.345+00:00", "2026-01-01T10:11:14.345+00:00"
+    guessing = [
+        {"address": "127.0.0.1", "wrong": 9, "missing": 0, "first": first, "last": last},
+        {"address": "10.0.0.9", "run": RUN, "wrong": 2, "missing": 1, "first": first, "last": last},
+    ]
+    guessed = an_entry("guessed", **{"from": guessing, "more": 4})
     other = an_entry("started", name="otter", grants=["a", "b"], door=True, plan="f" * 64, profile="", gone=None)
 
     assert details(used) == "github at https://api.github.com (connect, tunnel 3)"
     assert details(again) == "github at https://api.github.com x7"
     assert details(denied) == "https://evil.test x2: strict policy, and 5 more"
+    assert details(guessed) == (
+        "127.0.0.1: 9 wrong tokens, 2026-01-01T10:11:12 to 10:11:14, "
+        f"10.0.0.9 at {RUN}: 2 wrong tokens and 1 without one, 2026-01-01T10:11:12 to 10:11:14, and 4 more"
+    )
     assert details(other) == "door true, grants a b, name otter, plan ffffffffffff…"
 
 
 @pytest.mark.parametrize("facts", ["{}", "[]", "none", '{"grant":1}', '{"uses":1}'])
 def test_facts_that_somebody_changed_are_shown_as_they_are(facts: str) -> None:
-    for kind in ("used", "used-again", "denied"):
+    for kind in ("used", "used-again", "denied", "guessed"):
         assert details(replace(an_entry(kind), facts=facts)) == f"not what moat writes: {facts}"
 
 

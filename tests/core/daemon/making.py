@@ -26,6 +26,7 @@ from moat.daemon.audit_notes import left
 from moat.daemon.audit_seal import Signing
 from moat.daemon.auditor import Auditor
 from moat.daemon.grants import Grants
+from moat.daemon.guesses import GuessLog
 from moat.daemon.ledger import Ledger
 from moat.daemon.parts import Parts
 from moat.daemon.process import boot_id
@@ -201,6 +202,7 @@ def some_parts(home: Home, orchard: Orchard, worker: Worker, registry: Registry,
         proxy_port=19080,
         ledger=a_ledger(home, registry),
         auditor=an_auditor(home, registry, worker),
+        guesses=GuessLog(lambda facts: None),
     )
 
 

@@ -8,6 +8,7 @@ from moat.api.http import Headers
 from moat.api.runs import ExchangeRecord, NetworkPolicy, RunContext
 from moat.api.signing import Signed, Unsigned
 from moat.frames import FrameChannel
+from moat.proxy.guessed import Guess, Guessed
 from moat.proxy.messages import (
     Answered,
     Ask,
@@ -61,6 +62,7 @@ MESSAGES: list[ToWorker | ToDaemon] = [
     Noted(8, "no space left on the disk"),
     Spend(7, "run_1", ("github", "aws"), "https://a.example", "connect", 3),
     Uses("run_1", (("github", "https://a.example", 2), ("aws", "https://b.example", 1))),
+    Guessed((Guess("127.0.0.1", "", 3, 1, "2026-01-01", "2026-01-02"), Guess("", "run_1", 0, 1, "a", "b")), 7),
     Captured(7, "run_1", "github", {"access_token": "s3cr3t"}, 3600),
     Answered(7, Reply(403, (("A", "b"),), b"s3cr3t \xff")),
     Answered(8),

@@ -37,6 +37,8 @@ def details(entry: Entry) -> str:
                 return ", ".join(f"{each['grant']} at {each['authority']} x{each['count']}" for each in facts["uses"])
             case "denied":
                 return _denials(facts)
+            case "guessed":
+                return _guesses(facts)
             case _:
                 return ", ".join(
                     f"{name} {_shown(value)}" for name, value in facts.items() if value not in ("", [], None)
@@ -78,6 +80,24 @@ def as_json(report: Report, key: str) -> dict[str, object]:
 def _denials(facts: Mapping[str, Any]) -> str:
     told = [f"{each['authority']} x{each['count']}: {each['why']}" for each in facts["denials"]]
     return ", ".join([*told, *([f"and {facts['more']} more"] if "more" in facts else [])])
+
+
+def _guesses(facts: Mapping[str, Any]) -> str:
+    """Return in words who showed no token of a run's, or a wrong one."""
+    told = [
+        f"{each['address']}{_at_run(each)}: {_wrong(each)}, {each['first'][:19]} to {each['last'][11:19]}"
+        for each in facts["from"]
+    ]
+    return ", ".join([*told, *([f"and {facts['more']} more"] if "more" in facts else [])])
+
+
+def _at_run(guess: Mapping[str, Any]) -> str:
+    return f" at {guess['run']}" if "run" in guess else ""
+
+
+def _wrong(guess: Mapping[str, Any]) -> str:
+    counts = (f"{guess['wrong']} wrong tokens", f"{guess['missing']} without one")
+    return " and ".join(text for text in counts if not text.startswith("0 "))
 
 
 def _shown(value: object) -> str:

@@ -40,6 +40,7 @@ from moat.daemon.captures import Captures, Means
 from moat.daemon.environment import reduced
 from moat.daemon.front import Front
 from moat.daemon.grants import Grants
+from moat.daemon.guesses import KIND, GuessLog
 from moat.daemon.handlers import Handlers
 from moat.daemon.idle import Idle
 from moat.daemon.ledger import Ledger
@@ -239,6 +240,7 @@ async def _end(
         await runs.lose_all()
     parts.registry.tell_counts()  # its last records are in them
     await parts.ledger.close()
+    parts.guesses.close()
     await parts.auditor.close()
 
 
@@ -263,6 +265,7 @@ def make_parts(home: Home, redactor: Redactor, proxy_port: int, audience: Audien
     registry.on_change = ledger.changed
     records = Records(registry, store, NetworkLog(), audience)
     worker = Worker(records, home.daemon / "daemon.log", reduced(os.environ), COMMAND)
+    auditor = _auditor(home, registry, records, worker)
     return Parts(
         home=home,
         installation=Installation(authority.certificate_pem, authority.key_pem, partial(load_settings, home)),
@@ -275,7 +278,8 @@ def make_parts(home: Home, redactor: Redactor, proxy_port: int, audience: Audien
         reaper=RuntimeReaper(plugins),
         proxy_port=proxy_port,
         ledger=ledger,
-        auditor=_auditor(home, registry, records, worker),
+        auditor=auditor,
+        guesses=_guesses(auditor, worker),
     )
 
 
@@ -286,6 +290,13 @@ def _auditor(home: Home, registry: Registry, records: Records, worker: Worker) -
     worker.takers |= {"spend": auditor.take_spend, "uses": auditor.take_uses}
     records.denials = auditor
     return auditor
+
+
+def _guesses(auditor: Auditor, worker: Worker) -> GuessLog:
+    """Return who enters what the worker tells of wrong tokens."""
+    guesses = GuessLog(partial(auditor.note, INSTALLATION, KIND))
+    worker.takers["guessed"] = guesses.take
+    return guesses
 
 
 def _rendered(registry: Registry, boot: str) -> bytes:

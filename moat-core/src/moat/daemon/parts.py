@@ -8,6 +8,7 @@ from typing import Protocol
 from moat.api.runs import RunInfo
 from moat.daemon.auditor import Auditor
 from moat.daemon.grants import Grants
+from moat.daemon.guesses import GuessLog
 from moat.daemon.ledger import Ledger
 from moat.daemon.records import Records
 from moat.daemon.registry import Registry
@@ -57,3 +58,4 @@ class Parts:
     proxy_port: int
     ledger: Ledger
     auditor: Auditor
+    guesses: GuessLog

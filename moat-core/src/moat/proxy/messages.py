@@ -1,7 +1,7 @@
 """The words that daemon and worker exchange: each a value, each with one JSON form. No I/O.
 
     ─▶ worker   Configure · SetRun · Listen (+1 descriptor) · Drop · Answered · Signature · Kept · Noted · Ping · Stop
-    ─▶ daemon   Ready · Exchanges · Named · Ask · AskSignature · Captured · Spend · Uses · Pong
+    ─▶ daemon   Ready · Exchanges · Named · Ask · AskSignature · Captured · Spend · Uses · Guessed · Pong
 
 Additive only: unknown fields are ignored, an unknown type is an error at the worker and ignored by the daemon.
 """
@@ -19,6 +19,7 @@ from moat.api.runs import RunContext
 from moat.api.signing import Signed, Unsigned
 from moat.frames import TAIL
 from moat.proxy.endpoint_wire import packed, reply_from_wire, reply_to_wire, unpacked
+from moat.proxy.guessed import Guessed, guessed_from_wire
 from moat.proxy.signing_wire import signed_from_wire, signed_to_wire, unsigned_from_wire, unsigned_to_wire
 from moat.proxy.snapshot import from_wire, to_wire
 
@@ -200,13 +201,13 @@ class Pong:
 
 
 ToWorker = Configure | SetRun | Listen | Drop | Answered | Signature | Kept | Noted | Ping | Stop
-ToDaemon = Ready | Exchanges | Named | Ask | AskSignature | Captured | Spend | Uses | Pong
+ToDaemon = Ready | Exchanges | Named | Ask | AskSignature | Captured | Spend | Uses | Guessed | Pong
 _SIMPLE: dict[str, type[Listen | Drop | Ping | Stop | Kept | Noted | Ready | Named | Pong]] = {
     "listen": Listen, "drop": Drop, "ping": Ping, "stop": Stop, "kept": Kept, "noted": Noted, "ready": Ready,
     "named": Named, "pong": Pong,
 }  # fmt: skip
 _TYPES: dict[type, str] = {kind: name for name, kind in _SIMPLE.items()} | {
-    Captured: "captured", Spend: "spend", Uses: "uses"
+    Captured: "captured", Spend: "spend", Uses: "uses", Guessed: "guessed"
 }  # fmt: skip
 
 
@@ -352,6 +353,7 @@ def _uses(wire: Wire) -> Uses:
 _READERS: dict[str, Callable[[Wire], ToWorker | ToDaemon]] = {
     "ask": _of_endpoints, "answered": _of_endpoints, "captured": _captured, "spend": _spend, "uses": _uses,
     "exchanges": _exchanges, "ask_signature": _signing_from_wire, "signature": _signing_from_wire,
+    "guessed": guessed_from_wire,
 }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from moat.proxy.sample import begin_sample
 from moat.proxy.server.endpoints import serve_endpoint
 from moat.proxy.server.exchange import Exchange, Truncated
 from moat.proxy.server.greeting import NoHandshake, greet
+from moat.proxy.server.guesses import Guesses
 from moat.proxy.server.h2_client import H2Client, H2Services
 from moat.proxy.server.h2_near import over_either
 from moat.proxy.server.hold import hold, share_of
@@ -61,6 +62,7 @@ class Services:
     emit: Emit
     relaying: Common
     spending: Spending
+    guesses: Guesses
     limits: Limits = field(default_factory=Limits)
     failures: FailureBudget = field(default_factory=FailureBudget)
 
@@ -325,6 +327,7 @@ class Connection:
         if run is None or (self.only and run.context.run_id != self.only):
             trail.ask(request.method, "" if request.method == "CONNECT" else request.target)
             refusal = unidentified()
+            self.services.guesses.count(stream.peer, self.only, is_wrong=bool(values))
             if values and self.services.failures.is_spent_by(stream.peer):
                 trail.is_done = True  # what was recorded so far tells enough, and a flood must not fill a disk
                 await asyncio.sleep(self.services.limits.guess_delay_s)

@@ -19,6 +19,7 @@ from moat.net.policy import look_up_objection
 from moat.proxy.admit import Admission, LiveRun
 from moat.proxy.budget import FailureBudget
 from moat.proxy.ca import load
+from moat.proxy.guessed import Guessed
 from moat.proxy.limits import Limits
 from moat.proxy.messages import (
     Answered,
@@ -40,6 +41,7 @@ from moat.proxy.server.captures import Captures
 from moat.proxy.server.connection import Connection, Services
 from moat.proxy.server.dns import DatagramResolver, serve_stream
 from moat.proxy.server.endpoints import serve_endpoint, serve_port
+from moat.proxy.server.guesses import Guesses
 from moat.proxy.server.h2_client import H2Services
 from moat.proxy.server.h2_upstream import Upstreams
 from moat.proxy.server.hairpin import in_our_namespace, leads_to
@@ -76,7 +78,7 @@ class House:
         on_named: Callable[[str, str, str], None],
         limits: Limits | None = None,
         failures: FailureBudget | None = None,
-        ask: Callable[[Ask | AskSignature | Captured | Spend | Uses], None] = lambda _: None,
+        ask: Callable[[Ask | AskSignature | Captured | Spend | Uses | Guessed], None] = lambda _: None,
         emit_line: EmitLine | None = None,
     ) -> None:
         self._group = group
@@ -89,6 +91,7 @@ class House:
         self._asks = Asks(ask)
         self._captures = Captures(ask, group)
         self._spending = Spending(ask)
+        self._guesses = Guesses(ask)
         self._services: Services | None = None
         self._rooms: dict[str, Room] = {}
         self._seats = Seats(self._rooms)
@@ -105,7 +108,7 @@ class House:
         h2 = H2Services(Upstreams(self._group, pool), self._asks, self._captures)
         relaying = Common(pool, self._emit_line, self._watch, self._ways)
         limits = replace(self._limits, first_byte_s=message.first_byte_s or self._limits.first_byte_s)
-        shared = (self._emit, relaying, self._spending, limits, self._failures)
+        shared = (self._emit, relaying, self._spending, self._guesses, limits, self._failures)
         self._services = Services(self._admission, leaves, pool, h2, *shared)
 
     def put(self, context: RunContext, names: Mapping[str, str]) -> None:
@@ -169,6 +172,7 @@ class House:
         """Close everything."""
         self._captures.close()
         self._spending.flush()
+        self._guesses.flush()
         for room in self._rooms.values():
             room.close()
         self._watch.close()
