@@ -103,7 +103,8 @@ def judge_endpoint(run: LiveRun, asked: Asked, request: Request, trail: Trail) -
         fields={name: values for name, values in request.fields.items() if name != "host"},
     )
     passage = judge(run_at(run, endpoint), Arrival("endpoint", authority), inner, trail)
-    check_read(passage.upgrade, _why_read(endpoint))
+    if passage.upgrade:
+        check_read(passage.upgrade, _why_read(endpoint))
     return replace(passage, grants=_grants(endpoint, passage.grants), upstream=endpoint.how.upstream)
 
 

@@ -105,7 +105,8 @@ def judge(run: LiveRun, arrival: Arrival, request: Request, trail: Trail) -> Pas
         _permit(run.request_objection(authority, method, path))
     trail.decision, trail.rule = "allow", run.basis(authority, request.method, path)
     passage = replace(_with_credentials(run, authority, target, request), basis=trail.rule, upgrade=offered(request))
-    check_read(passage.upgrade, _why_read(run, passage))
+    if passage.upgrade:
+        check_read(passage.upgrade, _why_read(run, passage))
     return passage
 
 
