@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from moat.net.policy import Objection
 from moat.proxy.refusal import (
     Refusal,
     closed,
     denied,
+    in_moat_yaml,
     late,
     malformed,
     misdirected,
@@ -21,7 +23,9 @@ def test_a_policy_denial_is_403_with_the_exact_line_to_add_in_head_and_body() ->
     assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n")
     assert b"X-Moat-Blocked: policy\r\n" in answer
     assert b"X-Moat-Allow: --allow-host a.example\r\n" in answer
-    assert answer.endswith(b"to allow it, add: --allow-host a.example\n")
+    assert answer.endswith(
+        b'to allow it, add: --allow-host a.example; or to moat.yaml: network: {allow: ["a.example"]}\n'
+    )
     assert b"Connection: close" not in answer
 
 
@@ -79,7 +83,30 @@ def test_what_a_reason_quotes_cannot_break_the_answer() -> None:
 def test_a_line_that_helps_only_before_the_rule_that_denies_says_so() -> None:
     found = Objection("denied by the rule 'deny a.example'", "--rule 'allow a.example'", "deny a.example")
 
-    assert denied(found).render().endswith(b"to allow it, add, before it: --rule 'allow a.example'\n")
+    advice = denied(found).render().partition(b"\r\n\r\n")[2].splitlines()[1]
+    assert advice.startswith(b"to allow it, add, before it: --rule 'allow a.example'; ")
+    assert advice.endswith(b"""or to moat.yaml: network: {rules: ["allow a.example"]}""")
+
+
+def test_what_goes_into_config_yaml_is_said_to_go_there() -> None:
+    advice = undialable("a.example", "10.0.0.1", "10.0.0.1 is private").advice
+
+    assert advice == "to allow it, add to config.yaml: upstream: {allow_cidrs: [10.0.0.1/32]}"
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--allow-host a.example:8443", {"allow": ["a.example:8443"]}),
+        ("""--rule 'allow GET a.example/it'"'"'s/**'""", {"rules": ["allow GET a.example/it's/**"]}),
+        ("--host-port 5432", {"host_ports": [5432]}),
+    ],
+)
+def test_each_flag_that_is_advised_has_its_line_of_moat_yaml(flag: str, said: object) -> None:
+    found = yaml.safe_load(in_moat_yaml(flag))
+
+    assert found == {"network": said}
+    assert in_moat_yaml("upstream: {}") == ""
 
 
 def test_an_answer_may_have_the_form_of_the_service() -> None:

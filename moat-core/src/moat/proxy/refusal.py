@@ -8,12 +8,16 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from moat.net.addresses import is_metadata
 from moat.net.policy import Objection
 from moat.proxy.http1 import render_response
+
+_KEYS = {"--allow-host": "allow", "--rule": "rules", "--host-port": "host_ports"}
 
 
 @dataclass(eq=False)
@@ -39,8 +43,14 @@ class Refusal(Exception):
     @property
     def advice(self) -> str:
         """Return what to do about it, "" for nothing."""
+        if not self.allow_line:
+            return ""
         where = ", before it" if self.is_line_first else ""
-        return f"to allow it, add{where}: {self.allow_line}" if self.allow_line else ""
+        if not self.allow_line.startswith("--"):
+            return f"to allow it, add to config.yaml: {self.allow_line}"
+        written = in_moat_yaml(self.allow_line)
+        also = f"; or to moat.yaml: {written}" if written else ""
+        return f"to allow it, add{where}: {self.allow_line}{also}"
 
     def render(self, method: str = "GET") -> bytes:
         """Return the whole answer; to HEAD without its body."""
@@ -63,6 +73,16 @@ class Refusal(Exception):
         if self.status == 407:  # libcurl and git come back with the token only when asked so
             headers.append(("Proxy-Authenticate", 'Basic realm="moat"'))
         return headers, body
+
+
+def in_moat_yaml(flag: str) -> str:
+    """Return what a moat.yaml says in the place of a flag of `moat run`, "" for what is none."""
+    name, _, rest = flag.partition(" ")
+    values = shlex.split(rest)
+    if name not in _KEYS or len(values) != 1:
+        return ""
+    written = values[0] if values[0].isdecimal() else json.dumps(values[0])
+    return f"network: {{{_KEYS[name]}: [{written}]}}"
 
 
 def denied(objection: Objection) -> Refusal:

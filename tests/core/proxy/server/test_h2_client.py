@@ -73,7 +73,8 @@ async def test_a_grpc_client_is_told_in_its_own_words() -> None:
         await until(lambda: len(guest.records) == 1)
 
     assert (answer[":status"], answer["grpc-status"], answer["content-type"]) == ("200", "7", "application/grpc")
-    assert answer["grpc-message"].endswith(f"add: --allow-host {HOST}")
+    said = f'add: --allow-host {HOST}; or to moat.yaml: network: {{allow: ["{HOST}"]}}'
+    assert answer["grpc-message"].endswith(said)
     assert guest.records[0].status == 403
 
 

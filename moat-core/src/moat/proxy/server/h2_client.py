@@ -228,7 +228,10 @@ async def _answer(lane: Lane, refusal: Refusal, request: Request) -> None:
         text = refusal.reason + (f"; {refusal.advice}" if refusal.advice else "")
         fields = [("content-type", "application/grpc"), *headers[2:]]
         status = str(_GRPC_STATUS.get(refusal.status, _GRPC_UNKNOWN))
-        fields += [("grpc-status", status), ("grpc-message", quote(f"moat: {text}", safe=" !#$&'()*+,/:;=?@[]"))]
+        fields += [
+            ("grpc-status", status),
+            ("grpc-message", quote(f"moat: {text}", safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}")),
+        ]
         return lane.head(response_fields(200, fields), is_over=True)
     lane.head(response_fields(refusal.status, headers), is_over=request.method == "HEAD")
     if request.method != "HEAD":
