@@ -10,6 +10,7 @@ from moat.cli.main import run
 from moat.paths import Home, private_folder
 from moat.runs.journal import Journal, Printed
 from moat.trace.store import RunStore
+from support.installation import end, eventually, installation
 
 INFO = RunInfo(
     "run_0123456789ab", "calm-otter", "fake", "permissive", (), "/srv/work", ("true",), "2026-01-01T00:00:00Z",
@@ -92,3 +93,20 @@ def printed(*texts: str) -> list[Printed]:
 )
 def test_lines_are_counted_across_pieces(texts: tuple[str, ...], lines: int, shown: str) -> None:
     assert "".join(each.text for each in last(printed(*texts), lines)) == shown
+
+
+def test_a_run_that_lives_is_followed_from_its_last_lines_to_its_end() -> None:
+    with installation() as moat:
+        moat.file("work/file", "")
+        script = "echo one; echo two; while [ ! -e go ]; do sleep 0.05; done; echo three; exit 4"
+        moat.ok("run", "-d", "work", "--runtime", "process", "--name", "live", "--", "sh", "-c", script)
+        eventually("it has spoken", lambda: "two" in moat.ok("logs", "live"))
+        process = moat.start("logs", "-f", "-n", "1", "live")
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"two\n"
+            (moat.home / "work" / "go").touch()
+            assert process.communicate(timeout=30) == (b"three\n", b"")
+            assert process.returncode == 0
+        finally:
+            end(process)

@@ -13,6 +13,7 @@ import click
 from moat.api.errors import MoatError, UsageError
 from moat.cli.known import complete_runs
 from moat.cli.output import say, show, show_json
+from moat.cli.reach import settled
 from moat.cli.runs import live_ids
 from moat.paths import find_home
 from moat.runs.remains import Remains, of_run, old_runs, remove, strays
@@ -28,11 +29,10 @@ _AGE = re.compile(r"(\d{1,6})([smhdw])")
 def destroy(names: tuple[str, ...]) -> None:
     """Forget runs that have ended: their record, what they did on the network, what they printed."""
     home = find_home()
-    live = live_ids(home)
     doomed = []
     for name in names:
-        info = RunStore(home).find(name)
-        remains = of_run(home, info, live)
+        info = settled(home, RunStore(home).find(name))
+        remains = of_run(home, info, live_ids(home))
         if remains is None:
             raise UsageError(f"{info.name} is {info.state}", hint=f"run: moat stop {info.name}")
         doomed.append(remains)
@@ -49,6 +49,8 @@ def clean(age: str, dry_run: bool, yes: bool, in_json: bool) -> None:
     if in_json and not dry_run:
         raise UsageError("--json goes with --dry-run only", hint="run: moat clean --dry-run --json")
     home = find_home()
+    for info in () if dry_run else RunStore(home).list():
+        settled(home, info)
     live = live_ids(home)
     doomed = [*old_runs(home, as_time(age), live), *strays(home, live)]
     if in_json:

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, count
 
 import click
 
@@ -21,10 +21,12 @@ from moat.api.runs import RunInfo
 from moat.cli.known import complete_runs
 from moat.cli.logs import POLL_S, Tail
 from moat.cli.output import say
+from moat.cli.reach import is_abandoned
 from moat.paths import Home, find_home
 from moat.runs.journal import FILE_NAME, Printed, put_aside, read_entries
 from moat.trace.store import LIVE_STATES, RunStore
 
+_ASK_EVERY = 5  # looks at the file between two questions whether anybody holds the run
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 
 
@@ -52,9 +54,10 @@ def logs(name: str, follow: bool, lines: int | None, timestamps: bool, in_json: 
 
 
 def followed(home: Home, info: RunInfo, tail: Tail) -> Iterator[Printed]:
-    """Yield what is printed from now on, until the run is over."""
-    while True:
+    """Yield what is printed from now on, until the run is over, or nobody is left who could write that down."""
+    for look in count(1):
         is_over = RunStore(home).read(info.run_id).state not in LIVE_STATES
+        is_over = is_over or (look % _ASK_EVERY == 0 and is_abandoned(home, info))
         yield from read_entries(tail.added())
         if is_over:
             return

@@ -14,6 +14,7 @@ from moat.cli.known import complete_live_runs, complete_runs
 from moat.cli.output import show, show_json
 from moat.cli.perform import said_after, say_result, warn_of_changes
 from moat.cli.runs import live_ids
+from moat.daemon.lifecycle import ensure_running
 from moat.paths import Home, find_home
 from moat.runs.attach import fill_closed
 from moat.runs.interrupt import GRACE_S
@@ -79,7 +80,30 @@ def wait(names: tuple[str, ...], in_json: bool) -> int:
 
 def live_run(home: Home, name: str) -> RunInfo:
     """Return the live run that name means. Raises RunNotFound, and UsageError for one that has ended."""
-    info = RunStore(home).find(name)
+    info = settled(home, RunStore(home).find(name))
     if info.state not in LIVE_STATES:
-        raise UsageError(f"{info.name} has ended", hint=f"run: moat logs {info.name}")
+        what = "is lost: whoever held it was killed" if info.state == "lost" else "has ended"
+        raise UsageError(f"{info.name} {what}", hint=f"run: moat logs {info.name}")
     return info
+
+
+def settled(home: Home, info: RunInfo) -> RunInfo:
+    """Return a run as it is. One that nobody holds any more, after a crash of the machine, is ended by a daemon.
+
+    That is started for it: it knows what there was of the run, and removes it.
+    """
+    if info.state not in LIVE_STATES or not is_abandoned(home, info):
+        return info
+    ensure_running(home)
+    return asyncio.run(awaited(home, info, END_S))
+
+
+def is_abandoned(home: Home, info: RunInfo) -> bool:
+    """Whether neither a daemon nor whoever launched it holds a run."""
+    if info.run_id in live_ids(home):
+        return False
+    try:
+        connected(home, info).close()
+    except SandboxFailed:
+        return True
+    return False
