@@ -21,10 +21,13 @@ SECRET = "ghp_s3cr3t"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give these tests more time than the others: they start daemons, sandboxes and containers."""
+    """Give these tests more time than the others: they start daemons, sandboxes and containers.
+
+    And the first of them has everything made that is brought into runs, which go alone takes minutes for, once.
+    """
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(120))
+            item.add_marker(pytest.mark.timeout(300))
 
 
 @pytest.fixture(scope="session")
