@@ -77,6 +77,24 @@ def test_lost_output_is_counted_where_it_is_missing(home: Home, capfd: pytest.Ca
     assert "42 bytes are missing here" in capfd.readouterr().err
 
 
+def test_what_a_service_printed_is_shown_instead(kept: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    journal = Journal(private_folder(kept.run(INFO.run_id) / "services" / "db"))
+    journal.write("stderr", b"ready\n")
+    journal.close()
+
+    assert run(["logs", "calm-otter", "--service", "db"]) == 0
+    assert capfd.readouterr() == ("", "ready\n")
+
+
+@pytest.mark.parametrize("name", ["cache", "..", "../../run_0123456789ab", ""])
+def test_a_service_that_is_none_is_an_error(kept: Home, capfd: pytest.CaptureFixture[str], name: str) -> None:
+    private_folder(kept.run(INFO.run_id) / "services" / "db")
+
+    assert run(["logs", "calm-otter", "--service", name or "-"]) == 2
+
+    assert "there are: db" in capfd.readouterr().err
+
+
 def printed(*texts: str) -> list[Printed]:
     return [Printed("t", "stdout", text) for text in texts]
 

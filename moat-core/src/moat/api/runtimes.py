@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from moat.api.container import Limits, Mount
 from moat.api.errors import SandboxFailed
@@ -55,7 +55,8 @@ class DoorTicket:
     nonce: one-time, handed to the gate on its standard input. proxy_url: for runtimes without a door, token included.
     listen: for engines that no door reaches: has the daemon listen on an address of this machine and returns the
     proxy's URL there, token included. None where that is not to be had. places: sockets beyond the door's own that lead
-    to endpoints: name, kind, host or file, port. told: says to the user, in a line, what is waited for.
+    to endpoints: name, kind, host or file, port. told: says to the user, in a line, what is waited for. printed: takes
+    what a service printed, for `moat logs --service`: its name, "stdout" or "stderr", and some bytes.
     """
 
     run_id: str
@@ -65,6 +66,7 @@ class DoorTicket:
     listen: Callable[[str], Awaitable[str]] | None = field(default=None, repr=False)
     places: tuple[tuple[str, str, str, int], ...] = ()
     told: Callable[[str], None] = field(default=lambda _: None, repr=False)
+    printed: Callable[[str, Literal["stdout", "stderr"], bytes], None] = field(default=lambda *_: None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

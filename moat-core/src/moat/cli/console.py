@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, count
+from pathlib import Path
 
 import click
 
@@ -24,6 +25,7 @@ from moat.cli.output import say
 from moat.cli.reach import is_abandoned
 from moat.paths import Home, find_home
 from moat.runs.journal import FILE_NAME, Printed, put_aside, read_entries
+from moat.runs.service_logs import FOLDER, kept_services
 from moat.trace.store import LIVE_STATES, RunStore
 
 _ASK_EVERY = 5  # looks at the file between two questions whether anybody holds the run
@@ -34,13 +36,14 @@ _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 @click.argument("name", metavar="RUN", shell_complete=complete_runs)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="The last N lines only.")
+@click.option("--service", default="", metavar="S", help="What this service of the run printed, instead.")
 @click.option("-t", "--timestamps", is_flag=True, help="Begin each line with its time.")
 @click.option("--json", "in_json", is_flag=True, help="As kept: one JSON object for each piece of output.")
-def logs(name: str, follow: bool, lines: int | None, timestamps: bool, in_json: bool) -> None:
-    """Show what a run printed that has a terminal or was started with -d."""
+def logs(name: str, follow: bool, lines: int | None, service: str, timestamps: bool, in_json: bool) -> None:
+    """Show what a run printed that has a terminal or was started with -d, or what a service of any run did."""
     home = find_home()
     info = RunStore(home).find(name)
-    file = home.run(info.run_id) / FILE_NAME
+    file = (of_service(home, info, service) if service else home.run(info.run_id)) / FILE_NAME
     writer = Writer(with_times=timestamps, in_json=in_json)
     with contextlib.closing(Tail(file, from_start=True)) as tail:
         kept = chain(put_aside(file.parent), read_entries(tail.added()))
@@ -48,9 +51,19 @@ def logs(name: str, follow: bool, lines: int | None, timestamps: bool, in_json: 
             writer.write(entry)
         for entry in followed(home, info, tail) if follow else ():
             writer.write(entry)
-    if not file.exists():
+    if not file.exists() and not service:
         problem = f"nothing is kept of what {info.name} printed: it printed right to where it was started"
         raise UsageError(problem, hint="to have it kept, start a run with -d, or in a terminal")
+
+
+def of_service(home: Home, info: RunInfo, service: str) -> Path:
+    """Return the folder of what a service printed. Raises UsageError, naming those there are, when there is none."""
+    folder = home.run(info.run_id)
+    if service not in (known := kept_services(folder)):
+        there = f"there are: {', '.join(known)}" if known else "nothing is kept of any service"
+        problem = f"{info.name} has no service {service!r} that printed something; {there}"
+        raise UsageError(problem, hint="run: moat services, for those that moat knows")
+    return folder / FOLDER / service
 
 
 def followed(home: Home, info: RunInfo, tail: Tail) -> Iterator[Printed]:

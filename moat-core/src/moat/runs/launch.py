@@ -139,7 +139,7 @@ class Launch:
         if aside is not None:
             undo.callback(aside.finish)
         undo.enter_context(attachment)
-        ticket = replace(door_ticket(self._home, registered), listen=partial(self._listen, token), told=self._told)
+        ticket = self._ticket(registered, own_folder, undo)
 
         async def created(container_id: str) -> None:
             await asyncio.to_thread(self._patiently, lambda client: client.tell_container(token, container_id))
@@ -153,6 +153,15 @@ class Launch:
         attachment.begin()
         carrying = [] if isinstance(attachment, Attachment) else [attachment.carry()]
         self._exit_code = await interrupts.supervise(sandbox, self._kept(interrupts), *carrying, *self._snapshots())
+
+    def _ticket(self, registered: RegisterResponse, own_folder: Path, undo: AsyncExitStack) -> DoorTicket:
+        listen = partial(self._listen, registered.auth_token)
+        ticket = replace(door_ticket(self._home, registered), listen=listen, told=self._told)
+        if not self._plan.sandbox.services:
+            return ticket
+        from moat.runs.service_logs import ServiceLogs
+
+        return replace(ticket, printed=undo.enter_context(ServiceLogs(own_folder, self._plan)).write)
 
     async def _noted(self, kind: Kind, facts: Mapping[str, str]) -> None:
         """Have the audit hold who else came to the run. What it cannot is left to the next daemon."""

@@ -38,6 +38,7 @@ from moat.runtimes.docker_engine import (
 )
 from moat.runtimes.docker_gate import Gate, create_gate, elsewhere_is_unreached
 from moat.runtimes.docker_ready import has_image, user_of
+from moat.runtimes.docker_service_log import ServiceLog
 from moat.runtimes.docker_stdio import (
     drain,
     feed,
@@ -102,6 +103,7 @@ class DockerSandbox(Sandbox):
         self._attachment = attachment
         self.stdio = stdio
         self.gate: Gate | None = None
+        self.service_logs: list[ServiceLog] = []
         self.command = ""
         self.takes_keys = False
         self.names: tuple[str, ...] = ()  # the run's containers that may be removed at once
@@ -112,6 +114,7 @@ class DockerSandbox(Sandbox):
         try:
             async with asyncio.TaskGroup() as group:
                 beside = [group.create_task(self._feed())]
+                beside += [group.create_task(each.carry()) for each in self.service_logs]
                 if self.gate is not None:
                     beside.append(group.create_task(self.gate.watch()))
                 await drain(self._attachment, self.stdio, lambda: group.create_task(self.signal(signal.SIGPIPE)))
@@ -224,6 +227,7 @@ class _Launch:
                 services = Services(self._docker, self._spec.services, self._spec.limits, self._marks, undo)
                 await services.check(self._ticket)
                 await services.start(self._ticket, gate.network)
+                sandbox.service_logs = services.logs
             self._undo.push_async_exit(undo.pop_all())
         return sandbox
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 
 import aiodocker
 import aiohttp
@@ -21,6 +22,7 @@ from moat.api.services import Sidecar, hidden
 from moat.runtimes.docker_config import service_container, service_name
 from moat.runtimes.docker_engine import create, remove, told_as, uninterrupted
 from moat.runtimes.docker_ready import has_image
+from moat.runtimes.docker_service_log import ServiceLog
 from moat.runtimes.engine import Engine
 from moat.runtimes.seccomp import engine_profile
 
@@ -55,6 +57,7 @@ class Services:
         self._limits = limits
         self._marks = marks
         self._undo = undo
+        self.logs: list[ServiceLog] = []  # of those that were started: carry them while the run lasts
 
     async def check(self, ticket: DoorTicket) -> None:
         """Raise RuntimeUnavailable for an image that is not there, SandboxFailed for a port that the gate takes."""
@@ -78,7 +81,7 @@ class Services:
         try:
             async with asyncio.TaskGroup() as group:
                 for each in started:
-                    group.create_task(self._start(each, ticket.run_id, network))
+                    group.create_task(self._start(each, ticket, network))
         except BaseExceptionGroup as failures:
             lost, _ = failures.split(SandboxFailed)
             if lost is None or not isinstance(failure := lost.exceptions[0], SandboxFailed):
@@ -94,13 +97,17 @@ class Services:
                     f"the service {each.service.name} ended before the run did (exit {code}): {await each.last_words()}"
                 )
 
-    async def _start(self, started: _Started, run_id: str, network: str) -> None:
-        name = service_name(run_id, started.service.name)
+    async def _start(self, started: _Started, ticket: DoorTicket, network: str) -> None:
+        name = service_name(ticket.run_id, started.service.name)
         config = service_container(
             started.service, self._limits, network=network, seccomp=engine_profile(), marks=self._marks
         )
         self._undo.push_async_callback(self._remove, name)
-        await started.start(await create(self._docker, name, config))
+        container_id = await create(self._docker, name, config)
+        log = ServiceLog(self._docker, container_id, partial(ticket.printed, started.service.name))
+        self._undo.push_async_callback(log.finish)
+        self.logs.append(log)
+        await started.start(container_id)
         await started.until_ready()
 
     async def _remove(self, name: str) -> None:
