@@ -12,6 +12,7 @@ from moat.audit.log import AuditLog
 from moat.audit.verify import Pin
 from moat.daemon.audit_key import AuditKeys, Secret
 from moat.paths import Home, private_folder
+from moat.runs import audit_check
 from moat.runs.audit_check import check_audit
 from moat.runs.checks import Check
 from moat.store.keyring import KeyringFailed, NoKeyring
@@ -141,6 +142,16 @@ def test_a_key_beside_the_log_is_a_warning_unless_that_was_asked_for(tmp_path: P
     assert (fallen.state, asked.state) == ("warning", "ok")
     assert "who writes there can sign" in fallen.detail
     assert "in a file" in asked.detail
+
+
+def test_a_log_that_takes_long_to_verify_is_left_to_who_asks_for_that(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_check, "LARGE_BYTES", 1024)
+
+    check = desk.check()
+
+    assert (check.state, check.hint) == ("warning", "run: moat audit verify")
 
 
 class Usage(NamedTuple):

@@ -21,6 +21,7 @@ from moat.runs.checks import Check
 from moat.store.keyring import SystemKeyring
 
 FULL_BYTES = 16 * 1024**2  # less than a day of a busy run; without room, requests with credentials are refused
+LARGE_BYTES = 512 * 1024**2  # some 20 s on a fast machine
 KEYRING_TIMEOUT_S = 5.0  # nobody is to type a password for a check
 _VERIFY = "run: moat audit verify"
 _RESTING = "what cannot be entered is not done: requests with credentials are refused"
@@ -43,6 +44,8 @@ def check_audit(home: Home, keys: AuditKeys | None = None) -> Check:
     pin = Pin() if secret is None else Pin(public_key_of(secret.seed), secret.anchor)
     if not home.audit.exists() and (pin.anchor is None or not pin.anchor.counter):
         return Check("audit", "ok", "nothing was recorded yet")
+    if (size := _size(home.audit)) > LARGE_BYTES:
+        return Check("audit", "warning", f"{size // 1024**2} MiB, which takes too long to verify here", _VERIFY)
     try:
         report = _verified(home, pin)
     except MoatError as failure:
@@ -55,6 +58,10 @@ def _verified(home: Home, pin: Pin) -> Report:
         return verify_log({}, [], pin)
     with AuditReader(home.audit) as reader:
         return reader.verify(pin)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _told(report: Report, pin: Pin, keys: AuditKeys) -> Check:
