@@ -68,6 +68,35 @@ class Stage(Generic[V]):
         assert [path for path in kept if b"s3cr3t" in path.read_bytes()] == []
 
 
+def assert_a_session_is_found_by_every_name(stage: Stage[V], agent: str, work: Path) -> None:
+    """Go on with the session of the run `first` by all that names it, until that run is gone; others are told."""
+    run_id = next(each["run_id"] for each in json.loads(stage.moat.ok("list", "--json")) if each["name"] == "first")
+    begun = [each for each in json.loads(stage.moat.ok("sessions", work, "--json")) if "by-the-agent" in each["title"]]
+    session = begun[0]["id"]
+    elsewhere = stage.workspace("elsewhere")
+
+    for reference in ("first", run_id[:9], session, session[:-3]):
+        stage.said(agent, work, "--resume", reference, "-p", f"by the name {reference}")
+    last = stage.said(agent, work, "--continue", "-p", "and the last one")
+    told = {name: _told(stage, agent, elsewhere, name) for name in ("first", session)}
+    stage.moat.ok("destroy", run_id)
+    gone = _told(stage, agent, work, "first")
+
+    assert "and the last one" in last
+    assert json.loads(stage.moat.ok("sessions", work, "--json"))[0]["id"] == session
+    way = f"hint: run: moat {agent} {work} --resume"
+    assert told["first"] == [f"error: the run first worked in another workspace, {work}", f"{way} first"]
+    assert told[session] == [f"error: the session {session!r} is of another workspace, {work}", f"{way} {session}"]
+    problem = "error: there is no session or run called 'first' in this workspace"
+    assert gone == [problem, "hint: run: moat sessions"]
+
+
+def _told(stage: Stage[V], agent: str, work: Path, reference: str) -> list[str]:
+    done = stage.run(agent, work, "--yes", "--resume", reference, "-p", "x")
+    assert done.returncode == 2
+    return done.stderr.decode().splitlines()[-2:]
+
+
 @contextlib.contextmanager
 def staged(runtime: str, vendor: V, agent: AgentProvider) -> Iterator[Stage[V]]:
     """Make a stage for one agent; with docker, its image too."""

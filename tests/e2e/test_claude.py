@@ -13,7 +13,7 @@ from support.anthropic_api import KEY, Anthropic
 from support.terminal import terminal
 from support.vendors import running
 
-from e2e.agents import LOOK, RUNTIMES, Stage, staged
+from e2e.agents import LOOK, RUNTIMES, Stage, assert_a_session_is_found_by_every_name, staged
 
 
 @dataclass
@@ -93,6 +93,13 @@ def test_a_conversation_in_a_terminal_outlives_its_token(house: House, work: Pat
     assert renewals == ["POST platform.claude.com/v1/oauth/token 200"]
     assert vendor.newest == vendor.ended + 1
     house.assert_kept_clean()
+
+
+def test_a_session_is_found_by_its_run_by_its_id_and_by_the_beginning_of_either(
+    house: House, work: Path, first: str
+) -> None:
+    assert_a_session_is_found_by_every_name(house, "claude", work)
+    assert "echo by-the-agent" in house.vendor.said[-1]  # what was said before went along
 
 
 def test_a_login_that_was_revoked_is_told_with_what_to_type(house: House, work: Path) -> None:

@@ -12,7 +12,7 @@ from support.openai_api import KEY, OpenAI, decoded
 from support.terminal import terminal
 from support.vendors import running
 
-from e2e.agents import LOOK, RUNTIMES, Stage, staged
+from e2e.agents import LOOK, RUNTIMES, Stage, assert_a_session_is_found_by_every_name, staged
 
 MAGIC = b"\x28\xb5\x2f\xfd"  # of a frame of zstd (RFC 8878 §3.1.1)
 
@@ -111,6 +111,13 @@ def test_a_conversation_in_a_terminal_outlives_its_token(house: Stage[OpenAI], w
     assert renewals == ["POST auth.openai.com/oauth/token 200"]
     assert vendor.newest == vendor.ended + 1
     house.assert_kept_clean()
+
+
+def test_a_session_is_found_by_its_run_by_its_id_and_by_the_beginning_of_either(
+    house: Stage[OpenAI], work: Path, first: str
+) -> None:
+    assert_a_session_is_found_by_every_name(house, "codex", work)
+    assert "echo by-the-agent" in house.vendor.said[-1]  # what was said before went along
 
 
 def test_a_login_that_was_revoked_is_told_with_what_to_type(house: Stage[OpenAI], work: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from moat.api import AgentProvider, AgentRequest, AgentSetup, KeptFile, Session, Surroundings, instructions
@@ -76,7 +77,7 @@ class ClaudeCode(AgentProvider):
         for file in files:
             match = SESSION.fullmatch(file.path)
             if match is not None and (title := _first_words(file.head)) is not None:
-                found.append(Session(match[1], title, file.modified_at))
+                found.append(Session(match[1], title, file.modified_at, _began(file.head)))
         return found
 
 
@@ -127,6 +128,16 @@ def _liked(around: Surroundings, name: str, keys: frozenset[str]) -> dict[str, A
 
 def _is_plain(value: object) -> bool:
     return isinstance(value, bool) or (isinstance(value, str) and _WORD.fullmatch(value) is not None)
+
+
+def _began(head: bytes) -> datetime | None:
+    """Return the time of the first line that has one."""
+    for line in head.splitlines():
+        try:
+            return datetime.fromisoformat(json.loads(line)["timestamp"]).astimezone(UTC)
+        except (ValueError, TypeError, KeyError, OverflowError):
+            continue
+    return None
 
 
 def _first_words(head: bytes) -> str | None:

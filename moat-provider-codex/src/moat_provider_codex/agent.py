@@ -10,6 +10,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from moat.api import AgentProvider, AgentRequest, AgentSetup, KeptFile, Session, Surroundings, instructions
@@ -65,7 +66,7 @@ class CodexAgent(AgentProvider):
         for file in files:
             match = SESSION.fullmatch(file.path)
             if match is not None and (title := _first_words(file.head)) is not None:
-                found.append(Session(match[1], title, file.modified_at))
+                found.append(Session(match[1], title, file.modified_at, _began(file.head)))
         return found
 
 
@@ -116,6 +117,16 @@ def _liked(around: Surroundings) -> dict[str, str]:
         return {}
     pairs = ((name, found.get(name)) for name in WORDS)
     return {name: value for name, value in pairs if isinstance(value, str) and _WORD.fullmatch(value)}
+
+
+def _began(head: bytes) -> datetime | None:
+    """Return the time of the first line that has one."""
+    for line in head.splitlines():
+        try:
+            return datetime.fromisoformat(json.loads(line)["timestamp"]).astimezone(UTC)
+        except (ValueError, TypeError, KeyError, OverflowError):
+            continue
+    return None
 
 
 def _first_words(head: bytes) -> str | None:

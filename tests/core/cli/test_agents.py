@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +13,14 @@ import pytest
 from moat.api.agents import AgentRequest, Surroundings
 from moat.api.credentials import Credential
 from moat.api.images import Images
-from moat.api.runs import RunSpec
+from moat.api.runs import RunInfo, RunSpec
 from moat.cli import agents, main, run_steps
 from moat.paths import Home
 from moat.plugins.manager import Plugins
 from moat.runs.agent import with_image
 from moat.runs.sessions import Sessions
 from moat.store.credentials import CredentialStore
+from moat.trace.store import RunStore
 
 from core.plugins.plugin import a_plugin, a_provider
 from core.runs.fakes import FakeRuntime
@@ -201,6 +203,41 @@ def test_a_session_is_gone_on_with_by_its_id_or_as_the_last(stage: Stage) -> Non
     stage.pal("-p", "x", "--resume", "fir")
 
     assert [spec.command[2] for spec in stage.specs] == ["second", "first"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "problem", "hint"),
+    [
+        ("nothing", "error: there is no session or run called 'nothing' in this workspace", "hint: run: moat sessions"),
+        ("gone", "error: there is no session or run called 'gone' in this workspace", "hint: run: moat sessions"),
+        ("there", "error: the run there worked in another workspace, /srv/there", "moat pal /srv/there --resume there"),
+        ("run_a", "error: 'run_a' means several runs: run_aaaaaaaaaaa2", "hint: name one by its whole id"),
+        ("run_b", "error: there is no session or run called 'run_b' in this workspace", "hint: run: moat sessions"),
+        ("mine", "error: the run mine left no session of pal here", "hint: run: moat sessions"),
+        ("ab", "error: several sessions begin with 'ab' in this workspace", "hint: run: moat sessions"),
+        ("zz", "error: the session 'zz' is of another workspace, /srv/there", "moat pal /srv/there --resume zz"),
+    ],
+)
+def test_what_names_no_session_is_told_in_a_line_with_what_to_type(
+    stage: Stage, capsys: pytest.CaptureFixture[str], reference: str, problem: str, hint: str
+) -> None:
+    stage.grant("example")
+    for number, (name, place) in enumerate((("mine", str(stage.work)), ("there", "/srv/there")), 1):
+        times = ("2020-01-01T10:00:00+00:00", "2020-01-01T11:00:00+00:00")
+        run = RunInfo(f"run_aaaaaaaaaaa{number}", name, "fake", "strict", (), place, ("pal",), times[0])
+        RunStore(stage.home).write(replace(run, state="stopped", ended_at=times[1]))
+    for folder, names in ((stage.work, ("ab1", "ab2")), (Path("/srv/there"), ("zz9",))):
+        sessions = Sessions(stage.home, Pal(), folder)
+        sessions.mounts("/home/moat")
+        for name in names:
+            (sessions.folder / ".pal_said" / name).write_text("said")
+
+    assert stage.pal("-p", "x", "--resume", reference) != 0
+
+    told = capsys.readouterr().err
+    assert problem in told
+    assert hint in told
+    assert len(told.splitlines()) == 2
 
 
 def test_moat_yaml_says_how_an_agent_works_and_the_command_line_wins(stage: Stage) -> None:

@@ -21,7 +21,17 @@ class Keeper(Pal):
     kept = (".pal/said", ".pal/more")
 
     def sessions(self, files: Iterable[KeptFile]) -> Sequence[Session]:
-        return [Session(PurePath(file.path).name, file.head.decode(), file.modified_at) for file in files]
+        return [
+            Session(PurePath(file.path).name, file.head.decode(), file.modified_at, began(file.head)) for file in files
+        ]
+
+
+def began(head: bytes) -> datetime | None:
+    """Return when a session began, where its first word is a time."""
+    try:
+        return datetime.fromisoformat(head.decode().partition(" ")[0])
+    except ValueError:
+        return None
 
 
 @pytest.fixture
@@ -39,8 +49,12 @@ def left(sessions: Sessions, name: str, text: str = "x", at: int = 1_900_000_000
     return path
 
 
-def a_run(started: str, ended: str) -> RunInfo:
-    return RunInfo("run_000000000000", "n", "fake", "strict", (), "/w", ("pal",), started, ended_at=ended)
+def a_run(started: str, ended: str, *command: str, workspace: str = "/srv/My work") -> RunInfo:
+    return RunInfo("run_000000000000", "n", "fake", "strict", (), workspace, ("pal", *command), started, ended_at=ended)
+
+
+def stamp(hour: int, minute: int = 0) -> int:
+    return int(datetime(2030, 1, 1, hour, minute, tzinfo=UTC).timestamp())
 
 
 def test_what_is_kept_lies_beside_moats_folder_apart_for_each_agent_and_workspace(tmp_path: Path) -> None:
@@ -117,3 +131,48 @@ def test_without_a_session_there_is_no_last_one(sessions: Sessions) -> None:
     with pytest.raises(UsageError, match="pal has no session") as refused:
         sessions.last()
     assert refused.value.hint == "begin one: moat pal"
+
+
+BEGAN, ENDED = "2030-01-01T10:00:00+00:00", "2030-01-01T11:00:00+00:00"
+
+
+def test_a_run_names_its_session_also_once_another_has_gone_on_with_it(sessions: Sessions) -> None:
+    left(sessions, "begun", "2030-01-01T10:00:03+00:00 hello", at=stamp(15))
+    left(sessions, "earlier", "2030-01-01T08:00:00+00:00 hello", at=stamp(16))
+
+    assert sessions.named("n", a_run(BEGAN, ENDED)) == "begun"
+    assert sessions.named("n", a_run(BEGAN, ENDED, "--resume", "earlier")) == "earlier"
+
+
+def test_a_session_that_another_run_began_meanwhile_is_not_taken_for_a_runs_own(sessions: Sessions) -> None:
+    left(sessions, "own", "2030-01-01T10:00:03+00:00 hello", at=stamp(10, 50))
+    left(sessions, "others", "2030-01-01T10:30:00+00:00 hello", at=stamp(10, 55))
+
+    assert sessions.named("n", a_run(BEGAN, ENDED)) == "own"
+    assert sessions.named("n", a_run("2030-01-01T10:29:59+00:00", ENDED)) == "others"
+
+
+def test_a_run_that_worked_elsewhere_is_told_with_the_command_that_goes_on_there(sessions: Sessions) -> None:
+    left(sessions, "own", "2030-01-01T10:00:03+00:00 hello")
+
+    with pytest.raises(UsageError, match="the run n worked in another workspace, /srv/other one") as refused:
+        sessions.named("n", a_run(BEGAN, ENDED, workspace="/srv/other one"))
+
+    assert refused.value.hint == "run: moat pal '/srv/other one' --resume n"
+
+
+def test_a_session_of_another_workspace_is_told_with_the_command_that_goes_on_there(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    home = Home(tmp_path / ".moat")
+    other = Sessions(home, Keeper(), Path("/srv/other"))
+    other.mounts("/home/moat")
+    left(other, "abc-1")
+
+    with pytest.raises(UsageError, match="the session 'abc' is of another workspace, /srv/other") as refused:
+        sessions.refer_to_others(home, "abc", ["/srv/My work", "/srv/none", "/srv/other"])
+    left(sessions, "abc-2")
+    sessions.refer_to_others(home, "abc", ["/srv/My work", "/srv/other"])
+    sessions.refer_to_others(home, "xyz", ["/srv/My work", "/srv/other"])
+
+    assert refused.value.hint == "run: moat pal /srv/other --resume abc"

@@ -109,3 +109,19 @@ def test_surroundings_are_values() -> None:
     assert "s3cr3t" not in repr(
         Surroundings("/h", "/w", (), datetime(2030, 1, 1, tzinfo=UTC), host_files={"x": b"s3cr3t"})
     )
+
+
+@pytest.mark.parametrize(
+    ("stamps", "began"),
+    [
+        (["2030-01-01T10:00:00.5Z", "2030-01-01T11:00:00Z"], datetime(2030, 1, 1, 10, 0, 0, 500_000, tzinfo=UTC)),
+        ([None, "2030-01-01T11:00:00+01:00"], datetime(2030, 1, 1, 10, tzinfo=UTC)),
+        (["soon", 5, [], "0001-01-01T00:00:00+14:00"], None),
+    ],
+)
+def test_a_session_began_when_its_first_line_with_a_time_says(stamps: list[object], began: datetime | None) -> None:
+    entries = [{"type": "x"} if each is None else {"type": "x", "timestamp": each} for each in stamps]
+
+    (session,) = ClaudeCode().sessions([kept(KEPT, *entries, {"type": "user", "message": {"content": "fix it"}})])
+
+    assert session.began_at == began

@@ -92,3 +92,19 @@ def test_a_session_is_called_like_the_first_thing_that_the_user_said() -> None:
 @pytest.mark.parametrize("path", [".codex/sessions/x.jsonl", f".codex/sessions/{ID}.jsonl"])
 def test_what_is_no_transcript_is_no_session(path: str) -> None:
     assert CodexAgent().sessions([kept(path, said("fix it"))]) == []
+
+
+@pytest.mark.parametrize(
+    ("stamps", "began"),
+    [
+        (["2030-01-01T10:00:00.5Z", "2030-01-01T11:00:00Z"], datetime(2030, 1, 1, 10, 0, 0, 500_000, tzinfo=UTC)),
+        ([None, "2030-01-01T11:00:00+01:00"], datetime(2030, 1, 1, 10, tzinfo=UTC)),
+        (["soon", 5, [], "0001-01-01T00:00:00+14:00"], None),
+    ],
+)
+def test_a_session_began_when_its_first_line_with_a_time_says(stamps: list[object], began: datetime | None) -> None:
+    entries = [{"type": "x"} if each is None else {"type": "x", "timestamp": each} for each in stamps]
+
+    (session,) = CodexAgent().sessions([kept(KEPT, *entries, said("fix it"))])
+
+    assert session.began_at == began

@@ -78,11 +78,15 @@ class KeptFile:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A conversation that can be gone on with. title: what it began with."""
+    """A conversation that can be gone on with. title: what it began with.
+
+    began_at: as it says itself, with its zone; None where it does not. It tells which run began it.
+    """
 
     id: str
     title: str
     modified_at: datetime
+    began_at: datetime | None = None
 
 
 class AgentProvider(ABC):

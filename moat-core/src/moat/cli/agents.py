@@ -20,7 +20,7 @@ import click
 from moat.api.agents import AgentProvider, AgentRequest, Surroundings
 from moat.api.container import Mount
 from moat.api.errors import MoatError, RunNotFound, RuntimeUnavailable, UsageError
-from moat.api.runs import RunInfo, RunSpec
+from moat.api.runs import RunSpec
 from moat.api.runtimes import Runtime
 from moat.cli.asking import Asked, agreed, ask
 from moat.cli.dashes import DashedCommand, after_dashes
@@ -266,14 +266,18 @@ def _placed(
 
 def _session(sessions: Sessions, reference: str, home: Home) -> str:
     """Return the id of the session that is meant: the last one, one by its id, or that of a run."""
-    return sessions.last() if reference == LAST else sessions.named(reference, _run(home, reference))
-
-
-def _run(home: Home, reference: str) -> RunInfo | None:
+    if reference == LAST:
+        return sessions.last()
+    runs = RunStore(home)
     try:
-        return RunStore(home).find(reference)
+        run = runs.find(reference)
     except RunNotFound:
-        return None
+        known = runs.list()
+        if reference.startswith("run_") and any(each.run_id.startswith(reference) for each in known):
+            raise  # several of them
+        sessions.refer_to_others(home, reference, (each.workspace for each in known))
+        run = None
+    return sessions.named(reference, run)
 
 
 def _host_files(agent: AgentProvider) -> Mapping[str, bytes]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class Sessions:
 
     def __init__(self, home: Home, agent: AgentProvider, workspace: Path) -> None:
         self._agent = agent
+        self._workspace = workspace
         name = re.sub(r"[^a-z0-9]+", "-", workspace.name.lower()).strip("-")[:40] or "root"
         digest = hashlib.sha256(os.fsencode(workspace)).hexdigest()[:12]
         self.folder = home.sessions / agent.name / f"{name}-{digest}"
@@ -58,17 +60,40 @@ class Sessions:
 
     def named(self, reference: str, run: RunInfo | None) -> str:
         """Return the id of the session that reference is, or begins, or that run worked on. Raises UsageError."""
-        sessions = self.list()
         if run is not None:
-            session = next((each for each in sessions if _is_of(run, each)), None)
-            if session is not None:
-                return session.id
-            raise UsageError(f"the run {run.name} left no session of {self._agent.name} here", hint=self._hint)
-        fitting = [each.id for each in sessions if each.id.startswith(reference)]
+            return self._of(run, reference)
+        fitting = self._fitting(reference)
         if reference in fitting or len(fitting) == 1:
             return reference if reference in fitting else fitting[0]
         what = "several sessions begin with" if fitting else "there is no session or run called"
         raise UsageError(f"{what} {reference!r} in this workspace", hint=self._hint)
+
+    def refer_to_others(self, home: Home, reference: str, workspaces: Iterable[str]) -> None:
+        """Raise UsageError where a session of reference is of another one of workspaces."""
+        for path in sorted(set(workspaces) - {str(self._workspace)}):
+            if not self._fitting(reference) and Sessions(home, self._agent, Path(path))._fitting(reference):
+                raise self._elsewhere(f"the session {reference!r} is of another workspace, {path}", path, reference)
+
+    def _of(self, run: RunInfo, reference: str) -> str:
+        """Return the session of a run: the one that it went on with, else began, else wrote to last."""
+        if run.workspace != str(self._workspace):
+            problem = f"the run {run.name} worked in another workspace, {run.workspace}"
+            raise self._elsewhere(problem, run.workspace, reference)
+        sessions = self.list()
+        begun = sorted((each.began_at, each.id) for each in sessions if each.began_at and _is_in(run, each.began_at))
+        found = [each.id for each in sessions if each.id in run.command]
+        # The first that began, since another run in the same folder may have begun one later, while this one lived.
+        found += [each for _, each in begun] or [each.id for each in sessions if _is_in(run, each.modified_at)]
+        if found:
+            return found[0]
+        raise UsageError(f"the run {run.name} left no session of {self._agent.name} here", hint=self._hint)
+
+    def _fitting(self, reference: str) -> tuple[str, ...]:
+        return tuple(each.id for each in self.list() if each.id.startswith(reference))
+
+    def _elsewhere(self, problem: str, path: str, reference: str) -> UsageError:
+        words = ("moat", self._agent.name, path, "--resume", reference)
+        return UsageError(problem, hint=f"run: {shlex.join(words)}")
 
     @property
     def _hint(self) -> str:
@@ -83,11 +108,11 @@ class Sessions:
                 yield file
 
 
-def _is_of(run: RunInfo, session: Session) -> bool:
-    """Whether a session was written to last while run lived. Clocks of file systems tick in steps."""
+def _is_in(run: RunInfo, at: datetime) -> bool:
+    """Whether something happened while run lived. Clocks of file systems tick in steps."""
     began = datetime.fromisoformat(run.started_at) - timedelta(seconds=2)
     ended = datetime.fromisoformat(run.ended_at) + timedelta(seconds=2) if run.ended_at else datetime.now(UTC)
-    return began <= session.modified_at <= ended
+    return began <= at <= ended
 
 
 def _read_all(root: Path, kept: str) -> Iterator[KeptFile]:
