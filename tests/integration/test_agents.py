@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from support.installation import Installation
 from support.plugged import plugged
 from support.terminal import terminal
+from support.upstream import running_upstream
 
 pytestmark = [
     pytest.mark.bubblewrap,
@@ -62,6 +66,29 @@ echo "$2" >> ~/.pal/said/"${MOAT_RUN}"
 """
 
 
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"on the host\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@contextlib.contextmanager
+def serving_in_clear() -> Iterator[int]:
+    """Serve on a port of this machine's loopback."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.fixture
 def moat() -> Iterator[Installation]:
     source = "moat_provider_pal"
@@ -97,6 +124,49 @@ def test_an_agent_is_offered_a_grant_then_works_with_files_of_its_own_and_goes_o
     ]
     assert list(work.iterdir()) == [work / "a"]
     assert not Path(moat.home / ".pal").exists()
+
+
+LIMITS = """#!/bin/sh
+cat ~/.pal/note
+echo kept > /shared/made && echo wrote shared
+echo kept > /shown/made || echo could not write shown
+echo kept > /kept/made && echo wrote kept
+[ -s /workspace/hidden ] || echo hidden is empty
+curl -s -m 20 http://host.moat.internal:$2/ || echo no host port
+for url in https://a.example.com/ok https://b.example.com/ https://a.example.com/no; do
+  curl -s -m 20 -o /dev/null -D - "$url" | grep -c -i x-moat-blocked
+done
+"""
+
+
+def test_what_an_agent_is_told_of_its_limits_holds(moat: Installation) -> None:
+    moat.grant("example", "tok-s3cr3t")
+    moat.file("bin/pal", LIMITS, 0o755)
+    work = moat.file("work/hidden", "s3cr3t").parent
+    for name in ("shared", "shown"):
+        moat.file(f"{name}/.made", "")
+    with running_upstream(hosts=("a.example.com",)) as upstream, serving_in_clear() as port:
+        settings = {"resolve": upstream.pins("a.example.com"), "allow_cidrs": ["127.0.0.0/8"]}
+        roots = moat.file("roots.pem", upstream.ca_pem)
+        moat.configure({"runtime": "bubblewrap", "upstream": {**settings, "ca_bundle": str(roots)}})
+        shown = ["--mount", f"{moat.home}/shared:/shared", "--mount", f"{moat.home}/shown:/shown:ro"]
+        limits = ["--policy", "strict", "--rule", "deny GET a.example.com/no", "--allow-host", "a.example.com"]
+        more = ["--exclude", "hidden", "--volume", "v:/kept", "--host-port", str(port)]
+
+        said = moat.ok("pal", work, *shown, *limits, *more, "-p", str(port))
+
+    note, _, found = said.partition("wrote shared")
+    assert "changed for good: `/shared`." in note
+    assert "to be read only: `/shown`." in note
+    assert "Kept for the next run here: `/kept`." in note
+    assert "Parts of `/workspace` are not shown" in note
+    assert f"nothing else leads to: `host.moat.internal:{port}`." in note
+    assert "these hosts: `a.example.com`. Before that come these rules" in note
+    assert "  - `deny GET a.example.com/no`" in note
+    assert found.split("\n")[1:] == [
+        "could not write shown", "wrote kept", "hidden is empty", "on the host", "0", "1", "1", ""
+    ]  # fmt: skip
+    assert (moat.home / "shared" / "made").read_text() == "kept\n"
 
 
 def test_an_agent_joins_a_live_run_that_has_its_grant_and_program(moat: Installation) -> None:

@@ -4,9 +4,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from moat.api.agents import Surroundings, instructions
+from moat.api.agents import Beside, Surroundings, instructions
 from moat.api.runs import NetworkPolicy, NetworkRule
 
+GETS = NetworkRule("allow", ("GET", "PUT"), "a.b", "/x/**")
 AROUND = Surroundings("/home/moat", "/workspace", ("agent",), datetime(2030, 1, 1, tzinfo=UTC), "own", ("own",))
 
 
@@ -16,7 +17,29 @@ AROUND = Surroundings("/home/moat", "/workspace", ("agent",), datetime(2030, 1, 
         (AROUND, "every public host", "these hosts"),
         (replace(AROUND, policy=NetworkPolicy("strict", ("a.example",))), "these hosts: `a.example`", "public host"),
         (replace(AROUND, policy=NetworkPolicy("strict")), "these hosts: no other", "public host"),
-        (replace(AROUND, policy=NetworkPolicy(rules=(NetworkRule("deny", (), "*"),))), "Rules of the user's", "strict"),
+        (replace(AROUND, policy=NetworkPolicy(rules=(NetworkRule("deny", (), "*"),))), "- `deny * *`", "strict"),
+        (
+            replace(AROUND, policy=NetworkPolicy("strict", (), (GETS,))),
+            "the first that fits decides:\n  - `allow GET,PUT a.b/x/**`\n",
+            "public host",
+        ),
+        (AROUND, "no private address.", "these rules"),
+        (
+            replace(AROUND, beside=Beside(branch="fix")),
+            "a git worktree of the user's, on the branch `fix`",
+            "changed for",
+        ),
+        (replace(AROUND, beside=Beside(shared=("/data",))), "and changed for good: `/data`.", "to be read only"),
+        (replace(AROUND, beside=Beside(shown=("/docs",))), "to be read only: `/docs`.", "as well"),
+        (replace(AROUND, beside=Beside(lasting=("/cache",))), "Kept for the next run here: `/cache`.", "not shown"),
+        (replace(AROUND, beside=Beside(hides=True)), "Parts of `/workspace` are not shown", "Kept for"),
+        (replace(AROUND, beside=Beside(services={"db": 5432})), "gone with it: `db at 127.0.0.1:5432`.", "machine"),
+        (
+            replace(AROUND, beside=Beside(host_ports=("host.moat.internal:1",))),
+            "`host.moat.internal:1`.",
+            "Services of",
+        ),
+        (replace(AROUND, beside=Beside(ports={"web": 3000})), "of 127.0.0.1: `3000 (web)`.", "Services of"),
         (AROUND, "changed for good", "a copy"),
         (replace(AROUND, works_on_a_copy=True), "is a copy", "changed for good"),
         (replace(AROUND, grants=("own", "github")), "the services of `github` get", "`own`"),

@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from moat.api.agents import AgentRequest, AgentSetup, Surroundings
+from moat.api.agents import AgentRequest, AgentSetup, Beside, Surroundings
 from moat.api.container import Mount
 from moat.api.errors import UsageError
-from moat.api.runs import McpServer, NetworkPolicy, RunSpec
-from moat.runs.agent import relayed, with_agent, with_image
+from moat.api.runs import HostPort, McpServer, NetworkPolicy, RunSpec, Worktree
+from moat.api.services import Service
+from moat.runs.agent import beside, relayed, with_agent, with_image
 from moat.runs.begin import BEGIN
 from moat.runs.plan import plan
 
@@ -89,3 +90,30 @@ def test_mcp_servers_are_found_at_the_proxys_own_address() -> None:
     spec = replace(a_spec("pal"), mcp=(McpServer("notes", "https://mcp.example.com/mcp"),))
 
     assert relayed(spec) == {"notes": "http://127.0.0.1:19080/mcp/notes"}
+
+
+def test_an_agent_is_told_what_its_run_has_beside_the_workspace() -> None:
+    mounts = (Mount(Path("/a"), "/data", read_only=False), Mount(Path("/b"), "/docs", read_only=True))
+    spec = RunSpec(
+        Path("/w"),
+        ("pal",),
+        mounts=mounts,
+        volumes={"cache": "/cache"},
+        hidden={"/workspace": (".env",), "/data": ("x",)},
+        services=(Service("db", "postgres:17", 5432),),
+        host_ports=(HostPort(5433), HostPort(6379, "redis")),
+        ports={"web": 3000},
+        worktree=Worktree(Path("/r"), Path("/r/x"), "fix"),
+    )
+
+    assert beside(spec) == Beside(
+        branch="fix",
+        shared=("/data",),
+        shown=("/docs",),
+        lasting=("/cache",),
+        hides=True,
+        services={"db": 5432},
+        host_ports=("host.moat.internal:5433", "redis.host.moat.internal:6379"),
+        ports={"web": 3000},
+    )
+    assert beside(RunSpec(Path("/w"), ("pal",), hidden={"/data": ("x",)})) == Beside()

@@ -10,12 +10,12 @@ A provider is asked in the CLI, before the run exists. It returns values; it nev
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
-from moat.api.runs import NetworkPolicy
+from moat.api.runs import NetworkPolicy, NetworkRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class Surroundings:
     one of them that the agent runs on, with what is known about its credential. mcp: name → URL inside. host_files:
     what stands in `AgentProvider.host_files`, by those names; absent ones are left out. They are the user's: take from
     them only what can be no secret.
+
+    beside: what else a run may see or reach, as `Beside` says.
     """
 
     home: str
@@ -54,6 +56,27 @@ class Surroundings:
     mcp: Mapping[str, str] = field(default_factory=dict)
     works_on_a_copy: bool = False
     host_files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    beside: Beside = field(default_factory=lambda: Beside())
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a run has beside its workspace and the proxy.
+
+    branch: of the worktree that the workspace is, "" for none. shared: folders and files of the user's that it may
+    write, shown: those that it may only read, lasting: its volumes; paths inside. hides: whether parts of the workspace
+    are not shown. services: name → port at 127.0.0.1. host_ports: host:port that lead to this machine. ports: name →
+    port inside that the user reaches.
+    """
+
+    branch: str = ""
+    shared: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    lasting: tuple[str, ...] = ()
+    hides: bool = False
+    services: Mapping[str, int] = field(default_factory=dict)
+    host_ports: tuple[str, ...] = ()
+    ports: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,35 +148,67 @@ class AgentProvider(ABC):
 
 def instructions(around: Surroundings) -> str:
     """Return what an agent should know about its limits, in Markdown: what is enforced and nothing else."""
-    folder = f"- `{around.workspace}` is the user's own folder: what you change there is changed for good."
-    if around.works_on_a_copy:
-        folder = f"- `{around.workspace}` is a copy of the user's folder, who decides later what is taken over."
     others = [f"`{name}`" for name in around.grants if name != around.grant]
-    servers = [f"- MCP server `{name}`: {url}" for name, url in around.mcp.items()]
+    spent = [f"- Requests to the services of {', '.join(others)} get the user's credential on their way."]
     lines = [
         "# Where you are",
         "",
         "The user started you in a sandbox made by moat. Work within it; do not try to leave it.",
         "",
-        folder,
-        "- Everything else on this disk belongs to the sandbox, and most of it is lost at its end.",
+        *_files(around),
         f"- There is no way out but a proxy, for HTTP, HTTPS and WebSocket. {_reach(around.policy)}",
+        *(f"  - `{_text(rule)}`" for rule in around.policy.rules),
+        *_ports(around.beside),
         "- Nothing else leaves: no ssh, no raw TCP or UDP, no ping. Use https URLs with git.",
         "- No real credential is here. What looks like a token is a placeholder: leave it as it is.",
-        *(
-            [f"- Requests to the services of {', '.join(others)} get the user's credential on their way."]
-            if others
-            else []
-        ),
+        *(spent if others else []),
         "- An answer with the header `X-Moat-Blocked` means that a request was kept in on purpose. Tell the user.",
-        *servers,
+        *(f"- MCP server `{name}`: {url}" for name, url in around.mcp.items()),
     ]
     return "\n".join(lines) + "\n"
 
 
+def _files(around: Surroundings) -> Iterator[str]:
+    place, beside = around.workspace, around.beside
+    if around.works_on_a_copy:
+        yield f"- `{place}` is a copy of the user's folder, who decides later what is taken over."
+    elif beside.branch:
+        yield f"- `{place}` is a git worktree of the user's, on the branch `{beside.branch}`: commit what is to stay."
+    else:
+        yield f"- `{place}` is the user's own folder: what you change there is changed for good."
+    if beside.hides:
+        yield f"- Parts of `{place}` are not shown to you: they are empty here, and not in truth."
+    if beside.shared:
+        yield f"- The user's own as well, and changed for good: {_listed(beside.shared)}."
+    if beside.shown:
+        yield f"- The user's own, to be read only: {_listed(beside.shown)}."
+    if beside.lasting:
+        yield f"- Kept for the next run here: {_listed(beside.lasting)}."
+    yield "- Everything else on this disk belongs to the sandbox, and most of it is lost at its end."
+
+
+def _ports(beside: Beside) -> Iterator[str]:
+    if beside.services:
+        named = (f"{name} at 127.0.0.1:{port}" for name, port in beside.services.items())
+        yield f"- Services of this run's own, gone with it: {_listed(named)}."
+    if beside.host_ports:
+        yield f"- On the user's machine, which nothing else leads to: {_listed(beside.host_ports)}."
+    if beside.ports:
+        named = (f"{port} ({name})" for name, port in beside.ports.items())
+        yield f"- The user can open what you serve at these ports of 127.0.0.1: {_listed(named)}."
+
+
 def _reach(policy: NetworkPolicy) -> str:
-    rules = " Rules of the user's keep some requests in." if policy.rules else ""
+    rules = " Before that come these rules, and the first that fits decides:" if policy.rules else ""
     if policy.mode == "permissive":
         return f"It reaches every public host, and no private address.{rules}"
-    hosts = ", ".join(f"`{host}`" for host in policy.allow) or "no other"
+    hosts = _listed(policy.allow) or "no other"
     return f"It reaches the services of the user's credentials, and these hosts: {hosts}.{rules}"
+
+
+def _text(rule: NetworkRule) -> str:
+    return f"{rule.verdict} {','.join(rule.methods) or '*'} {rule.host}{rule.path}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)

@@ -32,7 +32,7 @@ from moat.config.mounts import WORKSPACE
 from moat.config.settings import load_settings
 from moat.paths import Home, find_home
 from moat.plugins.manager import Plugins
-from moat.runs.agent import relayed, with_agent, with_image
+from moat.runs.agent import beside, relayed, with_agent, with_image
 from moat.runs.attach import fill_closed
 from moat.runs.collect import found_at
 from moat.runs.host_program import find_program
@@ -198,6 +198,7 @@ def _ready(
         mcp=relayed(spec),
         works_on_a_copy=spec.on_a_copy,
         host_files=_host_files(agent),
+        beside=beside(spec),
     )
     return with_agent(spec, agent, request, around, [*mounts, *sessions.mounts(INSIDE_HOME)])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from moat.api.agents import AgentProvider, AgentRequest, Surroundings
+from moat.api.agents import AgentProvider, AgentRequest, Beside, Surroundings
 from moat.api.container import Mount
 from moat.api.errors import UsageError
 from moat.api.runs import RunSpec
@@ -62,3 +62,17 @@ def with_image(spec: RunSpec, agent: AgentProvider) -> RunSpec:
 def relayed(spec: RunSpec) -> dict[str, str]:
     """Return where the run finds its MCP servers: name → URL inside."""
     return {server.name: f"{PROXY}/mcp/{server.name}" for server in spec.mcp}
+
+
+def beside(spec: RunSpec) -> Beside:
+    """Return what the run has beside its workspace and the proxy, as its agent is told."""
+    return Beside(
+        branch=spec.worktree.branch if spec.worktree else "",
+        shared=tuple(mount.target for mount in spec.mounts if not mount.read_only),
+        shown=tuple(mount.target for mount in spec.mounts if mount.read_only),
+        lasting=tuple(spec.volumes.values()),
+        hides="/workspace" in spec.hidden,
+        services={service.name: service.port for service in spec.services},
+        host_ports=tuple(f"{each.host}:{each.port}" for each in spec.host_ports),
+        ports=spec.ports,
+    )
