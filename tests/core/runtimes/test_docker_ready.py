@@ -35,6 +35,16 @@ async def test_a_missing_image_is_not_pulled_but_named(tmp_path: Path, monkeypat
     assert not any(call.startswith("POST") for call in engine.calls)
 
 
+async def test_what_names_no_image_is_told_apart_from_an_engine_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"GET images/Bad/json": (400, {"message": "invalid reference format"})}
+    async with fake_engine(tmp_path, monkeypatch, answers):
+        found = await readiness("Bad")
+
+    assert (found.is_ready, found.detail) == (False, "Bad is no name of an image")
+
+
 async def test_an_engine_that_may_not_be_asked_hints_at_the_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

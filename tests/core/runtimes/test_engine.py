@@ -108,6 +108,20 @@ async def test_an_engine_whose_socket_is_roots_is_not_asked_whether_it_is_rootle
     assert engine.calls == []
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (b"[FATAL tini (7)] exec nope failed: No such file or directory\n", (127, "No such file or directory")),
+        (b"[FATAL tini (17)] exec a b failed: Exec format error\r\n", (126, "Exec format error")),
+        (b"said [FATAL tini (7)] exec nope failed: No such file or directory\n", None),
+        (b"", None),
+    ],
+)
+async def test_dockers_init_says_what_it_could_not_start(said: bytes, meant: tuple[int, str] | None) -> None:
+    async with session() as docker:
+        assert docker.absence(said) == meant
+
+
 async def test_podman_in_dockers_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with fake_engine(tmp_path, monkeypatch, {}) as engine:
         engine.server = "Libpod/5.4.2 (linux)"

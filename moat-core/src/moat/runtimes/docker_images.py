@@ -34,6 +34,7 @@ from moat.runtimes.docker_gate import Gate, create_gate
 from moat.runtimes.docker_ready import user_of
 from moat.runtimes.engine import Engine
 from moat.runtimes.seccomp import engine_profile
+from moat.runtimes.unstartable import without_a_shell
 
 if TYPE_CHECKING:
     from aiodocker.types import JSONObject
@@ -121,8 +122,11 @@ class _Build:
         self._undo.push_async_callback(attachment.close)
         await attachment.open()
         await created(container_id)
-        with told_as(self._docker, "start the build"):
-            await self._docker.containers.container(container_id).start()
+        try:
+            with told_as(self._docker, "start the build"):
+                await self._docker.containers.container(container_id).start()
+        except SandboxFailed as failure:
+            raise without_a_shell(failure, self._order.base_name) from failure
         code = await self._watched(gate, container_id, attachment, told)
         if code == 0:
             await self._commit(container_id, base.get("Config") or {})

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -54,6 +55,7 @@ from moat.runtimes.gatelink import DoorUnreached
 from moat.runtimes.mounts import check_mounts
 from moat.runtimes.places import mounts_of
 from moat.runtimes.seccomp import engine_profile
+from moat.runtimes.unstartable import in_words
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ class DockerSandbox(Sandbox):
         self.stdio = stdio
         self.gate: Gate | None = None
         self.service_logs: list[ServiceLog] = []
-        self.command = ""
+        self.command = self.image = ""
         self.takes_keys = False
         self.names: tuple[str, ...] = ()  # the run's containers that may be removed at once
         self.undo = contextlib.AsyncExitStack()
@@ -176,9 +178,14 @@ class DockerSandbox(Sandbox):
         absence = self._docker.absence(self._attachment.beginning)
         if absence is None:
             return int(result["StatusCode"])
+        code, why = absence
+        facts: dict[str, object] = {}
+        with contextlib.suppress(SandboxFailed), told_as(self._docker, "tell of the image"):
+            facts = await self._docker.facts_of(self.image)
+        told = in_words(why, self.image, facts, os.uname().machine)
         with contextlib.suppress(OSError):
-            await write_all(self.stdio.stderr, f"moat: cannot start {self.command}: {absence[1]}\n".encode())
-        return absence[0]
+            await write_all(self.stdio.stderr, f"moat: cannot start {self.command}: {told}\n".encode())
+        return code
 
     async def _kill(self) -> None:
         with contextlib.suppress(SandboxFailed):
@@ -297,7 +304,7 @@ class _Launch:
         sandbox.gate = gate
         if gate is not None and self._docker.removes_at_once:
             sandbox.names = (name, gate_name(spec.run_id))
-        sandbox.command = spec.argv[0]
+        sandbox.command, sandbox.image = spec.argv[0], spec.image
         sandbox.caveat = "" if gate else internal.CAVEAT
         return sandbox
 

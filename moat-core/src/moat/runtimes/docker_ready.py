@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import aiodocker
+
 from moat.api.container import Limits
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Readiness
@@ -11,6 +13,8 @@ from moat.paths import find_home
 from moat.runtimes.docker_config import HOME_LABEL, RUN_LABEL, gate_name, labels, user_inside
 from moat.runtimes.docker_engine import READY_TIMEOUT_S, remove, remove_network, session, told_as
 from moat.runtimes.engine import Engine
+
+BAD_REQUEST = 400
 
 
 async def readiness(image: str, engine: type[Engine] = Engine) -> Readiness:
@@ -22,11 +26,23 @@ async def readiness(image: str, engine: type[Engine] = Engine) -> Readiness:
                 objection = await docker.objection(version)
             if objection is not None:
                 return objection
-            if image and not await has_image(docker, image):
-                return Readiness(False, f"{docker.title} has no image {image}", docker.how_to_pull(image))
+            if image and (refused := await _without(docker, image)):
+                return refused
             return Readiness(True, f"{docker.title} {version.get('Version', '')}".rstrip() + docker.note)
     except SandboxFailed as failure:
         return Readiness(False, failure.problem, engine.way_in(failure))
+
+
+async def _without(docker: Engine, image: str) -> Readiness | None:
+    """Return why image cannot be had here, None where it is there."""
+    try:
+        if await has_image(docker, image):
+            return None
+    except SandboxFailed as failure:
+        if isinstance(failure.__cause__, aiodocker.DockerError) and failure.__cause__.status == BAD_REQUEST:
+            return Readiness(False, f"{image} is no name of an image", "write it as in debian:bookworm-slim")
+        raise
+    return Readiness(False, f"{docker.title} has no image {image}", docker.how_to_pull(image))
 
 
 async def has_image(docker: Engine, image: str) -> bool:

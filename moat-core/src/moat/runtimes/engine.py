@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +21,7 @@ import aiohttp
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Readiness
 from moat.runtimes.docker_library import trust_roots
+from moat.runtimes.unstartable import code_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -32,6 +34,8 @@ NOT_FOUND, CONFLICT, NO_CONNECTION = 404, 409, 900  # aiodocker reports an engin
 
 SSH = "ssh://"
 ROOTLESS = "name=rootless"  # docker's word
+
+_INIT_SAYS = re.compile(rb"\[FATAL tini \(\d+\)\] exec [^\r\n]* failed: ([^\r\n]*)")
 
 _versions: dict[str, str] = {}  # where an engine is → the version of the API that was agreed on
 
@@ -170,10 +174,13 @@ class Engine(aiodocker.Docker):
     def absence(self, said: bytes) -> tuple[int, str] | None:
         """Return exit code and reason when a command's output begins with why its container's init could not start it.
 
-        None where the init says so well enough by itself, and with the exit code of a shell.
+        docker's init, tini, ends with 1 for a program of another kind of machine, where a shell has 126.
         """
-        del said
-        return None
+        match = _INIT_SAYS.match(said)
+        if match is None:
+            return None
+        why = match[1].decode(errors="replace")
+        return code_of(why), why
 
     def has_begun(self, command: Mapping[str, Any]) -> bool:
         """Whether one more command in a container was started, as far as its facts say; else it told why."""

@@ -9,7 +9,6 @@ somebody connects, and one that a run had started would be nobody's when the dae
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -27,6 +26,7 @@ from moat.api.runtimes import Readiness
 from moat.paths import find_home
 from moat.runtimes.docker_config import INIT_VARIABLES, NETWORK_FILES, RUN_LABEL, bind, gate_name, idle_container
 from moat.runtimes.engine import CALL_TIMEOUT_S, CONFLICT, NO_REMEDY, ROOTLESS, Engine, is_podman
+from moat.runtimes.unstartable import ABSENT, UNUSABLE, code_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -43,7 +43,6 @@ EXTRA_HOSTS = "ExtraHosts"
 _HUB = ("docker.io/library/", "docker.io/")
 ID_CHARS = 64  # of a whole container id
 API = "v1.41"  # asked for it, podman takes more than a second
-ABSENT, UNUSABLE = 127, 126  # as a shell says it (POSIX, 2.8.2), and podman of `exec`
 _INIT_SAYS = re.compile(rb"ERROR \(catatonit:\d+\): failed to exec pid1: ([^\r\n]*)")
 
 
@@ -190,7 +189,7 @@ class PodmanEngine(Engine):
         if match is None:
             return None
         why = match[1].decode(errors="replace")
-        return (ABSENT if why == os.strerror(errno.ENOENT) else UNUSABLE), why
+        return code_of(why), why
 
     def has_begun(self, command: Mapping[str, Any]) -> bool:
         """Whether a command was started. Of one that has ended podman tells no process, but its exit code."""
