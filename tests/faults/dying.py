@@ -39,6 +39,7 @@ MAKING: tuple[Any, ...] = (
     BubblewrapSandbox.open, BubblewrapSandbox.close,
     docker_launch.launch, docker_launch._Launch.beside_a_gate, docker_launch._Launch._open,
     docker_launch._Launch._make, docker_launch._Launch.start, docker_launch.DockerSandbox.close,
+    docker_launch.DockerSandbox._removed,
     docker_services.Services.start, docker_services.Services._start, docker_services._Started.start,
     create_gate, Gate.start, Gate.open_door, Gate.close,
 )  # fmt: skip
