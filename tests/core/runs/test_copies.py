@@ -109,7 +109,7 @@ async def test_changes_become_a_branch_and_files_and_index_stay(home: Home, work
         as_branch(patch, work, "no..name", "Changes")
     (work / "a").write_text("else\n")
     git(work, "commit", "-qam", "meanwhile")
-    with pytest.raises(CopyFailed, match="git apply failed"):
+    with pytest.raises(CopyFailed, match="do not fit the last commit, which is not what the run had: git apply failed"):
         as_branch(patch, work, "other", "Changes")
     assert [path.name for path in (work / ".git").iterdir() if "moat" in path.name] == []
 

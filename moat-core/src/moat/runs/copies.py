@@ -110,7 +110,10 @@ def as_branch(patch: bytes, workspace: Path, branch: str, message: str) -> str:
         commit = git(workspace, "commit-tree", tree, "-p", "HEAD", "-m", message)
         git(workspace, "update-ref", ref, commit, "0" * len(commit))  # only if there is none
     except GitFailed as failure:
-        raise CopyFailed(failure.problem, hint="look at it first: moat diff RUN") from None
+        problem = f"the changes do not fit the last commit, which is not what the run had: {failure.problem}"
+        raise CopyFailed(
+            problem, hint="run: moat apply RUN, which takes the files over; moat diff RUN shows them"
+        ) from None
     finally:
         index.unlink(missing_ok=True)
     return commit
