@@ -24,6 +24,11 @@ OF_SOME_RUNS = frozenset(("moat.net.rules", "moat.config.excludes", "moat.config
                           "moat.runtimes.gate"))  # fmt: skip
 
 
+# What is loaded while the daemon and the gate are at work, or never.
+BESIDE = frozenset(("asyncio", "ssl", "shutil", "datetime", "shlex", "logging.handlers", "moat.runs.launch",
+                    "moat.trace.network"))  # fmt: skip
+
+
 def loaded_by(script: str) -> set[str]:
     """Return the modules that a script has loaded at its end."""
     script = f"import sys\n{script}\nprint('loaded:', *sys.modules)"
@@ -45,7 +50,7 @@ from moat.plugins.manager import Plugins
 Plugins.load().runtimes()""")
 
     assert {"moat.runtimes.bubblewrap", "moat_provider_aws"} <= loaded
-    assert loaded & ({"click"} | HEAVY | SLOW | PROVIDERS | OF_SOME_RUNS) == set()
+    assert loaded & ({"click"} | HEAVY | SLOW | PROVIDERS | OF_SOME_RUNS | BESIDE) == set()
 
 
 def test_a_runtime_begins_before_anything_that_takes_long_to_load() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import CodeType, FrameType
@@ -19,12 +20,15 @@ from moat.api.runs import RunSpec
 from moat.api.runtimes import Stdio
 from moat.api.services import Service
 from moat.paths import find_home
+from moat.runs import registering
 from moat.runs.attach import Attachment
-from moat.runs.launch import Launch, write_files
+from moat.runs.launch import Launch
 from moat.runs.prepare import prepare
+from moat.runs.registering import registered_early, write_files
 from moat.runtimes import bubblewrap_launch, docker_launch, docker_services
 from moat.runtimes.bubblewrap import Bubblewrap
 from moat.runtimes.bubblewrap_launch import BubblewrapSandbox
+from moat.runtimes.detect import Begun
 from moat.runtimes.docker import Docker
 from moat.runtimes.docker_gate import Gate, create_gate
 from moat.runtimes.podman import Podman
@@ -34,7 +38,8 @@ IMAGE = "debian:bookworm-slim"
 CACHE = Service("cache", REDIS, 6379, "redis", user="redis")
 MAKING: tuple[Any, ...] = (
     Launch._steps, Launch._end, write_files,
-    Bubblewrap.launch, Bubblewrap._gate, bubblewrap_launch.launch, bubblewrap_launch._started,
+    Bubblewrap.launch, Bubblewrap._gate, bubblewrap_launch.launch, bubblewrap_launch._give,
+    registering._Early.begin, bubblewrap_launch.provide,
     BubblewrapSandbox.outside,
     BubblewrapSandbox.open, BubblewrapSandbox.close,
     docker_launch.launch, docker_launch._Launch.beside_a_gate, docker_launch._Launch._open,
@@ -79,12 +84,16 @@ def main(runtime: str, workspace: str, name: str, step: str, *others: str) -> No
     if runtime == "docker":
         spec = replace(spec, image=IMAGE, services=(CACHE,))
     home, nothing = find_home(), os.open(os.devnull, os.O_RDWR)
-    made = prepare(spec, home, [Docker(), Podman(), Bubblewrap()], {})
-    launch = Launch(made.plan, made.runtime, made.client, home, lambda sandbox: None)
+    stdio = Stdio(nothing, nothing, nothing)
     steps = Steps(int(step), tuple(map(int, others)))
-    sys.settrace(steps.call)
-    outcome = asyncio.run(launch.perform(Attachment(Stdio(nothing, nothing, nothing))))
-    sys.settrace(None)
+    with Begun() as begun:
+        made = prepare(spec, home, [Docker(), Podman(), Bubblewrap()], {}, begun=begun)
+        sys.settrace(steps.call)
+        threading.settrace(steps.call)
+        with registered_early(made.plan, home, made.client, made.runtime, stdio, lambda: None) as early:
+            launch = Launch(made.plan, made.runtime, made.client, home, lambda sandbox: None, early=early)
+            outcome = asyncio.run(launch.perform(Attachment(stdio)))
+        sys.settrace(None)
     sys.stdout.write(f"{steps.seen} {outcome.exit_code}\n")
 
 

@@ -9,6 +9,8 @@ from moat.api.errors import UsageError
 
 RUN_ID = re.compile(r"run_[0-9a-f]{12}")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+# Of variables: what they hold is a credential, by the look of it.
+TELLING_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE)
 
 _FIRST = ("amber", "brisk", "calm", "clear", "crisp", "early", "fresh", "gentle", "keen", "lucid", "merry", "noble",
           "plain", "quiet", "rapid", "solid", "spry", "sunny", "tidy", "vivid")  # fmt: skip

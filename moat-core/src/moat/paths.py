@@ -25,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,6 +164,8 @@ def remove_tree(path: Path) -> None:
     if os.geteuid():  # root needs no leave
         _open_up(path)
     try:
+        import shutil  # not at the top: it brings three compressors to every start
+
         shutil.rmtree(path)
     except (OSError, RecursionError) as failure:  # one deeper than Python goes is made by who means harm
         import subprocess

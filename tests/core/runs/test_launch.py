@@ -11,8 +11,9 @@ from moat.api.errors import DaemonError, SandboxFailed
 from moat.api.runtimes import DoorTicket, Sandbox, SandboxSpec, Stdio
 from moat.paths import Home
 from moat.runs.attach import Attachment
-from moat.runs.launch import Launch, write_files
+from moat.runs.launch import Launch
 from moat.runs.plan import Facts, RunPlan, plan
+from moat.runs.registering import Registered
 
 from core.runs.fakes import TOKEN, FakeClient, FakeRuntime
 from core.runs.plans import a_setup, a_spec, some_facts
@@ -141,20 +142,6 @@ async def test_a_run_without_a_door_finds_the_proxy_by_address_and_token(home: H
     assert TOKEN not in repr(runtime.ticket)
 
 
-def test_files_are_readable_inside_and_closed_outside_whatever_the_umask(tmp_path: Path) -> None:
-    folder = tmp_path / "inside" / "run_0123456789ab"
-    before = os.umask(0o077)
-    try:
-        write_files(folder, {folder / "etc/moat/ca.pem": "x"})
-    finally:
-        os.umask(before)
-
-    assert (folder / "etc/moat/ca.pem").stat().st_mode & 0o777 == 0o644
-    assert (folder / "etc/moat").stat().st_mode & 0o777 == 0o755
-    assert folder.stat().st_mode & 0o777 == 0o755
-    assert folder.parent.stat().st_mode & 0o777 == 0o700
-
-
 async def test_what_a_launch_waits_for_is_told(home: Home) -> None:
     class Waiting(FakeRuntime):
         async def launch(
@@ -169,3 +156,21 @@ async def test_what_a_launch_waits_for_is_told(home: Home) -> None:
     await launch.perform(untouched())
 
     assert told == ["db is ready"]
+
+
+async def test_what_was_made_before_there_was_an_event_loop_is_not_made_again_and_undone(home: Home) -> None:
+    told: list[str] = []
+    client, runtime, asked = FakeClient(home, told), FakeRuntime(told), a_plan(home)
+    early = Registered(client.register(asked.registration), b"{}")
+    early.container_id, early.marks = "box-1", {}
+    early.let = lambda: told.append("let")
+    made = home.inside("run_0123456789ab")
+    made.mkdir(parents=True)
+    launch = Launch(asked, runtime, client, home, lambda _: told.append("announced"), early=early)
+
+    await launch.perform(untouched())
+
+    assert told == ["register calm-otter", "let", "launch", "announced", "close", "end 0"]
+    assert early.is_taken
+    assert runtime.files == {}
+    assert not made.exists()

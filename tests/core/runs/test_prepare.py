@@ -200,3 +200,25 @@ def test_beside_a_daemon_that_is_there_a_runtime_that_begins_is_waited_for_last(
 
     assert prepared.plan.registration.runtime == "fake"
     assert (told, started) == ((["set up", "ready"], []) if is_there else (["ready"], [home]))
+
+
+@pytest.mark.parametrize("is_proved", [True, False])
+def test_a_runtime_that_has_proved_itself_is_not_asked(
+    tmp_path: Path, started: list[Home], monkeypatch: pytest.MonkeyPatch, is_proved: bool
+) -> None:
+    asked: list[str] = []
+
+    class Proved(FakeRuntime):
+        def is_proved(self) -> bool:
+            return is_proved
+
+        async def readiness(self, image: str) -> Readiness:
+            asked.append(image)
+            return await super().readiness(image)
+
+    monkeypatch.setattr(module, "running", lambda home: Client(home, []))
+    with Begun() as begun:
+        prepare(a_spec(tmp_path, runtime="fake"), Home(tmp_path / "moat"), [Proved([])], {}, None, begun)
+
+    assert bool(asked) is not is_proved
+    assert started == []

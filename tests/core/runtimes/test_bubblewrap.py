@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from moat.api.container import Limits, Mount
-from moat.api.errors import RuntimeUnavailable
-from moat.api.runtimes import Stdio
+from moat.api.errors import RuntimeUnavailable, SandboxFailed
+from moat.api.runtimes import DoorTicket, Stdio
 from moat.runtimes.bubblewrap import Bubblewrap
+from support.living import until
 from support.sealed import a_spec, run_sealed, stand_in
 
 pytestmark = [
@@ -105,6 +106,46 @@ async def test_created_is_told_a_process_before_the_command_starts(tmp_path: Pat
 
     assert _is_there(workspace / "started")
     assert not _is_there(Path(f"/proc/{told[0]}"))
+
+
+async def test_a_gate_that_is_ahead_opens_the_door_and_starts_the_command_before_launch(
+    tmp_path: Path, workspace: Path, place: str
+) -> None:
+    async def created(container_id: str) -> None:
+        raise AssertionError("it was told before")
+
+    nothing, runtime = os.open(os.devnull, os.O_RDWR), Bubblewrap()
+    stdio, spec = Stdio(nothing, nothing, nothing), a_spec(("touch", "started"), workspace)
+    with runtime.begun():
+        assert runtime.is_proved() is (place == "outside")
+        if place == "outside":
+            async with stand_in(tmp_path / "home") as daemon:
+                assert _is_there(Path(f"/proc/{runtime.expect(daemon.ticket)}"))
+                runtime.provide(spec, daemon.ticket, stdio)
+                await until(lambda: _is_there(workspace / "started"))
+                sandbox = await runtime.launch(spec, daemon.ticket, stdio, created)
+                assert await sandbox.wait() == 0
+                await sandbox.close()
+    os.close(nothing)
+
+
+async def test_a_mount_that_must_not_be_is_refused_by_a_gate_that_is_ahead(
+    tmp_path: Path, workspace: Path, place: str
+) -> None:
+    runtime, spec = Bubblewrap(), a_spec(("true",), workspace, mounts=[Mount(tmp_path, "/data")])
+    with runtime.begun():
+        if place == "outside":
+            assert runtime.is_proved()
+            async with stand_in(tmp_path / "home") as daemon:
+                with pytest.raises(SandboxFailed, match="overlap"):
+                    runtime.provide(spec, daemon.ticket, Stdio(0, 1, 2))
+
+
+def test_nothing_is_proved_or_expected_before_it_has_begun(place: str) -> None:
+    runtime = Bubblewrap()
+
+    assert not runtime.is_proved()
+    assert runtime.expect(DoorTicket("run_0123456789ab", Path("/nowhere"), "nonce")) == ""
 
 
 async def test_machine_without_bubblewrap_is_told(

@@ -6,6 +6,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from moat.api.errors import UsageError
@@ -149,7 +150,7 @@ async def test_nowhere_is_told_with_the_switch_that_is_to_blame(
 
 async def test_machine_without_a_filter_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_bwrap(tmp_path, monkeypatch)
-    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(machine="riscv64"))
 
     assert "riscv64" in (await find_place({})).readiness.detail
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import tempfile
+from pathlib import Path
 
 import pytest
-from moat.runtimes.child import Child
+from moat.runtimes.child import Child, found
 from support.installation import eventually
 
 
@@ -61,3 +63,14 @@ async def test_what_is_given_is_inherited_and_nothing_else() -> None:
     os.close(kept)
 
     assert said == b"yes\n"
+
+
+def test_a_program_is_found_as_a_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, mode in (("first", 0o644), ("second", 0o755), ("third", 0o755)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "tool").touch(mode=mode)
+    (tmp_path / "zeroth" / "tool").mkdir(parents=True)
+    monkeypatch.setenv("PATH", os.pathsep.join(str(tmp_path / each) for each in ("zeroth", "first", "second", "third")))
+
+    assert found("tool") == shutil.which("tool") == str(tmp_path / "second" / "tool")
+    assert found("no-such-tool") is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import ast
+import json
 import os
 import socket
 import struct
@@ -23,8 +25,14 @@ def enter_namespace():
     if os.path.exists("no-namespaces"):
         raise OSError(1, "no new network namespace can be made")
 
-def gate():
-    os.write(1, repr([sys.argv[1:], *(os.read(number, 9) for number in {WANTED})]).encode())
+def gate(rest):
+    first = os.read(0, 6)
+    try:
+        told = rest()
+    except OSError as failure:
+        os.write(1, repr([first, str(failure)]).encode())
+        return 8
+    os.write(1, repr([sys.argv[1:], first, told, *(os.read(number, 9) for number in {WANTED})]).encode())
     return 7
 
 sys.exit(gate_ahead.main(enter_namespace, gate))
@@ -43,6 +51,9 @@ class Ahead:
         self.said = self.sock.recv(4096)
 
     def give(self, *texts: bytes) -> None:
+        self.sock.sendall(b"door!\n")
+        if not texts:
+            return
         numbers = []
         for text in texts:
             reader, writer = os.pipe()
@@ -51,7 +62,8 @@ class Ahead:
             numbers.append(reader)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", numbers))]
         self.sock.sendmsg([bytes([len(texts)])], rights)
-        self.sock.sendall(struct.pack(f"={len(texts)}i", *WANTED[: len(texts)]))
+        line = json.dumps({"argv": ["x" * 40_000]}).encode()
+        self.sock.sendall(struct.pack(f"={len(texts)}iI", *WANTED[: len(texts)], len(line)) + line)
         for number in numbers:
             os.close(number)
 
@@ -70,7 +82,16 @@ def test_a_trial_that_succeeds_is_told_and_descriptors_come_at_their_numbers(tmp
     ahead.give(b"one", b"two")
 
     assert ahead.said == b'""\n'
-    assert ahead.end() == (7, b"[[], b'one', b'two']")
+    code, said = ahead.end()
+    assert code == 7
+    assert ast.literal_eval(said.decode()) == [[], b"door!\n", {"argv": ["x" * 40_000]}, b"one", b"two"]
+
+
+def test_a_launcher_that_goes_before_it_has_told_the_command_is_noticed(tmp_path: Path) -> None:
+    ahead = Ahead(tmp_path)
+    ahead.give()
+
+    assert ahead.end() == (8, b"[b'door!\\n', '[Errno 0] the launcher is gone']")
 
 
 def test_without_a_run_it_ends(tmp_path: Path) -> None:

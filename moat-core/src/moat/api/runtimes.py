@@ -158,6 +158,30 @@ class Runtime(ABC):
         """
         return nullcontext()
 
+    def is_proved(self) -> bool:
+        """Say whether what has begun shows already that launch will work, so that `readiness` need not be asked.
+
+        Waits for what has begun, and has no event loop. Default: it shows nothing.
+        """
+        return False
+
+    def expect(self, ticket: DoorTicket) -> str:
+        """Do, without waiting, what can be done as soon as a run is registered; its launch follows.
+
+        Returns what `created` would be told, if that is known, "" (the default) if not. It is not called for every
+        run, so launch must do what it does. What fails is for launch to tell.
+        """
+        del ticket
+        return ""
+
+    def provide(self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio) -> None:
+        """Do, without waiting, what launch, which follows, would do with the same. Default: nothing.
+
+        Called after `expect`, where that returned something: `created` has been told, and whatever is mounted is there.
+        The command may start before launch is called, but not before the door is open. Raises like launch.
+        """
+        del spec, ticket, stdio
+
     async def unenforced(self, limits: Limits) -> tuple[str, ...]:
         """Return the names of those limits that cannot be enforced here; a run that asks for one is refused.
 

@@ -7,7 +7,6 @@ settings ─┘
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import field, replace
 from pathlib import Path
@@ -109,6 +108,8 @@ def agreed(asked: Asked, home: Home, env: Mapping[str, str], *, is_given: bool) 
     settle(asked.question, home, is_given=is_given, env=env)
     if not asked.references or asked.sources is None:
         return asked.spec
+    import asyncio
+
     workspace = found_at(asked.spec.workspace).resolved
     return asyncio.run(_with_secrets(asked, asked.sources, workspace, home, env))
 

@@ -22,7 +22,7 @@ import click
 from moat import __version__
 from moat.api.errors import MoatError, PluginError, UsageError
 from moat.cli import output
-from moat.cli.start import COMPLETE, leave, speak_always, swallow_output
+from moat.cli.start import COMPLETE, hush_logs, leave, speak_always, swallow_output
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -145,6 +145,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. What a command returns as an int is the exit code."""
     speak_always()
+    hush_logs()
     try:
         code = cli.main(list(arguments), prog_name="moat", standalone_mode=False)
         sys.stdout.flush()

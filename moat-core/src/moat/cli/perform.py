@@ -6,7 +6,6 @@ descriptors, which are the command's; it ends with us.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import termios
 from dataclasses import replace
@@ -20,9 +19,9 @@ from moat.cli.output import say, show, warn
 from moat.cli.run_words import commits_left, commits_line, end_line, refused_grants, start_line
 from moat.paths import Home
 from moat.runs.attach import Attachment, first_terminal
-from moat.runs.launch import Launch
 from moat.runs.outcomes import commits_of
 from moat.runs.prepare import Prepared
+from moat.runs.registering import registered_early
 from moat.runs.results import files_in, result_of
 from moat.runs.watched import read_changes
 from moat.trace.store import RunStore
@@ -51,9 +50,14 @@ class Performance:
         return self._here(stdio)
 
     def _here(self, stdio: Stdio) -> int:
-        prepared = self._prepared
-        launch = Launch(prepared.plan, prepared.runtime, prepared.client, self._home, self._announce, told=_told)
-        outcome = asyncio.run(launch.perform(Attachment(stdio)))
+        plan, runtime, client = self._prepared.plan, self._prepared.runtime, self._prepared.client
+        with registered_early(plan, self._home, client, runtime, stdio, _load) as early:
+            import asyncio
+
+            from moat.runs.launch import Launch
+
+            launch = Launch(plan, runtime, client, self._home, self._announce, told=_told, early=early)
+            outcome = asyncio.run(launch.perform(Attachment(stdio)))
         if outcome.info is not None:
             self._say_end(outcome.info)
             say_result(self._home, outcome.info)
@@ -61,6 +65,8 @@ class Performance:
         return outcome.exit_code
 
     def _watched(self, stdio: Stdio) -> int:
+        import asyncio
+
         from moat.runs.supervise import start_supervisor
         from moat.runs.viewer import Viewer
 
@@ -73,6 +79,8 @@ class Performance:
         return said_after(self._home, self._prepared.plan.sandbox.run_id, sight.how == "left", sight.code)
 
     def _detached(self, stdio: Stdio) -> int:
+        import asyncio
+
         from moat.runs.console import Shape
         from moat.runs.supervise import start_supervisor
         from moat.runs.viewer import Viewer
@@ -111,6 +119,11 @@ class Performance:
 
     def _say_end(self, info: RunInfo) -> None:
         say_end(info, RunStore(self._home).network(info.run_id))
+
+
+def _load() -> None:
+    """Load what performs a run."""
+    import moat.runs.launch  # noqa: F401 # for its own sake
 
 
 def say_end(info: RunInfo, network: Path) -> None:

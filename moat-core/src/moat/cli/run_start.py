@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from moat.plugins.manager import Plugins
+from moat.cli.start import hush_logs
 from moat.runs.attach import fill_closed
 from moat.runtimes import runtime_called
 from moat.runtimes.detect import Begun
@@ -46,6 +46,9 @@ def carry_on(
     with Begun() as begun:
         is_held = not (dry_run or detached or tty or os.isatty(0))  # by us; else by a supervisor
         ours = _begin(begun, runtime) if is_held else {}
+        hush_logs()
+        from moat.plugins.manager import Plugins  # here and not at the top: the gate starts meanwhile
+
         plugins = Plugins.load()
         runtimes = [ours.get(each.name, each) for each in plugins.runtimes()]
         from moat.cli import run_steps as steps

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from moat.api.runs import ExchangeRecord, RunInfo, RunSpec
-from moat.runs.blotting import TELLING_NAME
+from moat.ids import TELLING_NAME
 from moat.runs.merge import FILE, secret_of
 from moat.runs.outcomes import Commits
 from moat.runs.prepare import Prepared
-from moat.trace.network import read_exchanges
 
 BAD_REQUEST, UNAUTHORIZED = 400, 401
 SHOWN_LINES = 4  # more than that nobody adds by hand
@@ -31,6 +30,8 @@ def end_line(info: RunInfo, network: Path) -> str:
     """Return the one line that is said at the end. network: the run's exchanges, read only if some were denied."""
     parts = [info.name, _counted(info.requests, "request")]
     if info.denied:
+        from moat.trace.network import read_exchanges  # not at the top: most runs end without
+
         parts.append(f"{info.denied} denied")
         parts += _ways_out(read_exchanges(network))
         parts.append(f"see: moat trace {info.name} --network")
@@ -60,6 +61,8 @@ def refused_grants(info: RunInfo, network: Path) -> list[str]:
     """Return a line for each credential of a run that failed whose service answered 401, and accepted it no more."""
     if not info.exit_code or not info.grants:
         return []
+    from moat.trace.network import read_exchanges
+
     refused: dict[str, ExchangeRecord] = {}
     for each in read_exchanges(network):
         for grant in each.grants:

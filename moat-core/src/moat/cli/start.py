@@ -37,7 +37,7 @@ def main() -> None:
 
 def run(typed: Typed) -> int:
     """Do a plain `moat run`, and return the exit code."""
-    speak_always()
+    speak_always()  # and `hush_logs`, as soon as the run's gate is started
     from moat.api.errors import MoatError
     from moat.cli.run_start import start
 
@@ -58,20 +58,24 @@ def run(typed: Typed) -> int:
 
 
 def speak_always() -> None:
-    """Let no closed stream and no character that a terminal cannot show end a command, and no log line reach the user.
+    """Let no closed stream and no character that a terminal cannot show end a command.
 
     A closed descriptor is opened on /dev/null: otherwise the next file of ours would take its number.
     """
-    import logging
-
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 # stays open as long as we run
 
-    logging.getLogger("moat").addHandler(logging.NullHandler())
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def hush_logs() -> None:
+    """Let no log line reach the user."""
+    import logging
+
+    logging.getLogger("moat").addHandler(logging.NullHandler())
 
 
 def leave(code: int) -> None:

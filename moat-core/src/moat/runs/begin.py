@@ -6,7 +6,6 @@ Nothing is written on this machine, so a link that an earlier run left leads now
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
@@ -23,6 +22,8 @@ def begin_script(files: Mapping[str, str], home: str, *, replaces: bool = True) 
 
     replaces: whether files that are there are written anew; else they stay as they are.
     """
+    import shlex  # not at the top: most runs have no such files
+
     lines = ["umask 077"]
     folders: dict[str, None] = {}
     for path in files:

@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from moat.ids import TELLING_NAME
 from moat.log import MIN_SECRET_CHARS, REDACTED
 
 if TYPE_CHECKING:
     from moat.runs.plan import RunPlan
 
-TELLING_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE)
 _FETCHED = "://"  # in the origin of a variable whose value moat.yaml refers to
 _OWN = ("-e", "moat.yaml")
 _MASK = REDACTED.encode()

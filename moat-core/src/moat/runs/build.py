@@ -24,8 +24,8 @@ from moat.ids import new_run_id
 from moat.net.rules import rule_text
 from moat.paths import Home
 from moat.runs.build_files import COMMAND, build_files
-from moat.runs.launch import door_ticket, write_files
 from moat.runs.recipe import MARK, Recipe
+from moat.runs.registering import door_ticket, write_files
 from moat.runs.trust import host_roots
 
 Told = Callable[[str], None]

@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -21,19 +21,18 @@ from typing import TYPE_CHECKING, TypeVar
 from moat.api.errors import MoatError
 from moat.api.light import dataclass
 from moat.api.runs import RunInfo
-from moat.api.runtimes import DoorTicket, Runtime, Sandbox
+from moat.api.runtimes import Runtime, Sandbox
 from moat.config.mounts import WORKSPACE
 from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import patiently
-from moat.daemon.protocol import RegisterResponse
 from moat.frames import Message
-from moat.paths import UNWRITABLE, Home, private_folder, remove_tree, write_private
+from moat.paths import UNWRITABLE, Home, private_folder, write_private
 from moat.runs.attach import Attachment
 from moat.runs.control import Control
 from moat.runs.interrupt import Interrupts
 from moat.runs.keep import is_live, keep_daemon
 from moat.runs.plan import RunPlan
-from moat.runs.plan_digest import digest, plan_text
+from moat.runs.registering import Registered, door_ticket, make_folders, register, removed, write_files
 from moat.runs.watched import Marks, changes, marks_of, write_changes
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class Outcome:
 class Launch:
     """One run, from registration to its end. announce is called once it is sealed, before its output is carried.
 
-    told: is called with lines about what the run waits for.
+    told: is called with lines about what the run waits for. early: the run, where it is registered already.
     """
 
     def __init__(
@@ -71,6 +70,7 @@ class Launch:
         announce: Callable[[Sandbox], None],
         control: Control | None = None,
         told: Callable[[str], None] = lambda _: None,
+        early: Registered | None = None,
     ) -> None:
         self._plan = plan
         self._runtime = runtime
@@ -79,6 +79,7 @@ class Launch:
         self._announce = announce
         self._control = control or Control()
         self._tell = told
+        self._early = early
         self._exit_code: int | None = None
         self._info: RunInfo | None = None
         self._changed: tuple[str, ...] = ()
@@ -119,32 +120,28 @@ class Launch:
     async def _steps(self, attachment: Attachment | Console, interrupts: Interrupts, undo: AsyncExitStack) -> None:
         aside = await self._set_aside(undo)
         # Not in a thread: a registration that is cancelled half-way would leave a run that nobody ends.
-        text = plan_text(self._plan)
-        asked = replace(self._plan.registration, launcher_pid=os.getpid(), plan_sha256=digest(text))
-        registered = self._patiently(lambda client: client.register(asked))
-        token = registered.auth_token
+        made = self._early or register(self._plan, self._home, self._client)
+        registered, token = made.answer, made.answer.auth_token
+        made.is_taken = True
         undo.push_async_callback(self._end, registered.run_id, token)
         own_folder = private_folder(self._home.run(registered.run_id))
         await undo.enter_async_context(self._control.serving(own_folder, self._noted))
         with contextlib.suppress(*UNWRITABLE):
-            write_private(own_folder / "plan.json", text)
+            write_private(own_folder / "plan.json", made.text)
 
-        folder = self._home.inside(registered.run_id)
-        undo.callback(_removed, folder)
-        write_files(folder, self._plan.files)
-        make_folders(self._plan.folders)
-        if self._plan.volumes:
-            self._make_volumes()
-
+        marks = self._write_files(made, undo)
         if aside is not None:
             undo.callback(aside.finish)
         undo.enter_context(attachment)
         ticket = self._ticket(registered, own_folder, undo)
 
         async def created(container_id: str) -> None:
+            if container_id == made.container_id:
+                return
             await asyncio.to_thread(self._patiently, lambda client: client.tell_container(token, container_id))
 
-        undo.callback(self._look_again, marks_of(self._workspace))
+        undo.callback(self._look_again, marks)
+        made.let()
         sandbox = await self._runtime.launch(self._plan.sandbox, ticket, attachment.stdio, created)
         undo.push_async_callback(sandbox.close)
 
@@ -162,6 +159,18 @@ class Launch:
         from moat.runs.service_logs import ServiceLogs
 
         return replace(ticket, printed=undo.enter_context(ServiceLogs(own_folder, self._plan)).write)
+
+    def _write_files(self, made: Registered, undo: AsyncExitStack) -> Marks:
+        """Write what the run sees of ours, if that is not there already; return the marks of its workspace."""
+        folder = self._home.inside(made.answer.run_id)
+        undo.callback(removed, folder)
+        if made.marks is not None:
+            return made.marks
+        write_files(folder, self._plan.files)
+        make_folders(self._plan.folders)
+        if self._plan.volumes:
+            self._make_volumes()
+        return marks_of(self._workspace)
 
     async def _noted(self, kind: Kind, facts: Mapping[str, str]) -> None:
         """Have the audit hold who else came to the run. What it cannot is left to the next daemon."""
@@ -250,35 +259,3 @@ class Launch:
 
     def _patiently(self, ask: Callable[[DaemonClient], T]) -> T:
         return patiently(self._home, self._client, ask)
-
-
-def write_files(folder: Path, files: Mapping[Path, str | bytes]) -> None:
-    """Write the files that a run sees: readable by whoever the run is inside, reachable by nobody else outside."""
-    private_folder(folder.parent)
-    for path, content in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        path.chmod(0o644)
-        for parent in path.parents[: len(path.relative_to(folder).parts)]:
-            parent.chmod(0o755)  # whatever the umask says
-
-
-def make_folders(folders: Iterable[Path]) -> None:
-    """Make the empty folders that a run sees instead of others."""
-    for path in folders:
-        path.mkdir(parents=True)
-        path.chmod(0o755)
-
-
-def _removed(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        remove_tree(folder)
-
-
-def door_ticket(home: Home, registered: RegisterResponse) -> DoorTicket:
-    """Return how the sandbox reaches the daemon: by its door, or by address and token where it has none."""
-    if registered.door is not None:
-        door = registered.door
-        return DoorTicket(registered.run_id, Path(door.folder), door.nonce, places=door.places)
-    url = f"http://moat:{registered.auth_token}@127.0.0.1:{registered.proxy_port}"
-    return DoorTicket(registered.run_id, home.door(registered.run_id), "", url)

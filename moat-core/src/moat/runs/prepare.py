@@ -5,7 +5,6 @@ Nothing of the run exists yet, so a refusal leaves nothing behind but a daemon.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -54,10 +53,11 @@ def prepare(
     env: the CLI's environment, of which only how output looks is passed on. begun: for a launch by this process.
     Raises RuntimeUnavailable, DaemonError, GrantMissing and what else the daemon refuses, UsageError, PlanConflict.
     """
-    early = None if begun is None else _planned_early(spec, home, runtimes, env, terminal)
+    early = None if begun is None else _planned_early(spec, home, runtimes, env, terminal, begun)
     if early is not None:
-        client, facts, made = early
-        return Prepared(facts, made, asyncio.run(_chosen(spec, runtimes, begun)), client)
+        return early
+    import asyncio
+
     runtime = asyncio.run(_chosen(spec, runtimes, begun))
     recipe, is_built = asyncio.run(look_up(spec, runtime))
     absent = asyncio.run(_absent(spec, runtime)) if spec.services else ()
@@ -68,9 +68,14 @@ def prepare(
 
 
 def _planned_early(
-    spec: RunSpec, home: Home, runtimes: Sequence[Runtime], env: Mapping[str, str], terminal: tuple[int, int] | None
-) -> tuple[DaemonClient, Facts, RunPlan] | None:
-    """Return the plan for the runtime that is named, while that has not told yet whether it is ready: it has begun.
+    spec: RunSpec,
+    home: Home,
+    runtimes: Sequence[Runtime],
+    env: Mapping[str, str],
+    terminal: tuple[int, int] | None,
+    begun: Begun,
+) -> Prepared | None:
+    """Plan for the runtime that is named, while that has not told yet whether it is ready: it has begun.
 
     None where that must be known first: to choose one, to look for its images, or to start a daemon.
     """
@@ -78,7 +83,12 @@ def _planned_early(
     if named is None or needs_image(spec) or spec.services or (client := running(home)) is None:
         return None
     facts = collect(spec, home, client, named, env, terminal)
-    return client, facts, plan(spec, facts)
+    made = plan(spec, facts)
+    if spec.limits.names() or not named.is_proved():
+        import asyncio  # not at the top: it takes long to load, and the run can be registered without
+
+        named = asyncio.run(_chosen(spec, runtimes, begun))
+    return Prepared(facts, made, named, client)
 
 
 def needs_image(spec: RunSpec) -> bool:

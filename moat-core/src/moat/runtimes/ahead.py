@@ -1,7 +1,8 @@
 """A gate that is started ahead of its run, while everything else is still imported, asked and planned: launcher's side.
 
 It stands in its namespace already and has tried bwrap there (`gate_ahead.py`), so what took its time one after the
-other, a trial and a start of Python, is over when it is needed. It knows nothing of any run, and ends when we do.
+other, a trial and a start of Python, is over when it is needed. It knows nothing of any run, and ends when we do. As
+soon as there is a run it opens its door, while we find out what its command needs.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import socket
 import struct
 from collections.abc import Sequence
 from typing import IO
 
 from moat.api.errors import SandboxFailed
-from moat.runtimes.child import Child
-from moat.runtimes.gatelink import gate_program
+from moat.api.runtimes import DoorTicket, SandboxSpec
+from moat.runtimes.child import Child, found
+from moat.runtimes.gatelink import GateConfig, gate_program
 from moat.runtimes.view import ISOLATION
 
 VARIABLE = "MOAT_BUBBLEWRAP_GATE"
@@ -30,7 +31,7 @@ _THEN = "import gate_ahead; os._exit(gate_ahead.main(gate.enter_namespace, gate.
 
 def trial_argv() -> tuple[str, ...] | None:
     """Return the command that shows whether bwrap works; None where no gate is to stand outside."""
-    bwrap = shutil.which("bwrap")
+    bwrap = found("bwrap")
     return None if bwrap is None or os.environ.get(VARIABLE) == "inside" else (bwrap, *ISOLATION, *TRIAL_VIEW)
 
 
@@ -42,6 +43,8 @@ class GateAhead:
         self.sock, theirs = socket.socketpair()
         self.complaints = bounded_file()
         self._verdict: str | None = None
+        self._is_opening = False
+        self.given: SandboxSpec | None = None  # what it was told to run
         try:
             argv = (*gate_program(_THEN), *trial)
             self.child = Child(argv, standard=theirs.fileno(), complaints=self.complaints)
@@ -64,11 +67,32 @@ class GateAhead:
                 self._verdict = "the gate does not start"
         return self._verdict
 
-    def give(self, descriptors: Sequence[int]) -> None:
-        """Tell it that there is a run, and give it what that needs: numbers from FIRST_NUMBER on. Raises OSError."""
+    def heard(self) -> str:
+        """Return the same, where there is no event loop."""
+        if self._verdict is None:
+            self.sock.settimeout(VERDICT_S)
+            try:
+                with self.sock.makefile("rb") as told:
+                    self._verdict = self._understood(told.readline())
+            except OSError:
+                self._verdict = "the gate does not start"
+        return self._verdict
+
+    def open_door(self, ticket: DoorTicket) -> None:
+        """Tell it that there is a run, once, and not yet of which command. Raises OSError."""
+        if not self._is_opening:
+            config = GateConfig(ticket.run_id, ticket.nonce, str(ticket.folder), "entered", places=ticket.places)
+            self.sock.setblocking(True)
+            self.sock.sendall(config.line())
+            self._is_opening = True
+
+    def give(self, spec: SandboxSpec, descriptors: Sequence[int], config: GateConfig) -> None:
+        """Tell it what to run, and give it what that needs: numbers from FIRST_NUMBER on. Raises OSError."""
+        line = config.line()
         self.sock.setblocking(True)
         socket.send_fds(self.sock, [bytes([len(descriptors)])], descriptors)
-        self.sock.sendall(struct.pack(f"={len(descriptors)}i", *descriptors))
+        self.sock.sendall(struct.pack(f"={len(descriptors)}iI", *descriptors, len(line)) + line)
+        self.given = spec
 
     def close(self) -> None:
         """End it: there will be no run."""
@@ -85,12 +109,14 @@ class GateAhead:
         while not line.endswith(b"\n"):
             part = await asyncio.get_running_loop().sock_recv(self.sock, 65_536)
             if not part:
-                return self._complaint() or "the gate does not start"
+                break
             line += part
-        return str(json.loads(line))
+        return self._understood(line)
 
-    def _complaint(self) -> str:
-        return complaint(self.complaints)
+    def _understood(self, line: bytes) -> str:
+        if line.endswith(b"\n"):
+            return str(json.loads(line))
+        return complaint(self.complaints) or "the gate does not start"
 
 
 def bounded_file() -> IO[bytes]:

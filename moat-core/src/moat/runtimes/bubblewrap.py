@@ -58,6 +58,29 @@ class Bubblewrap(Runtime):
                 self._ahead.close()
                 self._ahead = None
 
+    def is_proved(self) -> bool:
+        """Whether the gate ahead has tried bwrap, and it works."""
+        if self._found is None and self._ahead is not None:
+            from moat.runtimes import bubblewrap_trial
+
+            self._found = bubblewrap_trial.found_ahead(self._ahead)
+        return self._found is not None and self._found.place is not None
+
+    def expect(self, ticket: DoorTicket) -> str:
+        """Have the gate ahead open the run's door."""
+        if self._ahead is None or self._found is None or self._found.place != "outside":
+            return ""
+        with contextlib.suppress(OSError):  # told by launch
+            self._ahead.open_door(ticket)
+        return str(self._ahead.child.pid)
+
+    def provide(self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio) -> None:
+        """Give the gate ahead what it runs as soon as its door is open."""
+        if self._ahead is not None:
+            from moat.runtimes import bubblewrap_launch
+
+            bubblewrap_launch.provide(self._ahead, spec, ticket, stdio)
+
     async def launch(
         self, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, created: Callable[[str], Awaitable[None]]
     ) -> Sandbox:

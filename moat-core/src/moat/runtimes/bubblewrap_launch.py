@@ -6,18 +6,15 @@ run's touches a program outside of it.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import platform
-import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Literal, TypeAlias
+from typing import IO, TYPE_CHECKING, Literal, TypeAlias
 
 from moat.api.container import Mount
 from moat.api.errors import SandboxFailed
@@ -25,7 +22,7 @@ from moat.api.runtimes import DoorTicket, Execution, Sandbox, SandboxSpec, Stdio
 from moat.paths import Home
 from moat.runtimes import rlimits
 from moat.runtimes.ahead import GateAhead, bounded_file, complaint, kept_high, not_started
-from moat.runtimes.child import Child
+from moat.runtimes.child import Child, found
 from moat.runtimes.gatelink import GATE_FLAGS, GATE_SOURCE, GateConfig, GateLink
 from moat.runtimes.layout import host_layout
 from moat.runtimes.mounts import check_mounts
@@ -33,13 +30,15 @@ from moat.runtimes.places import mounts_of
 from moat.runtimes.seccomp import bpf_filter
 from moat.runtimes.view import arguments, own_files
 
+if TYPE_CHECKING:  # asyncio is loaded where it is waited: a run is given to its gate before
+    import asyncio
+
+    _Wire: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
 END_S = 8.0  # the gate's own grace for the command is 5 s
 LINE_BYTES = 1024 * 1024
 GATE_INSIDE = "/etc/moat/gate.py"
 SETSID, ENV = "/usr/bin/setsid", "/usr/bin/env"
-
-
-_Wire: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def launch(
@@ -50,27 +49,35 @@ async def launch(
     created: Callable[[str], Awaitable[None]],
 ) -> BubblewrapSandbox:
     """Have gate open the run's door and start the command; without one bwrap starts a gate inside. Takes gate over."""
-    home = Home(ticket.folder.parent.parent)
-    try:
-        await asyncio.to_thread(
-            check_mounts,
-            spec.mounts,
-            home=home.root,
-            ours=home.inside(spec.run_id),
-            allow_sockets=spec.allow_sockets,
-        )
-        sandbox, config = await _started(gate, spec, ticket, stdio, home)
-    except BaseException:
-        if gate is not None:
+    import asyncio
+
+    if gate is None:
+        await asyncio.to_thread(_check_mounts, spec, ticket)
+        sandbox, config = await _inside(spec, ticket, stdio)
+    else:
+        try:
+            if gate.given is None:
+                await asyncio.to_thread(_check_mounts, spec, ticket)
+                await created(str(gate.child.pid))
+                _give(gate, spec, ticket, stdio)
+            sandbox, config = await BubblewrapSandbox.outside(gate), None
+        except BaseException:
             gate.close()
-        raise
+            raise
     try:
-        await created(str(sandbox.pid))
+        if gate is None:
+            await created(str(sandbox.pid))
         await sandbox.open(config)
     except BaseException:
         await sandbox.close()
         raise
     return sandbox
+
+
+def provide(gate: GateAhead, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio) -> None:
+    """Do what launch would, up to where it waits. Raises SandboxFailed."""
+    _check_mounts(spec, ticket)
+    _give(gate, spec, ticket, stdio)
 
 
 class BubblewrapSandbox(Sandbox):
@@ -87,13 +94,11 @@ class BubblewrapSandbox(Sandbox):
         self.joinable: SandboxSpec | None = None  # what else runs there; None where the gate stands inside
 
     @classmethod
-    async def outside(cls, gate: GateAhead, given: Sequence[int]) -> BubblewrapSandbox:
-        """Give a gate that waits what its run needs, and take it over."""
-        try:
-            gate.give(given)
-        except OSError as failure:
-            raise not_started(failure) from None
-        return cls(gate.child, await _wire(gate.sock), gate.complaints)
+    async def outside(cls, gate: GateAhead) -> BubblewrapSandbox:
+        """Take over a gate that was given what its run needs."""
+        sandbox = cls(gate.child, await _wire(gate.sock), gate.complaints)
+        sandbox.joinable = gate.given
+        return sandbox
 
     @classmethod
     async def inside(cls, argv: Sequence[str], given: Sequence[int]) -> BubblewrapSandbox:
@@ -115,8 +120,11 @@ class BubblewrapSandbox(Sandbox):
             theirs.close()
         return cls(child, await _wire(ours), complaints)
 
-    async def open(self, config: GateConfig) -> None:
-        """Wait until the door is open and the command started. Raises SandboxFailed with what was complained."""
+    async def open(self, config: GateConfig | None) -> None:
+        """Wait until the door is open and the command started. config: None for a gate that has it.
+
+        Raises SandboxFailed with what was complained.
+        """
         try:
             await self._link.open(config)
             self._bwrap = await self._link.started()
@@ -165,6 +173,8 @@ class BubblewrapSandbox(Sandbox):
             return b""
 
     async def _end(self) -> None:
+        import asyncio
+
         self._writer.close()
         try:
             async with asyncio.timeout(END_S):
@@ -230,10 +240,10 @@ class _Parts:
         layout = host_layout([mount.target for mount in spec.mounts], home=self._home.root)
         own = {path: text.encode() for path, text in own_files(spec.name).items()}
         files = {path: self._data(content) for path, content in {**layout.copies, **own}.items()}
-        filter_fd = self._data(bpf_filter(platform.machine()))
+        filter_fd = self._data(bpf_filter(os.uname().machine))
         options = arguments(spec, layout, files=files, filter_fd=filter_fd, own_network=own_network)
         listed = self._data("".join(f"{option}\0" for option in options).encode())
-        return (shutil.which("bwrap") or "bwrap", "--args", str(listed), "--")
+        return (found("bwrap") or "bwrap", "--args", str(listed), "--")
 
     def _data(self, content: bytes) -> int:
         descriptor = self._keep(os.memfd_create("moat"))
@@ -251,24 +261,39 @@ class _Parts:
         return number
 
 
-async def _started(
-    gate: GateAhead | None, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio, home: Home
-) -> tuple[BubblewrapSandbox, GateConfig]:
-    """Return the sandbox that gate, or one inside without it, is to open, and what to tell it."""
+def _check_mounts(spec: SandboxSpec, ticket: DoorTicket) -> None:
+    home = _home(ticket)
+    check_mounts(spec.mounts, home=home.root, ours=home.inside(spec.run_id), allow_sockets=spec.allow_sockets)
+
+
+def _give(gate: GateAhead, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio) -> None:
+    """Tell a gate what to run once its door is open. Raises SandboxFailed."""
+    try:
+        gate.open_door(ticket)
+        with contextlib.ExitStack() as stack:
+            spec = replace(spec, mounts=(*spec.mounts, *mounts_of(ticket.folder, ticket.places)))
+            parts = _Parts(stack, spec, ticket, stdio, _home(ticket))
+            config = parts.outside()
+            gate.give(spec, parts.given, config)
+    except OSError as failure:
+        raise not_started(failure) from None
+
+
+async def _inside(spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio) -> tuple[BubblewrapSandbox, GateConfig]:
+    """Return the sandbox that a gate inside is to open, and what that is to be told."""
     with contextlib.ExitStack() as stack:
-        if gate is None:
-            parts = _Parts(stack, spec, ticket, stdio, home)
-            argv, config = parts.inside()
-            return await BubblewrapSandbox.inside(argv, parts.given), config
-        spec = replace(spec, mounts=(*spec.mounts, *mounts_of(ticket.folder, ticket.places)))
-        parts = _Parts(stack, spec, ticket, stdio, home)
-        config = parts.outside()
-        sandbox = await BubblewrapSandbox.outside(gate, parts.given)
-        sandbox.joinable = spec
-        return sandbox, config
+        parts = _Parts(stack, spec, ticket, stdio, _home(ticket))
+        argv, config = parts.inside()
+        return await BubblewrapSandbox.inside(argv, parts.given), config
+
+
+def _home(ticket: DoorTicket) -> Home:
+    return Home(ticket.folder.parent.parent)
 
 
 async def _wire(sock: socket.socket) -> _Wire:
+    import asyncio
+
     return await asyncio.open_connection(sock=sock, limit=LINE_BYTES)
 
 

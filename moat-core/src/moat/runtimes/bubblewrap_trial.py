@@ -5,11 +5,8 @@ Makes namespaces that end with the trial, and nothing else. Says in the user's w
 
 from __future__ import annotations
 
-import asyncio
 import os
-import platform
 import re
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -20,6 +17,7 @@ from moat.api.errors import UsageError
 from moat.api.light import dataclass
 from moat.api.runtimes import Readiness
 from moat.runtimes.ahead import TRIAL_VIEW, VARIABLE, GateAhead
+from moat.runtimes.child import found
 from moat.runtimes.gatelink import gate_program
 from moat.runtimes.seccomp import ARCHITECTURES
 from moat.runtimes.view import ISOLATION
@@ -42,6 +40,15 @@ class Found:
     readiness: Readiness
 
 
+OUTSIDE = Found("outside", Readiness(True, "sealed by namespaces; the gate stands outside"))
+
+
+def found_ahead(ahead: GateAhead) -> Found | None:
+    """Return what a gate that tries already has found, None where there is more to find out. Needs no event loop."""
+    is_wanted = os.environ.get(VARIABLE, "") in ("", "outside") and found("bwrap") is not None
+    return OUTSIDE if is_wanted and not _kernel_problem() and not ahead.heard() else None
+
+
 async def find_place(
     env: Mapping[str, str] | None = None, proc_sys: Path = Path("/proc/sys"), ahead: GateAhead | None = None
 ) -> Found:
@@ -52,7 +59,7 @@ async def find_place(
     wanted = (os.environ if env is None else env).get(VARIABLE, "")
     if wanted not in ("", "outside", "inside"):
         raise UsageError(f"{VARIABLE} is {wanted!r}", hint=f"export {VARIABLE}=outside, or =inside, or unset it")
-    bwrap = shutil.which("bwrap")
+    bwrap = found("bwrap")
     if bwrap is None:
         return _no("bubblewrap is not installed", install_hint())
     if problem := _kernel_problem():
@@ -61,7 +68,7 @@ async def find_place(
     if wanted != "inside":
         failure = await (_outside(bwrap, *ISOLATION, *TRIAL_VIEW) if ahead is None else ahead.verdict())
         if not failure:
-            return Found("outside", Readiness(True, "sealed by namespaces; the gate stands outside"))
+            return OUTSIDE
     if wanted != "outside" and not await _trial(bwrap, "--unshare-net", *ISOLATION, *TRIAL_VIEW):
         return Found("inside", Readiness(True, _inside_detail(proc_sys, asked=wanted == "inside")))
     if problem := await _version_problem(bwrap):  # such a one does not know an option above, and fails
@@ -79,7 +86,7 @@ def install_hint() -> str:
         ("zypper", "zypper install bubblewrap"),
         ("apk", "apk add bubblewrap"),
     ):
-        if shutil.which(program):
+        if found(program):
             return f"run: {sudo}{line}"
     return "install the package bubblewrap"
 
@@ -89,13 +96,13 @@ def _no(problem: str, hint: str) -> Found:
 
 
 def _kernel_problem() -> str:
-    if platform.machine() not in ARCHITECTURES:
-        return f"there is no system call filter for {platform.machine()} yet"
+    if os.uname().machine not in ARCHITECTURES:
+        return f"there is no system call filter for {os.uname().machine} yet"
     with socket.socket(socket.AF_UNIX) as sock:
         try:
             sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
         except OSError:
-            return f"Linux {platform.release()} is too old: 5.14 or newer is needed to tell network namespaces apart"
+            return f"Linux {os.uname().release} is too old: 5.14 or newer is needed to tell network namespaces apart"
     return ""
 
 
@@ -158,6 +165,8 @@ def _enter() -> None:
 
 async def _trial(*argv: str, first: Callable[[], None] | None = None) -> str:
     """Run a command; return "" if it succeeds, else the last line that it said. first: done by the child before."""
+    import asyncio  # not at the top: a gate that is ahead spares us all this
+
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
@@ -179,6 +188,8 @@ async def _trial(*argv: str, first: Callable[[], None] | None = None) -> str:
 
 
 async def _output(*argv: str) -> str:
+    import asyncio
+
     process = await asyncio.create_subprocess_exec(
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )

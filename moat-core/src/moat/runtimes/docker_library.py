@@ -7,8 +7,11 @@ the clear over a unix socket. For any other `trust_roots` puts the roots in; unt
 from __future__ import annotations
 
 import importlib
-import ssl
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
 
 _ROOTS = "set_default_verify_paths"  # what every way of loading them ends in
 _without: list[ssl.SSLContext] = []
@@ -16,6 +19,8 @@ _without: list[ssl.SSLContext] = []
 
 def load_library() -> None:
     """Import aiodocker; with roots where somebody has imported aiohttp before. Raises ImportError."""
+    import ssl  # not at the top: runs in bubblewrap load this module too
+
     if "aiohttp" not in sys.modules:
         setattr(ssl.SSLContext, _ROOTS, lambda self: _without.append(self))
         try:

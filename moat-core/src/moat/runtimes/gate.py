@@ -372,8 +372,8 @@ def tell(event: dict[str, Any]) -> None:
         os.write(1, json.dumps(event).encode() + b"\n")
 
 
-def main() -> int:
-    """Do everything. `gate.py NUMBER`: talk to the launcher there, not on the standard streams."""
+def main(rest: Any = None) -> int:
+    """Do everything. `gate.py NUMBER`: talk to the launcher there. rest: returns what is told once the door is open."""
     for stream in (0, 1) if sys.argv[1:] else ():
         os.dup2(int(sys.argv[1]), stream)
     with os.fdopen(0, "rb", buffering=0, closefd=False) as launcher:  # byte by byte: what follows stays there
@@ -386,7 +386,7 @@ def main() -> int:
         door = Door(config)
         door.open()
         tell({"event": "open"})
-        gate = Gate(config, door)
+        gate = Gate(config | (rest() if rest else {}), door)
     except (OSError, Refused, Unreached) as failure:
         tell({"event": "unreached" if isinstance(failure, Unreached) else "refused", "problem": str(failure)})
         return 1

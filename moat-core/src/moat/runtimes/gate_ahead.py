@@ -2,11 +2,12 @@
 
     launcher ─▶ trial, in our arguments
              ◀─ one line of JSON: "" or why no sandbox can be made here
-             ── one byte: how many descriptors, which come with it ── their numbers ──▶
-             ── what gate.py says of its first line, and everything after it ──▶
+             ── the first line of gate.py, as for a gate without a command: the door is opened ──▶
+             ── one byte: how many descriptors, which come with it ── their numbers ── the rest of that line ──▶
+             ── everything else as gate.py says ──▶
 
-Runs alone, beside gate.py, whose interpreter it is: standard library only, nothing of moat. Before it is told so there
-is no run, and a launcher that goes has changed its mind.
+Runs alone, beside gate.py, whose interpreter it is: standard library only, nothing of moat. Before the first line there
+is no run, and a launcher that goes has changed its mind. What the command needs is found out while the door is opened.
 """
 
 import json
@@ -16,6 +17,10 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+
+TYPE_CHECKING = False  # typing's own costs every run two milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 MOST_DESCRIPTORS = 250  # of one message, by the kernel's SCM_MAX_FD
 TRIAL_S = 10.0  # milliseconds, unless the machine is thrashing
@@ -39,22 +44,24 @@ def tried(argv: Sequence[str]) -> str:
     return done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or f"exit code {done.returncode}"
 
 
-def take_descriptors(launcher: socket.socket) -> bool:
-    """Take the run's descriptors over, each at the number that the launcher has it at; return whether there is a run.
+def take_rest() -> "dict[str, Any]":
+    """Take the run's descriptors over, each at the number that the launcher has it at; return what comes with them.
 
-    The numbers are far above those that we have ourselves.
+    The numbers are far above those that we have ourselves. Raises OSError when the launcher is gone.
     """
-    count, received, _, _ = socket.recv_fds(launcher, 1, MOST_DESCRIPTORS)
-    if not count:
-        return False
-    for number in received:
-        (wanted,) = struct.unpack("=i", launcher.recv(4, socket.MSG_WAITALL))
-        os.dup2(number, wanted, inheritable=False)
-        os.close(number)
-    return True
+    with socket.socket(fileno=os.dup(0)) as launcher:
+        count, received, _, _ = socket.recv_fds(launcher, 1, MOST_DESCRIPTORS)
+        if not count:
+            raise OSError(0, "the launcher is gone")
+        for number in received:
+            (wanted,) = struct.unpack("=i", launcher.recv(4, socket.MSG_WAITALL))
+            os.dup2(number, wanted, inheritable=False)
+            os.close(number)
+        (length,) = struct.unpack("=I", launcher.recv(4, socket.MSG_WAITALL))
+        return dict(json.loads(launcher.recv(length, socket.MSG_WAITALL)))
 
 
-def main(enter_namespace: Callable[[], None], gate: Callable[[], int]) -> int:
+def main(enter_namespace: Callable[[], None], gate: "Callable[[Callable[[], dict[str, Any]]], int]") -> int:
     """Do it, and be the gate. sys.argv[1:]: the command to try, none where that was done before."""
     try:
         enter_namespace()
@@ -65,8 +72,8 @@ def main(enter_namespace: Callable[[], None], gate: Callable[[], int]) -> int:
     with socket.socket(fileno=os.dup(0)) as launcher:
         try:
             launcher.sendall(json.dumps(problem).encode() + b"\n")
-            if problem or not take_descriptors(launcher):
+            if problem or not launcher.recv(1, socket.MSG_PEEK):
                 return 1
         except OSError:  # it is gone
             return 1
-    return gate()
+    return gate(take_rest)

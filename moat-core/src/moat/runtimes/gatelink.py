@@ -93,8 +93,8 @@ class GateLink:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
-    async def open(self, config: GateConfig, *, timeout_s: float = OPEN_TIMEOUT_S) -> None:
-        """Hand over the configuration and wait until the daemon has opened the door.
+    async def open(self, config: GateConfig | None, *, timeout_s: float = OPEN_TIMEOUT_S) -> None:
+        """Hand over the configuration and wait until the daemon has opened the door. config: None where it has it.
 
         Raises DoorUnreached when the gate cannot reach the daemon, SandboxFailed when it is refused, dead or silent.
         """
@@ -102,7 +102,8 @@ class GateLink:
 
         try:
             async with asyncio.timeout(timeout_s):
-                await self._wire.write(config.line())
+                if config is not None:
+                    await self._wire.write(config.line())
                 event = await self._event()
         except TimeoutError:
             raise SandboxFailed("the gate did not answer in time", hint="run: moat doctor") from None

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 import re
-import shutil
 import signal
 import struct
 import termios
@@ -63,7 +62,7 @@ class Process(Runtime):
                 preexec_fn=_take_terminal if spec.terminal else None,
             )
         except OSError as failure:
-            shutil.rmtree(home, ignore_errors=True)
+            _remove(home)
             raise SandboxFailed(f"{spec.argv[0]} cannot be started: {failure.strerror}") from None
         terminal = os.dup(stdio.stdin) if spec.terminal else -1
         return _Running(process, home, terminal)
@@ -101,7 +100,7 @@ def _fill(home: Path, spec: SandboxSpec) -> None:
         if target.is_relative_to(spec.home) and mount.source.is_file():
             place = home / target.relative_to(spec.home)
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(mount.source, place)
+            place.write_bytes(mount.source.read_bytes())
 
 
 def _take_terminal() -> None:
@@ -132,7 +131,7 @@ class _Running(Sandbox):
             await self.signal(signal.SIGTERM)
             await self._end()
         await self.signal(signal.SIGKILL)  # what the command left behind in its group
-        shutil.rmtree(self._home, ignore_errors=True)
+        _remove(self._home)
         if self._terminal >= 0:
             os.close(self._terminal)
             self._terminal = -1
@@ -146,3 +145,9 @@ class _Running(Sandbox):
         except TimeoutError:
             await self.signal(signal.SIGKILL)
             await self._process.wait()
+
+
+def _remove(home: Path) -> None:
+    import shutil  # not at the top, as above
+
+    shutil.rmtree(home, ignore_errors=True)
