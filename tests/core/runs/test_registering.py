@@ -139,6 +139,21 @@ def test_a_daemon_that_goes_leaves_it_to_who_has_time(
     assert told == ["register calm-otter"]
 
 
+def test_a_daemon_that_goes_once_the_run_is_registered_leaves_the_rest_to_launch(home: Home, stdio: Stdio) -> None:
+    class Leaving(Client):
+        def tell_container(self, token: str, container_id: str) -> None:
+            raise DaemonLeaving("it goes")
+
+    told: list[str] = []
+
+    with registered_early(a_plan(home), home, Leaving(home, told), Beginning(told), stdio, lambda: None) as early:
+        assert early is not None
+        assert (early.container_id, early.marks) == ("", None)
+        early.is_taken = True
+
+    assert told == ["register calm-otter", f"expect {RUN}"]
+
+
 def test_output_that_goes_to_a_terminal_is_for_who_can_carry_it(home: Home) -> None:
     master, slave = os.openpty()
     told: list[str] = []

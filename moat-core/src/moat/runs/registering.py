@@ -140,7 +140,10 @@ class _Early:
         ticket = door_ticket(self._home, made.answer)
         if not (container_id := self._runtime.expect(ticket)):
             return
-        self._client.tell_container(made.answer.auth_token, container_id)
+        try:
+            self._client.tell_container(made.answer.auth_token, container_id)
+        except (DaemonLeaving, DaemonUnreached):
+            return  # launch tells its successor
         made.container_id = container_id
         write_files(self._folder(made), self._plan.files)
         make_folders(self._plan.folders)
