@@ -63,8 +63,8 @@ def contexts(options: argparse.Namespace) -> list[RunContext]:
 def audited(folder: Path, worker: Worker) -> Auditor:
     """Return the audit's writer, which the worker asks before a credential leaves."""
     signing = Signing(AuditKeys(Home(folder), {"MOAT_KEYRING_BACKEND": "file"}))
-    auditor = Auditor(Home(folder).audit, signing, worker.answer, lambda _: True)
-    worker.takers |= {"spend": auditor.take_spend, "uses": auditor.take_uses}
+    auditor = Auditor(Home(folder).audit, signing, lambda _: True)
+    worker.desk, worker.takers["uses"] = auditor.desk.open, auditor.take_uses
     return auditor
 
 

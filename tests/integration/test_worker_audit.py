@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from moat.api.rules import Match, ReplaceToken
-from moat.proxy.messages import Drop, Noted, Spend, Uses
+from moat.proxy.messages import Drop, Spend, Uses
 from support.scripted import Talk, answer, bearer, talking
 from support.worker import RUN, a_run
 
@@ -37,7 +37,7 @@ async def test_nothing_leaves_before_the_audit_has_the_first_use_of_the_tunnel(t
             assert talk.place.heads == []
             assert await talk.curl(FREE) == b"ok"  # nobody else waits
             assert (len(talk.worker.spent), len(talk.place.heads)) == (1, 1)
-            talk.worker.send(Noted(talk.worker.spent[0].id))
+            talk.worker.answer(talk.worker.asked[0])
         assert asking.result() == b"ok"
         talk.worker.enters = ""
         seen = await talk.curl(URL, URL, URL, URL)  # one connection
@@ -46,8 +46,8 @@ async def test_nothing_leaves_before_the_audit_has_the_first_use_of_the_tunnel(t
         await talk.worker.settle()
 
     first, second = talk.worker.spent
-    assert first == Spend(first.id, RUN, ("example",), WHERE, "connect", first.tunnel)
-    assert second == Spend(second.id, RUN, ("example",), WHERE, "connect", second.tunnel)
+    assert first == Spend(RUN, ("example",), WHERE, "connect", first.tunnel)
+    assert second == Spend(RUN, ("example",), WHERE, "connect", second.tunnel)
     assert first.tunnel != second.tunnel
     assert seen == b"ok" * 4
     counted = [count for uses in talk.worker.uses for _, _, count in uses.counts]

@@ -28,15 +28,16 @@ from moat.proxy.ca import CertificateAuthority, make
 from moat.proxy.messages import (
     Captured,
     Configure,
+    Entered,
     Exchanges,
     Listen,
     ListenName,
     Named,
-    Noted,
     Ping,
     Pong,
     SetRun,
     Spend,
+    Spends,
     ToWorker,
     Uses,
     decode,
@@ -66,19 +67,21 @@ def a_run(
 
 @dataclass
 class RunningWorker:
-    """One worker process and the daemon's end of its channel."""
+    """One worker process and the daemon's ends of its channels. asked: what the audit was asked, spent: use by use."""
 
     process: subprocess.Popen[bytes]
     channel: FrameChannel
+    audit: FrameChannel
     ca: CertificateAuthority
     ca_file: Path
     log: Path
     seen: list[ExchangeRecord] = field(default_factory=list)
     named: list[Named] = field(default_factory=list)
     captured: list[Captured] = field(default_factory=list)
+    asked: list[Spends] = field(default_factory=list)
     spent: list[Spend] = field(default_factory=list)
     uses: list[Uses] = field(default_factory=list)
-    enters: str | None = ""  # what the audit says to a first use: "" entered, a problem, None no answer
+    enters: str | None = ""  # what the audit says to first uses: "" entered, a problem, None no answer
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     held: dict[tuple[str, str], socket.socket] = field(default_factory=dict)
     is_ready: bool = False
@@ -132,8 +135,8 @@ class RunningWorker:
                     self.pongs.add(number)
                 case Named() as named:
                     self.named.append(named)
-                case Spend() | Uses() as message:
-                    self._audit(message)
+                case Uses() as uses:
+                    self.uses.append(uses)
                 case Captured() as captured:
                     self.captured.append(captured)
                 case _:
@@ -141,13 +144,21 @@ class RunningWorker:
             async with self.changed:
                 self.changed.notify_all()
 
-    def _audit(self, message: Spend | Uses) -> None:
-        if isinstance(message, Uses):
-            self.uses.append(message)
-            return
-        self.spent.append(message)
-        if self.enters is not None:
-            self.send(Noted(message.id, self.enters))
+    async def enter(self) -> None:
+        """Take what is to be entered into the audit, and answer."""
+        while (received := await self.audit.receive()) is not None:
+            message = decode(received[0])
+            assert isinstance(message, Spends)
+            self.asked.append(message)
+            self.spent += message.uses
+            if self.enters is not None:
+                self.answer(message, self.enters)
+            async with self.changed:
+                self.changed.notify_all()
+
+    def answer(self, message: Spends, problem: str = "") -> None:
+        """Say of uses that they are entered, or why none is."""
+        self.audit.send(encode(Entered(message.id, (problem,) * len(message.uses) if problem else ())))
 
     async def captures(self, count: int) -> list[Captured]:
         """Return the tokens that were captured so far, once there are count of them."""
@@ -175,21 +186,26 @@ async def running_worker(
     ca = make(datetime.now(UTC))
     ca_file, log = folder / "moat-ca.pem", folder / "worker.log"
     ca_file.write_text(ca.certificate_pem)
-    ours, theirs = socket.socketpair()
-    argv = [sys.executable, "-m", "moat.proxy.server.worker", "--channel", str(theirs.fileno()), "--log", str(log)]
-    process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], cwd="/")  # noqa: ASYNC220 - returns at once
+    (ours, theirs), (desk, asking) = socket.socketpair(), socket.socketpair()
+    passed = theirs.fileno(), asking.fileno()
+    argv = [sys.executable, "-m", "moat.proxy.server.worker", "--channel", str(passed[0]), "--audit", str(passed[1]),
+            "--log", str(log)]  # fmt: skip
+    process = subprocess.Popen(argv, pass_fds=passed, cwd="/")  # noqa: ASYNC220 - returns at once
     theirs.close()
-    worker = RunningWorker(process, FrameChannel(ours), ca, ca_file, log)
+    asking.close()
+    worker = RunningWorker(process, FrameChannel(ours), FrameChannel(desk), ca, ca_file, log)
     try:
         async with asyncio.TaskGroup() as group:
-            following = group.create_task(worker.follow())
+            following, entering = group.create_task(worker.follow()), group.create_task(worker.enter())
             await worker.ready()
             worker.send(Configure(ca.certificate_pem, ca.key_pem, roots, resolve or {}, allow_cidrs, proxy))
             await worker.settle()
             yield worker
             following.cancel()
+            entering.cancel()
     finally:
         worker.channel.close()
+        worker.audit.close()
         for sock in worker.held.values():
             sock.close()
         _end(process)

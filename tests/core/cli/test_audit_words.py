@@ -31,6 +31,8 @@ def test_an_entry_is_a_line_that_says_who_where_and_how_often() -> None:
     other = an_entry("started", name="otter", grants=["a", "b"], door=True, plan="f" * 64, profile="", gone=None)
 
     assert details(used) == "github at https://api.github.com (connect, tunnel 3)"
+    together = an_entry("used", grant="github", authority="https://api.github.com", via="connect", tunnels=[3, 4])
+    assert details(together) == "github at https://api.github.com (connect, tunnels 3, 4)"
     assert details(again) == "github at https://api.github.com x7"
     assert details(denied) == "https://evil.test x2: strict policy, and 5 more"
     assert details(guessed) == (

@@ -201,15 +201,15 @@ def some_parts(home: Home, orchard: Orchard, worker: Worker, registry: Registry,
         reaper=orchard,
         proxy_port=19080,
         ledger=a_ledger(home, registry),
-        auditor=an_auditor(home, registry, worker),
+        auditor=an_auditor(home, registry),
         guesses=GuessLog(lambda facts: None),
     )
 
 
-def an_auditor(home: Home, registry: Registry, worker: Worker) -> Auditor:
+def an_auditor(home: Home, registry: Registry) -> Auditor:
     """The audit's writer; whoever uses it runs `forever`, and closes it."""
     signing = Signing(AuditKeys(home, {"MOAT_KEYRING_BACKEND": "file"}))
-    return Auditor(home.audit, signing, worker.answer, lambda run_id: run_id in registry, lambda: left(home))
+    return Auditor(home.audit, signing, lambda run_id: run_id in registry, lambda: left(home))
 
 
 def a_ledger(home: Home, registry: Registry) -> Ledger:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from moat.api.errors import StoreLocked
@@ -74,14 +74,14 @@ async def test_the_key_is_waited_for_in_the_background_and_what_is_signed_rememb
     signing = Signing(keys, first_delay_s=0.01)
     with closing(AuditLog(home.audit)) as log:
         log.append([a_note(RUN, STARTED)])
-        await signing.sign(log, at_once=True)
+        await signing.sign(log, nullcontext(), at_once=True)
         assert log.counter() == 0
         async with asyncio.TaskGroup() as group:
             keeping = group.create_task(signing.keep_key())
             await until(lambda: keys.tries == 2)
 
             async def signed() -> bool:
-                await signing.sign(log, at_once=True)
+                await signing.sign(log, nullcontext(), at_once=True)
                 return log.counter() == 1
 
             while not await signed():  # noqa: ASYNC110 # the key comes from a thread

@@ -17,7 +17,7 @@ from moat.daemon.audit_notes import left, tell
 from moat.daemon.audit_seal import Signing
 from moat.daemon.auditor import Auditor
 from moat.paths import Home
-from moat.proxy.messages import Noted, Spend, Uses
+from moat.proxy.messages import Entered, Spend, Spends, Uses
 
 from core.daemon.making import OTHER_ID, RUN_ID, an_info, until
 
@@ -26,14 +26,18 @@ API = "https://api.apple.test"
 
 
 class Desk:
-    """An auditor, what the worker was told, and what stands in the log."""
+    """An auditor, and what stands in the log."""
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self.told: list[Noted] = []
         self.live = {RUN_ID}
         signing = Signing(AuditKeys(home, FILE))
-        self.auditor = Auditor(home.audit, signing, self.told.append, self.live.__contains__, lambda: left(home))
+        self.auditor = Auditor(home.audit, signing, self.live.__contains__, lambda: left(home))
+
+    async def spend(self, *grants: str, run_id: str = RUN_ID) -> Entered:
+        """Have a first use entered, as a worker does."""
+        spends = Spends(1, (Spend(run_id, grants, API, "connect", 3),))
+        return await asyncio.to_thread(self.auditor.desk.enter, spends)
 
     def entries(self, chain: str = RUN_ID) -> list[tuple[str, str]]:
         with AuditReader(self.home.audit) as reader:
@@ -69,14 +73,25 @@ def home(tmp_path: Path) -> Home:
 
 async def test_a_first_use_is_on_the_disk_before_the_worker_hears_of_it(home: Home) -> None:
     async with a_desk(home) as desk:
-        answered = desk.told.append
-        desk.auditor._answer = lambda noted: answered(Noted(noted.id, noted.problem + ",".join(desk.kinds())))
-        desk.auditor.take_spend(Spend(1, RUN_ID, ("apple", "pear"), API, "connect", 3))
-        await until(lambda: len(desk.told) == 1)
-
-        assert desk.told == [Noted(1, "started,used,used")]
+        assert await desk.spend("apple", "pear") == Entered(1)
+        assert desk.kinds() == [STARTED, "used", "used"]
         assert desk.entries()[1] == ("used", '{"authority":"https://api.apple.test","grant":"apple","tunnel":3,'
                                              '"via":"connect"}')  # fmt: skip
+
+
+async def test_a_first_use_comes_after_what_happened_before_it_also_when_nothing_could_be_written(home: Home) -> None:
+    async with a_desk(home) as desk:
+        with closing(sqlite3.connect(home.audit)) as other:
+            assert desk.auditor._log is not None
+            desk.auditor._log._db.execute("PRAGMA busy_timeout = 1")
+            other.execute("BEGIN IMMEDIATE")
+            for kind in ("resolved", "opened"):
+                desk.auditor.note(RUN_ID, kind)
+            assert "cannot be written" in (await desk.spend("apple")).problems[0]
+            other.rollback()
+        assert await desk.spend("apple") == Entered(1)
+
+        assert desk.kinds() == [STARTED, "resolved", "opened", "used"]
 
 
 async def test_further_uses_and_denials_are_counted_and_entered_within_a_second(home: Home) -> None:
@@ -92,13 +107,12 @@ async def test_further_uses_and_denials_are_counted_and_entered_within_a_second(
 
 async def test_a_run_that_the_daemon_does_not_know_spends_nothing(home: Home) -> None:
     async with a_desk(home) as desk:
-        desk.auditor.take_spend(Spend(1, OTHER_ID, ("apple",), API, "connect", 1))
+        unknown = await desk.spend("apple", run_id=OTHER_ID)
         desk.auditor.take_uses(Uses(OTHER_ID, (("apple", API, 1),)))
         desk.live.add(OTHER_ID)  # live, and its chain has not begun, or is over
-        desk.auditor.take_spend(Spend(2, OTHER_ID, ("apple",), API, "connect", 1))
-        await until(lambda: len(desk.told) == 2)
+        unbegun = await desk.spend("apple", run_id=OTHER_ID)
 
-    assert [noted.problem for noted in desk.told] == ["no live run spends it", "the run is over"]
+    assert [unknown.problems, unbegun.problems] == [("no live run spends it",), ("the run is over",)]
 
 
 async def test_a_runs_end_is_the_last_of_it_with_all_that_was_counted_before(home: Home) -> None:
@@ -124,11 +138,12 @@ async def test_while_nothing_can_be_written_who_waits_is_refused_and_nothing_els
             desk.auditor._log._db.execute("PRAGMA busy_timeout = 1")
             other.execute("BEGIN IMMEDIATE")  # as good as a disk that takes nothing
             desk.auditor.note(RUN_ID, "opened")
-            desk.auditor.take_spend(Spend(1, RUN_ID, ("apple",), API, "connect", 1))
             desk.auditor.take_uses(Uses(RUN_ID, (("apple", API, 5),)))
-            await until(lambda: len(desk.told) == 1)
-            assert "cannot be written" in desk.told[0].problem
-            assert desk.auditor.problem == desk.told[0].problem
+            (problem,) = (await desk.spend("apple")).problems
+            assert "cannot be written" in problem
+            assert desk.auditor.problem == problem
+            with pytest.raises(AuditUnwritable, match="cannot be written"):
+                await desk.auditor.noted(RUN_ID, "exec", {})
             other.rollback()
         await desk.auditor.flushed()
         assert desk.auditor.problem == ""
@@ -180,7 +195,4 @@ async def test_what_cannot_be_spelled_is_no_reason_to_write_nothing(home: Home) 
 async def test_after_its_end_nothing_is_entered(home: Home) -> None:
     async with a_desk(home) as desk:
         pass
-    desk.auditor.take_spend(Spend(1, RUN_ID, ("apple",), API, "connect", 1))
-    await desk.auditor.flushed()
-
-    assert [noted.problem for noted in desk.told] == ["the audit is closed"]
+    assert (await desk.spend("apple")).problems == ("the audit is closed",)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -206,8 +207,28 @@ async def test_the_worker_gets_no_other_environment_and_no_other_descriptor(tmp_
 
     env, descriptors, folder = json.loads(told.read_text())
     assert {name for name in env if name != "LC_CTYPE"} == {"HOME"}  # Python adds LC_CTYPE (PEP 538)
-    assert len(descriptors) == 6  # standard three, the channel, the open file, the listing itself
+    assert len(descriptors) == 7  # standard three, the channel, the audit's, the open file, the listing itself
     assert folder == "/"
+
+
+async def test_each_worker_has_a_socket_of_its_own_to_the_audit(tmp_path: Path) -> None:
+    script = (
+        "import socket, sys, time; socket.socket(fileno=int(sys.argv[4])).sendall(sys.argv[3].encode()); time.sleep(60)"
+    )
+    desks: list[socket.socket] = []
+    worker = Worker(Notebook(), tmp_path / "worker.log", {}, (sys.executable, "-c", script))
+    worker.desk = desks.append
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker.serve())
+        await until(lambda: bool(desks))
+        assert await asyncio.to_thread(desks[0].recv, 99) == b"--audit"
+        os.kill(worker.pid, signal.SIGKILL)
+        assert await asyncio.to_thread(desks[0].recv, 99) == b""  # nobody else has the other end
+        await until(lambda: len(desks) == 2)
+        worker._kill()
+        await worker.stop()
+    for desk in desks:
+        desk.close()
 
 
 async def test_what_the_worker_asks_is_handed_to_who_takes_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from moat.audit.canonical import canonical, parsed
+from moat.audit.canonical import canonical, parsed, quoted
 
 VERSION = 1
 INSTALLATION = "installation"
@@ -54,7 +54,7 @@ class Fault:
 def linked(chain: str, tip: Tip, at: str, kind: str, facts: Mapping[str, object]) -> Entry:
     """Return the entry that comes after tip. Raises ValueError for facts that cannot be written."""
     text = canonical(dict(facts)).decode()
-    return Entry(chain, tip.seq + 1, at, kind, text, tip.hash, _digest(chain, tip.seq + 1, at, kind, facts, tip.hash))
+    return Entry(chain, tip.seq + 1, at, kind, text, tip.hash, _digest(chain, tip.seq + 1, at, kind, text, tip.hash))
 
 
 def check(chain: str, entries: Iterable[Entry]) -> tuple[list[str], Fault | None]:
@@ -75,8 +75,8 @@ def _problem(chain: str, tip: Tip, entry: Entry) -> str:
     if entry.seq != tip.seq + 1:
         return "it is missing" if entry.seq > tip.seq + 1 else "it is there twice, or out of order"
     try:
-        facts = parsed(entry.facts)
-        expected = _digest(chain, entry.seq, entry.at, entry.kind, facts, entry.prev)
+        parsed(entry.facts)
+        expected = _digest(chain, entry.seq, entry.at, entry.kind, entry.facts, entry.prev)
     except (ValueError, AttributeError) as failure:
         return f"it was changed: {failure}"
     if expected != entry.hash:
@@ -86,6 +86,8 @@ def _problem(chain: str, tip: Tip, entry: Entry) -> str:
     return ""
 
 
-def _digest(chain: str, seq: int, at: str, kind: str, facts: Mapping[str, object], prev: str) -> str:
-    whole = {"v": VERSION, "chain": chain, "seq": seq, "at": at, "kind": kind, "facts": facts, "prev": prev}
-    return hashlib.sha256(canonical(whole)).hexdigest()
+def _digest(chain: str, seq: int, at: str, kind: str, facts: str, prev: str) -> str:
+    """Return the hash of an entry. facts: canonical, and so is the whole: its names are in their order here."""
+    whole = (f'{{"at":{quoted(at)},"chain":{quoted(chain)},"facts":{facts},"kind":{quoted(kind)},'
+             f'"prev":{quoted(prev)},"seq":{seq},"v":{VERSION}}}')  # fmt: skip
+    return hashlib.sha256(whole.encode()).hexdigest()

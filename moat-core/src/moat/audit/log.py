@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from moat.api.errors import AuditUnwritable, UsageError
 from moat.audit.chain import ENDED, INSTALLATION, RUN_ENDED, RUN_STARTED, STARTED, Entry, Tip, linked
@@ -30,9 +31,12 @@ CREATE TABLE IF NOT EXISTS heads (
     chain TEXT PRIMARY KEY, statement TEXT NOT NULL, signature TEXT NOT NULL) WITHOUT ROWID;
 """
 _COLUMNS = "chain, seq, at, kind, facts, prev, hash"
+_INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 # ours
 _BUSY_S = 5.0
 
 log = logging.getLogger(__name__)
+
+Row: TypeAlias = tuple[str, int, str, str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +88,13 @@ class AuditLog:
         """Enter notes, all or none; return of each whether its chain took it: that of a run that is over does not."""
         chains = dict(self._chains)
         taken: list[bool] = []
+        rows: list[Row] = []
         with self._transaction():
             for note in notes:
                 taken.append(self._takes(chains, note))
                 if taken[-1]:
-                    self._enter(chains, note)
+                    _enter(chains, note, rows)
+            self._db.executemany(_INSERT, rows)
         self._chains = chains
         return taken
 
@@ -106,11 +112,12 @@ class AuditLog:
         with self._transaction():
             rows = [(head.chain, head.statement, head.signature) for head in signed]
             self._db.executemany("INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", rows)
+        chains = dict(self._chains)  # replaced whole, for whoever looks at it from another thread
         for head in signed:
-            chain = replace(self._chains[head.chain], sealed=read(head).tip.seq)
-            self._chains[head.chain] = chain
+            chain = chains[head.chain] = replace(chains[head.chain], sealed=read(head).tip.seq)
             if not _needs_attention(chain):
-                del self._chains[head.chain]
+                del chains[head.chain]
+        self._chains = chains
 
     def hash_at(self, chain: str, seq: int) -> str:
         """Return the hash of an entry, "" where there is none."""
@@ -135,26 +142,6 @@ class AuditLog:
             return note.kind == STARTED and not self.hash_at(note.chain, 1)
         return not known.is_over and (note.kind != STARTED or note.chain == INSTALLATION)
 
-    def _enter(self, chains: dict[str, _Chain], note: Note) -> None:
-        tip = self._insert(chains, note)
-        if note.chain == INSTALLATION:
-            return
-        if note.kind == STARTED:
-            self._insert(chains, Note(INSTALLATION, note.at, RUN_STARTED, {"run": note.chain, "hash": tip.hash}))
-        elif note.kind == ENDED:
-            chains[note.chain] = replace(chains[note.chain], is_over=True)
-            facts = {"run": note.chain, "seq": tip.seq, "hash": tip.hash}
-            self._insert(chains, Note(INSTALLATION, note.at, RUN_ENDED, facts))
-
-    def _insert(self, chains: dict[str, _Chain], note: Note) -> Tip:
-        chain = chains.get(note.chain, _Chain(Tip()))
-        entry = linked(note.chain, chain.tip, note.at, note.kind, note.facts)
-        row = (entry.chain, entry.seq, entry.at, entry.kind, entry.facts, entry.prev, entry.hash)
-        self._db.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608 # ours
-        tip = Tip(entry.seq, entry.hash)
-        chains[note.chain] = replace(chain, tip=tip)
-        return tip
-
     def _transaction(self) -> _Transaction:
         return _Transaction(self._db)
 
@@ -165,6 +152,29 @@ class AuditLog:
             seq, digest, kind = self._db.execute(query, (name,)).fetchone()
             is_over = name != INSTALLATION and kind == ENDED
             yield name, _Chain(Tip(int(seq), str(digest)), sealed.get(name, 0), is_over)
+
+
+def _enter(chains: dict[str, _Chain], note: Note, rows: list[Row]) -> None:
+    """Add what a note brings to rows, and to where the chains end."""
+    tip = _link(chains, note, rows)
+    if note.chain == INSTALLATION:
+        return
+    if note.kind == STARTED:
+        _link(chains, Note(INSTALLATION, note.at, RUN_STARTED, {"run": note.chain, "hash": tip.hash}), rows)
+    elif note.kind == ENDED:
+        chains[note.chain] = replace(chains[note.chain], is_over=True)
+        _link(
+            chains, Note(INSTALLATION, note.at, RUN_ENDED, {"run": note.chain, "seq": tip.seq, "hash": tip.hash}), rows
+        )
+
+
+def _link(chains: dict[str, _Chain], note: Note, rows: list[Row]) -> Tip:
+    chain = chains.get(note.chain, _Chain(Tip()))
+    entry = linked(note.chain, chain.tip, note.at, note.kind, note.facts)
+    rows.append((entry.chain, entry.seq, entry.at, entry.kind, entry.facts, entry.prev, entry.hash))
+    tip = Tip(entry.seq, entry.hash)
+    chains[note.chain] = _Chain(tip, chain.sealed, chain.is_over)
+    return tip
 
 
 class _Transaction:

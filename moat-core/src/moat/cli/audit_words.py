@@ -32,7 +32,7 @@ def details(entry: Entry) -> str:
         facts = parsed(entry.facts)
         match entry.kind:
             case "used":
-                return f"{facts['grant']} at {facts['authority']} ({facts['via']}, tunnel {facts['tunnel']})"
+                return f"{facts['grant']} at {facts['authority']} ({facts['via']}, {_tunnels(facts)})"
             case "used-again":
                 return ", ".join(f"{each['grant']} at {each['authority']} x{each['count']}" for each in facts["uses"])
             case "denied":
@@ -45,6 +45,12 @@ def details(entry: Entry) -> str:
                 )
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"not what moat writes: {entry.facts}"
+
+
+def _tunnels(facts: Mapping[str, Any]) -> str:
+    """Return which tunnels a first use was of: those that began together are one entry."""
+    several = facts.get("tunnels")
+    return f"tunnels {', '.join(map(str, several))}" if several else f"tunnel {facts['tunnel']}"
 
 
 def verdict(report: Report, key: str) -> str:

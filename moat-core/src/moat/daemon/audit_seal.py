@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from moat.api.errors import AuditUnwritable, MoatError
@@ -70,13 +71,13 @@ class Signing:
         self._remembered = Anchor()
         self._sealed_at = self._remembered_at = -REMEMBER_S
 
-    async def sign(self, log_: AuditLog, *, at_once: bool = False) -> None:
-        """Sign what is not signed yet, if it is time to. Nobody else may use the log meanwhile."""
+    async def sign(self, log_: AuditLog, in_log: AbstractContextManager[object], *, at_once: bool = False) -> None:
+        """Sign what is not signed yet, if it is time to. in_log: a thread's turn at the log."""
         is_due = at_once or time.monotonic() - self._sealed_at >= SEAL_S
         if self._seal is None or not is_due or not log_.unsealed():
             return
         try:
-            await asyncio.to_thread(self._seal.seal, log_, now())
+            await asyncio.to_thread(_sealed, self._seal, log_, in_log)
         except AuditUnwritable as failure:
             log.warning("the audit is not signed", extra={"problem": failure.problem})
         else:
@@ -114,3 +115,8 @@ class Signing:
             return False
         self._seal, self._remembered = Seal(secret), secret.anchor
         return True
+
+
+def _sealed(seal: Seal, log_: AuditLog, in_log: AbstractContextManager[object]) -> None:
+    with in_log:
+        seal.seal(log_, now())

@@ -2,16 +2,18 @@
 
     note ─────────▶ ┐                                        ┌▶ within a second
     used, denied ─▶ ┼─ counted ─▶ queue ─▶ one transaction ──┤
-    Spend, noted ─▶ ┘  (at once)                             └▶ answered: entered, or why not
+    noted ────────▶ ┘  (at once)                             └▶ answered: entered, or why not
+    first uses ───▶ desk, in threads of its own (`audit_desk`) ─▶ one transaction ─▶ the worker is answered
 
-A full disk, or a log that cannot be opened, costs those that wait an answer that says so; all else stays in the queue
-until there is room. The keyring (`audit_seal`) is never waited for.
+One thread at a time uses the log. A full disk, or a log that cannot be opened, costs those that wait an answer that
+says so; all else stays in the queue until there is room. The keyring (`audit_seal`) is never waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,11 +28,12 @@ from moat.audit.canonical import canonical, plain
 from moat.audit.chain import DAEMON_STARTED, DAEMON_STOPPED, ENDED, INSTALLATION, STARTED
 from moat.audit.log import AuditLog, Note
 from moat.daemon.audit_counts import Counts
+from moat.daemon.audit_desk import Desk
 from moat.daemon.audit_notes import RUN_OVER, Left
 from moat.daemon.audit_seal import Signing
 from moat.daemon.protocol import NoteRequest
 from moat.daemon.registration import now
-from moat.proxy.messages import Noted, Spend, Uses
+from moat.proxy.messages import Uses
 
 FLUSH_S = 1.0
 LOOK_S = 5.0  # between two looks for notes that were left
@@ -49,21 +52,21 @@ class _Item:
 
 
 class Auditor:
-    """Used by one event loop. answer: to the worker. left: what was done while there was no daemon.
+    """Used by one event loop, but for the desk. left: what was done while there was no daemon.
 
-    problem: what keeps it from writing now, "" for nothing.
+    desk: where workers have first uses entered. problem: what keeps it from writing now, "" for nothing.
+    is_live: of a run's id; asked by threads too.
     """
 
     def __init__(
-        self, path: Path, signing: Signing, answer: Callable[[Noted], None], is_live: Callable[[str], bool],
-        left: Callable[[], list[Left]] = list,
-    ) -> None:  # fmt: skip
+        self, path: Path, signing: Signing, is_live: Callable[[str], bool], left: Callable[[], list[Left]] = list
+    ) -> None:
         self._path = path
         self._signing = signing
-        self._answer = answer
         self._is_live = is_live
         self._left = left
         self._log: AuditLog | None = None
+        self._ahead: list[Note] = []  # what opening it brings, until that is entered
         self._live: tuple[RunInfo, ...] = ()
         self._items: deque[_Item] = deque()
         self._counts = Counts()
@@ -71,6 +74,8 @@ class Auditor:
         self._looked_at = -LOOK_S
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._in_log = threading.RLock()
+        self.desk = Desk(self._enter_uses, is_live)
         self.problem = ""
 
     def begin(self, live: Collection[RunInfo]) -> None:
@@ -90,17 +95,6 @@ class Auditor:
         self._ask(Note(chain, at or now(), kind, _writable(facts)), partial(_settle, waiting))
         if problem := await waiting:
             raise AuditUnwritable(problem, hint="run: moat doctor")
-
-    def take_spend(self, message: Spend) -> None:
-        """Take that a run is about to spend grants; the worker is answered when that is entered for good."""
-        answer = partial(self._spent, message.id)
-        if not self._is_live(message.run_id) or not message.grants:
-            return answer("no live run spends it")
-        at, last = now(), len(message.grants) - 1
-        for number, grant in enumerate(message.grants):
-            facts = {"grant": grant, "authority": message.authority, "via": message.via, "tunnel": message.tunnel}
-            self._ask(Note(message.run_id, at, "used", _writable(facts)), answer if number == last else None)
-        return None
 
     def take_uses(self, message: Uses) -> None:
         """Take how often a run has spent grants again."""
@@ -145,9 +139,7 @@ class Auditor:
         except TimeoutError:
             log.warning("the keyring does not answer: the audit's last head is not remembered there")
         async with self._turn:
-            if self._log is not None:
-                await asyncio.to_thread(self._log.close)
-            self._log, self._path = None, Path()
+            await asyncio.to_thread(self._shut)
         if self._items:
             log.error("entries of the audit are lost", extra={"count": len(self._items), "problem": self.problem})
 
@@ -155,9 +147,6 @@ class Auditor:
         self._items.append(_Item(note, done))
         if done is not None:
             self._wake.set()
-
-    def _spent(self, number: int, problem: str) -> None:
-        self._answer(Noted(number, problem))
 
     async def _woken(self) -> None:
         try:
@@ -168,7 +157,7 @@ class Auditor:
 
     async def _sign(self, *, at_once: bool = False) -> None:
         if self._log is not None:
-            await self._signing.sign(self._log, at_once=at_once)
+            await self._signing.sign(self._log, self._in_log, at_once=at_once)
 
     async def _flush(self) -> None:
         """Enter what waits, in one transaction."""
@@ -177,42 +166,72 @@ class Auditor:
         if self._lost and len(self._items) < MAX_WAITING:
             self._items.append(_Item(Note(INSTALLATION, now(), "lost", {"count": self._lost})))
             self._lost = 0
-        items, self._items = [*self._items], deque()
-        if not items and time.monotonic() - self._looked_at < LOOK_S:
-            return None
-        try:
-            taken = await asyncio.to_thread(self._enter, items)
-        except (AuditUnwritable, OSError) as failure:
-            return self._put_back(items, failure.problem if isinstance(failure, AuditUnwritable) else str(failure))
-        if self.problem:
-            log.info("the audit can be written again")
-        self.problem = ""
-        for item, is_taken in zip(items, taken, strict=True):
-            if item.done is not None:
-                item.done("" if is_taken else RUN_OVER)
-        return None
+        if not self._items and time.monotonic() - self._looked_at < LOOK_S:
+            return
+        for done, problem in await asyncio.to_thread(self._enter):
+            done(problem)
 
-    def _enter(self, items: list[_Item]) -> list[bool]:
-        """Enter items, and before them what opening the log and the folder of notes brings. In a thread."""
-        if self._path == Path():  # closed
-            raise AuditUnwritable("the audit is closed")
-        if self._log is None:
-            self._log = AuditLog(self._path)
-            items[:0] = map(_Item, beginning(self._log, self._live))
+    def _enter(self) -> list[tuple[Done, str]]:
+        """Enter what waits, and what is in the folder of notes; return whom to tell what. In a thread."""
         self._looked_at = time.monotonic()
-        items += (_Item(_note_of(request), done) for request, done in self._left())
-        return self._log.append([item.note for item in items]) if items else []
+        try:
+            left = [_Item(_note_of(request), done) for request, done in self._left()]
+        except OSError as failure:
+            log.error("what was left for the audit cannot be read", extra={"problem": str(failure)})
+            left = []
+        with self._in_log:
+            items = [*_popped(self._items), *left]
+            try:
+                taken = self._append([item.note for item in items])
+            except AuditUnwritable as failure:
+                self._items.extendleft(item for item in reversed(items) if item.done is None)
+                return [(item.done, failure.problem) for item in items if item.done is not None]
+        told = ["" if is_taken else RUN_OVER for is_taken in taken]
+        return [(item.done, problem) for item, problem in zip(items, told, strict=True) if item.done is not None]
 
-    def _put_back(self, items: Sequence[_Item], problem: str) -> None:
-        """Keep what nobody waits for, in its order; tell the others."""
-        if problem != self.problem:
+    def _enter_uses(self, notes: Sequence[Note]) -> list[bool]:
+        """Enter first uses, after what happened before them. In a thread of the desk's."""
+        with self._in_log:
+            ahead: list[_Item] = []
+            while self._items and self._items[0].done is None:  # who waits is told in the loop, which is under way
+                ahead.append(self._items.popleft())
+            try:
+                return self._append([*(item.note for item in ahead), *notes])[len(ahead) :]
+            except AuditUnwritable:
+                self._items.extendleft(reversed(ahead))
+                raise
+
+    def _append(self, notes: Sequence[Note]) -> list[bool]:
+        """Enter notes, all or none, and before them what opening the log brings. In any thread."""
+        try:
+            with self._in_log:
+                if self._path == Path():  # closed
+                    raise AuditUnwritable("the audit is closed")
+                if self._log is None:
+                    self._log = AuditLog(self._path)
+                    self._ahead = beginning(self._log, self._live)
+                ahead = len(self._ahead)
+                taken = self._log.append([*self._ahead, *notes]) if ahead or notes else []
+                self._ahead = []
+        except AuditUnwritable as failure:
+            self._found(failure.problem)
+            raise
+        self._found("")
+        return taken[ahead:]
+
+    def _found(self, problem: str) -> None:
+        """Remember what keeps it from writing, and log it when that is new."""
+        if problem and problem != self.problem:
             log.error("the audit cannot be written", extra={"problem": problem})
+        elif self.problem and not problem:
+            log.info("the audit can be written again")
         self.problem = problem
-        waiting = {id(item) for item in items if item.done is not None}
-        self._items.extendleft(item for item in reversed(items) if id(item) not in waiting)
-        for item in items:
-            if item.done is not None:
-                item.done(problem)
+
+    def _shut(self) -> None:
+        with self._in_log:
+            if self._log is not None:
+                self._log.close()
+            self._log, self._path = None, Path()
 
 
 def beginning(log_: AuditLog, live: Sequence[RunInfo]) -> list[Note]:
@@ -249,3 +268,8 @@ def _note_of(request: NoteRequest) -> Note:
 def _settle(waiting: asyncio.Future[str], problem: str) -> None:
     if not waiting.done():
         waiting.set_result(problem)
+
+
+def _popped(items: deque[_Item]) -> list[_Item]:
+    """Take all that is there, while others may add to it."""
+    return [items.popleft() for _ in range(len(items))]

@@ -286,8 +286,8 @@ def make_parts(home: Home, redactor: Redactor, proxy_port: int, audience: Audien
 def _auditor(home: Home, registry: Registry, records: Records, worker: Worker) -> Auditor:
     """Return the audit's writer, told by the worker what is spent and by the records what is denied."""
     signing = Signing(AuditKeys(home, os.environ))
-    auditor = Auditor(home.audit, signing, worker.answer, lambda run_id: run_id in registry, partial(left, home))
-    worker.takers |= {"spend": auditor.take_spend, "uses": auditor.take_uses}
+    auditor = Auditor(home.audit, signing, lambda run_id: run_id in registry, partial(left, home))
+    worker.desk, worker.takers["uses"] = auditor.desk.open, auditor.take_uses
     records.denials = auditor
     return auditor
 

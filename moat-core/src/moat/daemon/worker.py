@@ -1,6 +1,6 @@
 """Keeps one proxy worker alive: spawns it, tells it what it must know, replaces it on the same sockets when it dies.
 
-    Runs ── configure · put · listen · drop ──▶ Worker ── frames ──▶ moat.proxy.server.worker
+    Runs ── configure · put · listen · drop ──▶ Worker ── frames ──▶ moat.proxy.server.worker ── Spends ──▶ desk
                                                   │ keeps a copy of all that is in force, for the next one
     Records ◀── exchanges · named ─────────────────┘
 
@@ -76,6 +76,7 @@ class Worker:
         self._process: asyncio.subprocess.Process | None = None
         self._is_stopping = False
         self._ended = asyncio.Event()
+        self.desk: Callable[[socket.socket], None] = socket.socket.close  # who takes each worker's socket to the audit
         self.takers: dict[str, Callable[[Any], None]] = {}  # who takes what the worker asks, by the message's type
 
     def answer(self, message: ToWorker) -> None:
@@ -188,17 +189,19 @@ class Worker:
                 log.error("the worker ended and is replaced", extra={"worker_pid": process.pid, "exit_code": code})
 
     async def _spawn(self) -> tuple[asyncio.subprocess.Process, FrameChannel]:
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs, self._output() as (output, logged):
+        with contextlib.ExitStack() as pairs:
+            ours, theirs = socket.socketpair()
+            pairs.enter_context(ours)
+            desk, asking = socket.socketpair()
+            pairs.enter_context(desk)
+            with theirs, asking, self._output() as (output, logged):
                 process = await asyncio.create_subprocess_exec(
-                    *self._command, "--channel", str(theirs.fileno()), *logged,
-                    pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                    *self._command, "--channel", str(theirs.fileno()), "--audit", str(asking.fileno()), *logged,
+                    pass_fds=(theirs.fileno(), asking.fileno()), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                     env=self._env, cwd="/",
                 )  # fmt: skip
-        except BaseException:
-            ours.close()
-            raise
+            pairs.pop_all()
+        self.desk(desk)
         return process, FrameChannel(ours)
 
     @contextlib.contextmanager

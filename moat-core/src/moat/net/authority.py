@@ -41,6 +41,7 @@ def canonical_host(text: str) -> str:
     return _unicode_name(text)
 
 
+@lru_cache(maxsize=4096)
 def from_connect(target: str) -> Authority:
     """Return the authority of a CONNECT target, `host:port` (RFC 9110 §9.3.6). Port 80 means http, any other https."""
     host, port = _split(target)

@@ -1,14 +1,15 @@
 """The words that daemon and worker exchange: each a value, each with one JSON form. No I/O.
 
-    ─▶ worker   Configure · SetRun · Listen (+1 descriptor) · Drop · Answered · Signature · Kept · Noted · Ping · Stop
-    ─▶ daemon   Ready · Exchanges · Named · Ask · AskSignature · Captured · Spend · Uses · Guessed · Pong
+    ─▶ worker   Configure · SetRun · Listen (+1 descriptor) · Drop · Answered · Signature · Kept · Ping · Stop
+    ─▶ daemon   Ready · Exchanges · Named · Ask · AskSignature · Captured · Uses · Guessed · Pong
+    the audit's own socket      ─▶ daemon   Spends      ─▶ worker   Entered
 
 Additive only: unknown fields are ignored, an unknown type is an error at the worker and ignored by the daemon.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -101,14 +102,6 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
-    """The answer to a Spend: it is entered into the audit for good. problem: why not, "" for done."""
-
-    id: int
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Ping:
     """Asks for a Pong once everything before it is in force."""
 
@@ -177,12 +170,27 @@ class Captured:
 class Spend:
     """Grants are about to be spent for the first time in a tunnel. authority: with its scheme. tunnel: its number."""
 
-    id: int
     run_id: str
     grants: tuple[str, ...]
     authority: str
     via: str
     tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spends:
+    """First uses, of any runs, that wait until they are entered into the audit."""
+
+    id: int
+    uses: tuple[Spend, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """The answer to Spends. problems: of each use, "" for one that is entered for good; () where all are."""
+
+    id: int
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +208,14 @@ class Pong:
     id: int
 
 
-ToWorker = Configure | SetRun | Listen | Drop | Answered | Signature | Kept | Noted | Ping | Stop
-ToDaemon = Ready | Exchanges | Named | Ask | AskSignature | Captured | Spend | Uses | Guessed | Pong
-_SIMPLE: dict[str, type[Listen | Drop | Ping | Stop | Kept | Noted | Ready | Named | Pong]] = {
-    "listen": Listen, "drop": Drop, "ping": Ping, "stop": Stop, "kept": Kept, "noted": Noted, "ready": Ready,
-    "named": Named, "pong": Pong,
+ToWorker = Configure | SetRun | Listen | Drop | Answered | Signature | Kept | Entered | Ping | Stop
+ToDaemon = Ready | Exchanges | Named | Ask | AskSignature | Captured | Spends | Uses | Guessed | Pong
+_SIMPLE: dict[str, type[Listen | Drop | Ping | Stop | Kept | Ready | Named | Pong]] = {
+    "listen": Listen, "drop": Drop, "ping": Ping, "stop": Stop, "kept": Kept, "ready": Ready, "named": Named,
+    "pong": Pong,
 }  # fmt: skip
 _TYPES: dict[type, str] = {kind: name for name, kind in _SIMPLE.items()} | {
-    Captured: "captured", Spend: "spend", Uses: "uses", Guessed: "guessed"
+    Captured: "captured", Uses: "uses", Guessed: "guessed",
 }  # fmt: skip
 
 
@@ -235,6 +243,8 @@ def encode(message: ToWorker | ToDaemon) -> Wire:
             return {"type": "answered", "id": number, "reply": None if reply is None else reply_to_wire(reply)}
         case AskSignature() | Signature():
             return _signing_to_wire(message)
+        case Spends() | Entered():
+            return _entering_to_wire(message)
         case _:
             return {"type": _TYPES[type(message)], **asdict(message)}
 
@@ -336,12 +346,29 @@ def _exchanges(wire: Wire) -> Exchanges:
     return Exchanges(_text(wire["run_id"]), count, denied, lines)
 
 
-def _spend(wire: Wire) -> Spend:
-    number, tunnel = wire["id"], wire["tunnel"]
-    if type(number) is not int or type(tunnel) is not int:
+def _entering_to_wire(message: Spends | Entered) -> Wire:
+    if isinstance(message, Entered):
+        return {"type": "entered", "id": message.id, "problems": message.problems}
+    rows = [[each.run_id, each.grants, each.authority, each.via, each.tunnel] for each in message.uses]
+    return {"type": "spends", "id": message.id, "uses": rows}
+
+
+def _spends(wire: Wire) -> Spends:
+    if type(wire["id"]) is not int:
         raise TypeError
-    run_id, authority, via = (_text(wire[name]) for name in ("run_id", "authority", "via"))
-    return Spend(number, run_id, tuple(_text(grant) for grant in wire["grants"]), authority, via, tunnel)
+    return Spends(wire["id"], tuple(_spend(*row) for row in wire["uses"]))
+
+
+def _spend(run_id: object, grants: Sequence[object], authority: object, via: object, tunnel: object) -> Spend:
+    if type(tunnel) is not int:
+        raise TypeError
+    return Spend(_text(run_id), tuple(map(_text, grants)), _text(authority), _text(via), tunnel)
+
+
+def _entered(wire: Wire) -> Entered:
+    if type(wire["id"]) is not int:
+        raise TypeError
+    return Entered(wire["id"], tuple(map(_text, wire["problems"])))
 
 
 def _uses(wire: Wire) -> Uses:
@@ -351,9 +378,9 @@ def _uses(wire: Wire) -> Uses:
 
 
 _READERS: dict[str, Callable[[Wire], ToWorker | ToDaemon]] = {
-    "ask": _of_endpoints, "answered": _of_endpoints, "captured": _captured, "spend": _spend, "uses": _uses,
+    "ask": _of_endpoints, "answered": _of_endpoints, "captured": _captured, "uses": _uses,
     "exchanges": _exchanges, "ask_signature": _signing_from_wire, "signature": _signing_from_wire,
-    "guessed": guessed_from_wire,
+    "guessed": guessed_from_wire, "spends": _spends, "entered": _entered,
 }  # fmt: skip
 
 

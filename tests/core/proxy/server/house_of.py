@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from moat.api.runs import ExchangeRecord, RunContext
 from moat.proxy.budget import FailureBudget
 from moat.proxy.limits import Limits
-from moat.proxy.messages import Configure, ListenName, Noted, Spend, Uses
+from moat.proxy.messages import Configure, Entered, ListenName, Spends, Uses
 from moat.proxy.server.house import House
 from moat.proxy.server.stream import PlainStream, Stream
 from moat.proxy.server.tls import TlsStream
@@ -31,18 +31,19 @@ class Guest:
     records: list[ExchangeRecord] = field(default_factory=list)
     named: list[tuple[str, str, str]] = field(default_factory=list)
     streams: list[PlainStream] = field(default_factory=list)
-    spent: list[Spend] = field(default_factory=list)
+    spent: list[Spends] = field(default_factory=list)
     uses: list[Uses] = field(default_factory=list)
     says: str | None = ""
 
     def audit(self, message: object) -> None:
-        """Answer a first use, as a daemon does."""
+        """Answer first uses, as a daemon does: later."""
         if isinstance(message, Uses):
             self.uses.append(message)
-        elif isinstance(message, Spend):
+        elif isinstance(message, Spends):
             self.spent.append(message)
             if self.says is not None:
-                self.house.answered(Noted(message.id, self.says))
+                answer = Entered(message.id, (self.says,) * len(message.uses))
+                asyncio.get_running_loop().call_soon(self.house.answered, answer)
 
     def listen(self, run_id: str, name: ListenName, host: str = "127.0.0.1", port: int = 0) -> tuple[str, int]:
         """Hand a fresh loopback listener over; return its address."""

@@ -13,7 +13,7 @@ from moat.api.runs import ExchangeRecord, NetworkPolicy
 from moat.proxy.admit import LiveRun
 from moat.proxy.flow import Arrival
 from moat.proxy.limits import Limits
-from moat.proxy.messages import Noted
+from moat.proxy.messages import Entered
 from moat.proxy.server import connection
 from moat.proxy.server import relay as module
 from moat.proxy.server.exchange import Exchange
@@ -172,7 +172,7 @@ async def test_the_first_use_of_a_connection_is_entered_into_the_audit_before_it
         other.write(GET)
         await until(lambda: len(guest.spent) == 2)
         assert len(far.asked) == 2
-        guest.house.answered(Noted(guest.spent[-1].id))
+        guest.house.answered(Entered(guest.spent[-1].id))
         await until(lambda: len(far.asked) == 3)
         assert await heard(other) == OK
         assert await ask(other, GET) == OK

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 from moat.api.http import Authority, RequestHead
 from moat.proxy.flow import Passage
-from moat.proxy.messages import Noted, Spend, Uses
+from moat.proxy.messages import Entered, Spend, Spends, Uses
 from moat.proxy.refusal import Refusal
 from moat.proxy.server.pool import Key
 from moat.proxy.server.spending import Spending
@@ -19,15 +20,19 @@ KEY = Key(RUN, API, ("example",))
 class Desk:
     """The daemon's end. says: what it answers at once; None for nothing."""
 
-    def __init__(self, says: str | None = "") -> None:
+    def __init__(self, says: str | None = "", *, answer_s: float = 0.05, gather_s: float = 0.0) -> None:
         self.says = says
-        self.sent: list[Spend | Uses] = []
-        self.spending = Spending(self.take, answer_s=0.05)
+        self.sent: list[Spends | Uses] = []
+        self.spending = Spending(self.take, self.take, answer_s=answer_s, gather_s=gather_s)
 
-    def take(self, message: Spend | Uses) -> None:
+    @property
+    def asked(self) -> list[Spends]:
+        return [message for message in self.sent if isinstance(message, Spends)]
+
+    def take(self, message: Spends | Uses) -> None:
         self.sent.append(message)
-        if isinstance(message, Spend) and self.says is not None:
-            self.spending.noted(Noted(message.id, self.says))
+        if isinstance(message, Spends) and self.says is not None:
+            self.spending.entered(Entered(message.id, (self.says,) * len(message.uses)))
 
 
 async def test_the_first_use_in_each_tunnel_is_asked_and_further_ones_are_counted() -> None:
@@ -42,8 +47,8 @@ async def test_the_first_use_in_each_tunnel_is_asked_and_further_ones_are_counte
     desk.spending.flush()
 
     assert desk.sent == [
-        Spend(1, RUN, ("example",), "https://api.example.com", "connect", one.number),
-        Spend(2, RUN, ("example",), "https://api.example.com", "connect", two.number),
+        Spends(1, (Spend(RUN, ("example",), "https://api.example.com", "connect", one.number),)),
+        Spends(2, (Spend(RUN, ("example",), "https://api.example.com", "connect", two.number),)),
         Uses(RUN, (("example", "https://api.example.com", 3),)),
     ]
 
@@ -115,21 +120,55 @@ async def test_a_use_that_is_not_entered_is_refused_and_asked_again_the_next_tim
 
 
 async def test_many_streams_at_once_are_one_first_use() -> None:
-    desk = Desk(None)
+    desk = Desk(None, answer_s=30)
     tunnel = desk.spending.tunnel()
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(tunnel.spend(RUN, PASSAGE, "connect")) for _ in range(5)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert len(desk.sent) == 1
-        tasks[0].cancel()  # the first goes away: the next asks
+        tasks[0].cancel()  # who asked goes away: the others have its answer
         await asyncio.sleep(0)
-        while len(desk.sent) < 2:  # noqa: ASYNC110 # tasks are woken one after the other
-            await asyncio.sleep(0)
-        assert isinstance(desk.sent[1], Spend)
-        desk.spending.noted(Noted(desk.sent[1].id))
-        desk.spending.noted(Noted(99))  # nobody asked
+        assert len(desk.sent) == 1
+        desk.spending.entered(Entered(desk.asked[0].id))
+        desk.spending.entered(Entered(99))  # nobody asked
     desk.spending.flush()
 
-    assert len([message for message in desk.sent if isinstance(message, Spend)]) == 2
+    assert len(desk.asked) == 1
     assert desk.sent[-1] == Uses(RUN, (("example", "https://api.example.com", 3),))
+
+
+async def test_one_use_at_a_time_is_asked_at_once_and_those_that_come_together_are_one_question() -> None:
+    desk = Desk(None, answer_s=30, gather_s=0.01)
+    async with asyncio.TaskGroup() as group:
+        for number in range(5):
+            group.create_task(desk.spending.tunnel().spend(RUN, PASSAGE, "connect"))
+            await asyncio.sleep(0)
+            assert len(desk.asked) == 1, number  # the first; the others come while it is entered
+        async with asyncio.timeout(30):
+            while len(desk.asked) < 2:  # noqa: ASYNC110 # a timer's doing
+                await asyncio.sleep(0.001)
+        first, rest = desk.asked
+        desk.spending.entered(Entered(rest.id))
+        desk.spending.entered(Entered(first.id))
+    desk.says = ""
+    for _ in range(3):  # the first of these is gathered for, and was alone
+        await desk.spending.tunnel().spend(RUN, PASSAGE, "connect")
+
+    assert [len(each.uses) for each in desk.asked] == [1, 4, 1, 1, 1]
+    assert [use.tunnel for each in desk.asked for use in each.uses] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+async def test_of_uses_that_are_asked_together_each_has_its_own_answer() -> None:
+    desk = Desk(None, answer_s=30, gather_s=0.01)
+    told: list[tuple[int, str]] = []
+    for number in range(3):
+        desk.spending.tunnel().ask(
+            KEY, "connect", partial(lambda number, problem: told.append((number, problem)), number)
+        )
+    async with asyncio.timeout(30):
+        while len(desk.asked) < 2:  # noqa: ASYNC110 # a timer's doing
+            await asyncio.sleep(0.001)
+    desk.spending.entered(Entered(desk.asked[1].id, ("", "the run is over")))
+    desk.spending.entered(Entered(desk.asked[0].id))
+
+    assert told == [(1, ""), (2, "the run is over"), (0, "")]

@@ -22,13 +22,20 @@ from core.proxy.server.pairs import CA
 CONFIGURE = Configure(CA.certificate_pem, CA.key_pem)
 
 
+async def serving(channel: socket.socket, redactor: Redactor | None = None) -> None:
+    """Serve until the channel's end, with an audit that hangs up at once."""
+    audit, theirs = socket.socketpair()
+    audit.close()
+    await serve(FrameChannel(channel), FrameChannel(theirs), redactor or Redactor())
+
+
 async def talk(*messages: ToWorker | Message, redactor: Redactor | None = None) -> list[Any]:
     """Send messages, then stop; return the types that came back, with ids."""
     ours, theirs = socket.socketpair()
     daemon = FrameChannel(ours)
     back: list[Any] = []
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve(FrameChannel(theirs), redactor or Redactor()))
+        group.create_task(serving(theirs, redactor))
         for message in (*messages, Stop()):
             daemon.send(message if isinstance(message, dict) else encode(message))
         while (received := await daemon.receive()) is not None:
@@ -65,7 +72,7 @@ async def test_the_end_of_the_channel_is_the_end() -> None:
     ours.close()
 
     async with asyncio.timeout(30):
-        await serve(FrameChannel(theirs), Redactor())
+        await serving(theirs)
 
 
 async def test_the_secrets_of_rules_are_blotted_out_of_the_log() -> None:
@@ -81,7 +88,7 @@ async def test_descriptors_that_nobody_takes_are_closed() -> None:
     ours, theirs = socket.socketpair()
     daemon, (reading, writing) = FrameChannel(ours), os.pipe()
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve(FrameChannel(theirs), Redactor()))
+        group.create_task(serving(theirs))
         daemon.send(encode(Ping(1)), (writing,))
         os.close(writing)
         daemon.send(encode(Stop()))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -146,14 +147,16 @@ class Connection:
 
     async def serve_tunnel(self, stream: PlainStream, authority: Authority) -> None:
         """Serve what comes through a CONNECT to authority."""
-        trail = self.trail("connect", "CONNECT", authority)
+        began = time.monotonic(), time.time()
         first = await self._first_byte(stream)
-        if first is None:
-            trail.failed("nothing came through the tunnel")
-            return stream.close()
         if first == _TLS_HANDSHAKE:
             inner = Authority("https", authority.host, authority.port)
             return await self.serve_tls(stream, Arrival("connect", inner))
+        trail = self.trail("connect", "CONNECT", authority)
+        trail.started, trail.at = began
+        if first is None:
+            trail.failed("nothing came through the tunnel")
+            return stream.close()
         if authority.scheme != "http":
             refusal = malformed(f"only TLS goes through a tunnel to port {authority.port}; plain http to port 80")
             trail.refused(refusal)
@@ -185,11 +188,14 @@ class Connection:
         judged = partial(self._judged, arrival)
         relay = Relay(stream, arrival, self.run, judged, self.services.relaying, self.tunnel)
         self.relay = relay
-        with suppress(TimeoutError):
-            while await self._relayed(stream, relay) and not self.is_leaving:
-                request = await self._next(stream, arrival)
-                if request is None or not await self._serve(stream, arrival, request):
-                    break
+        try:
+            with suppress(TimeoutError):
+                while await self._relayed(stream, relay) and not self.is_leaving:
+                    request = await self._next(stream, arrival)
+                    if request is None or not await self._serve(stream, arrival, request):
+                        break
+        finally:
+            self.relay = None  # a cycle: what TLS holds is let go now, not when the collector finds it
         stream.close()
 
     async def _relayed(self, stream: Stream, relay: Relay) -> bool:

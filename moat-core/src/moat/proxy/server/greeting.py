@@ -8,14 +8,13 @@ Python's ssl has no callback that would choose while OpenSSL shakes hands; what 
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 
 from moat.proxy.hello import HelloReader, is_without_http2
 from moat.proxy.http1 import Malformed
 from moat.proxy.server.leaves import Leaves
-from moat.proxy.server.stream import PlainStream, StreamBroken
+from moat.proxy.server.stream import PlainStream, StreamBroken, within
 from moat.proxy.server.tls import TlsStream
 
 _DECODE_ERROR = b"\x15\x03\x03\x00\x02\x02\x32"  # RFC 8446 §6: a fatal alert, which tells the client whose fault it is
@@ -28,10 +27,12 @@ class NoHandshake(Exception):
 async def greet(stream: PlainStream, leaves: Leaves, host: str, limit_s: float) -> TlsStream:
     """Shake hands as host; return the stream inside. Raises NoHandshake; stream is then the caller's to close."""
 
-    async def chosen() -> ssl.SSLContext:
-        return leaves.context(host, http2=await _is_only_for_http2(stream))
+    until = within(limit_s)
 
-    return await _shaken(stream, chosen, limit_s)
+    async def chosen() -> ssl.SSLContext:
+        return leaves.context(host, http2=await _is_only_for_http2(stream, until))
+
+    return await _shaken(stream, chosen, until)
 
 
 async def shake_hands(stream: PlainStream, context: ssl.SSLContext, limit_s: float) -> TlsStream:
@@ -40,14 +41,13 @@ async def shake_hands(stream: PlainStream, context: ssl.SSLContext, limit_s: flo
     async def chosen() -> ssl.SSLContext:
         return context
 
-    return await _shaken(stream, chosen, limit_s)
+    return await _shaken(stream, chosen, within(limit_s))
 
 
-async def _shaken(stream: PlainStream, chosen: Callable[[], Awaitable[ssl.SSLContext]], limit_s: float) -> TlsStream:
+async def _shaken(stream: PlainStream, chosen: Callable[[], Awaitable[ssl.SSLContext]], until: float) -> TlsStream:
     try:
-        async with asyncio.timeout(limit_s):
-            inner = TlsStream(stream, await chosen())
-            await inner.handshake()
+        inner = TlsStream(stream, await chosen())
+        await inner.handshake(until)
     except TimeoutError:
         raise NoHandshake("the client did not finish the TLS handshake") from None
     except StreamBroken:
@@ -60,12 +60,12 @@ async def _shaken(stream: PlainStream, chosen: Callable[[], Awaitable[ssl.SSLCon
     return inner
 
 
-async def _is_only_for_http2(stream: PlainStream) -> bool:
+async def _is_only_for_http2(stream: PlainStream, until: float) -> bool:
     if is_without_http2(stream.buffer):
         return False
     reader = HelloReader()
     while (hello := reader.read(stream.buffer)) is None:
-        if not await stream.more():
+        if not await stream.more(until):
             raise StreamBroken("the connection ended in the ClientHello")
     return hello.is_only_for_http2
 

@@ -27,11 +27,11 @@ from moat.proxy.messages import (
     AskSignature,
     Captured,
     Configure,
+    Entered,
     Kept,
     ListenName,
-    Noted,
     Signature,
-    Spend,
+    Spends,
     Uses,
 )
 from moat.proxy.record import Emit, EmitLine, Trail, record_of
@@ -68,7 +68,8 @@ class House:
     """The worker's state. on_named: (run_id, host, address) of every address given out. limits: shorter in tests.
 
     emit, emit_line: who is told of finished exchanges, as records and as lines; the second is the first if left out.
-    ask: takes what a run needs of the daemon there; what comes back is for answered.
+    ask: takes what a run needs of the daemon there; what comes back is for answered. spend: takes what is to be
+    entered into the audit, gathered; if left out it is ask's, use by use.
     """
 
     def __init__(
@@ -78,8 +79,9 @@ class House:
         on_named: Callable[[str, str, str], None],
         limits: Limits | None = None,
         failures: FailureBudget | None = None,
-        ask: Callable[[Ask | AskSignature | Captured | Spend | Uses | Guessed], None] = lambda _: None,
+        ask: Callable[[Ask | AskSignature | Captured | Spends | Uses | Guessed], None] = lambda _: None,
         emit_line: EmitLine | None = None,
+        spend: Callable[[Spends], None] | None = None,
     ) -> None:
         self._group = group
         self._emit = emit
@@ -90,7 +92,7 @@ class House:
         self._admission = Admission(self._limits.held_bytes)
         self._asks = Asks(ask)
         self._captures = Captures(ask, group)
-        self._spending = Spending(ask)
+        self._spending = Spending(spend, ask) if spend is not None else Spending(ask, ask, gather_s=0)
         self._guesses = Guesses(ask)
         self._services: Services | None = None
         self._rooms: dict[str, Room] = {}
@@ -135,10 +137,10 @@ class House:
         else:
             room.listeners.append(Listener(sock, lambda accepted: self._welcome(room, name, accepted)))
 
-    def answered(self, message: Answered | Signature | Kept | Noted) -> None:
+    def answered(self, message: Answered | Signature | Kept | Entered) -> None:
         """Take the daemon's answer to a question, or its word about captured tokens or about the audit."""
-        if isinstance(message, Noted):
-            self._spending.noted(message)
+        if isinstance(message, Entered):
+            self._spending.entered(message)
         elif isinstance(message, Kept):
             self._captures.kept(message)
         else:

@@ -60,7 +60,7 @@ class Leaves:
 def _only(host: str) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], int | None]:
     def check(_tls: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
         try:
-            agrees = name is None or canonical_host(name) == host
+            agrees = name is None or name == host or canonical_host(name) == host
         except AuthorityRefused:
             agrees = False
         return None if agrees else int(ssl.AlertDescription.ALERT_DESCRIPTION_UNRECOGNIZED_NAME)

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from moat.proxy import telling
 from moat.proxy.admit import LiveRun
@@ -137,14 +138,8 @@ class Relay:
 
         Raises TimeoutError when the client was silent for idle_s.
         """
-        while True:
-            begun = await self._served(idle_s)
-            if begun is not None or self._unentered is None or not await self._enter(self._unentered):
-                return begun
-
-    async def _served(self, idle_s: float) -> Begun | None:
         self.started = time.monotonic()
-        if self._arrival.where is not None or (self._client.buffer and not self._begin()):
+        if self._arrival.where is not None or (self._client.buffer and not (self._begin() or self._unentered)):
             return None  # an endpoint may answer by itself
         self._client.resume()
         self._woken = self._loop.create_future()
@@ -157,7 +152,7 @@ class Relay:
             raise
         finally:
             self._idle.cancel()  # the latest: each that rings sets another
-            self._client.sink = None
+            self._client.sink = self._unentered = None
         return self.hand_over()
 
     def hand_over(self) -> Begun | None:
@@ -185,14 +180,18 @@ class Relay:
     def _on_client(self) -> None:
         """Take what came from the client: a request, the next one too early, or its end."""
         if self._lease is None:
-            if not self._begin():
-                self.wake()
+            self._begin_or_wake()
         elif self._client.is_over:
+            self.wake()
+
+    def _begin_or_wake(self) -> None:
+        """Send a request on, or have it wait for the audit; else it is one for the long way."""
+        if not self._begin() and self._unentered is None:
             self.wake()
 
     def _begin(self) -> bool:
         """Send a request on; False: it is one for the long way, and nothing was done about it."""
-        client = self._client
+        client, self._unentered = self._client, None
         if client.is_over or client.is_full:
             return False
         data = bytes(client.buffer)
@@ -218,21 +217,21 @@ class Relay:
         self._common.watch.begin(self)
         return True
 
-    async def _enter(self, key: Key) -> bool:
-        """Have the audit hold a first use before it leaves; False: it cannot, and the long way says why."""
-        try:
-            await self._tunnel.enter(key, self._arrival.via)
-        except Refusal:
-            return False
-        finally:
+    def _noted(self, key: Key, problem: str) -> None:
+        """Go on with what waited for the audit, if it still does; where it is not entered, the long way says why."""
+        if self._unentered is not key:
+            return
+        if problem:
             self._unentered = None
-        return True
+            return self.wake()
+        return self._begin_or_wake()
 
     def _is_entered(self, way: _Way) -> bool:
         """Whether the audit has what a way spends; if not, it is to be entered."""
         self._use = self._tunnel.known(way.key)
         if self._use is None and way.key.grants:
             self._unentered = way.key
+            self._tunnel.ask(way.key, self._arrival.via, partial(self._noted, way.key))
             return False
         self._entered = way
         return True
@@ -298,8 +297,10 @@ class Relay:
         spans_s = (self._first - self.started, now - self.started)
         line = way.line.text(self._at, answer.status, (self._body_bytes, answer.length), spans_s, scrubbed)
         self._common.emit(way.trail.run_id, line)
-        if self._is_leaving or (self._client.buffer and not self._begin()):
+        if self._is_leaving:
             self.wake()
+        elif self._client.buffer:
+            self._begin_or_wake()
         return None
 
     def _known_answer(self, way: _Way, data: bytes) -> _Answer | None:

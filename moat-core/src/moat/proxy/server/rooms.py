@@ -12,6 +12,7 @@ import asyncio
 import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from moat.proxy.refusal import crowded
 from moat.proxy.server.connection import Connection
@@ -81,7 +82,11 @@ class Seats:
         self._rooms_of[task] = room
         room.take(task, connection)
         connection.on_identified = lambda run_id: self._move(task, connection, run_id)
-        task.add_done_callback(lambda done: self._rooms_of.pop(done).give(done))
+        task.add_done_callback(partial(self._leave, connection))
+
+    def _leave(self, connection: Connection, task: asyncio.Task[None]) -> None:
+        connection.on_identified = _nobody  # a cycle, which only the collector would end
+        self._rooms_of.pop(task).give(task)
 
     def _move(self, task: asyncio.Task[None], connection: Connection, run_id: str) -> None:
         """Count a connection in the room of the run whose token it showed. Raises Refusal when that is full."""
@@ -100,3 +105,7 @@ def limit_of(run_id: str) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS if run_id else MAX_UNIDENTIFIED
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft // SHARE))
+
+
+def _nobody(run_id: str) -> None:
+    """Take that somebody was identified where nobody counts."""

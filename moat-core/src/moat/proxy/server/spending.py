@@ -1,9 +1,11 @@
 """What the audit must know before a credential leaves: the first use of a grant in a tunnel waits until it is entered.
 
     request ─▶ known in this tunnel? ─ yes ─▶ counted, told within a second ─▶ goes on
-                   └ no ─ Spend ─▶ daemon: entered for good ─▶ Noted ─▶ known ─▶ goes on       could not be: 503
+                   └ no ─▶ gathered ─ Spends ─▶ daemon: entered for good ─▶ Entered ─▶ known ─▶ goes on      else: 503
 
 A tunnel is one connection of a client's. What is known is asked by the pool's key: run, authority, grants, endpoint.
+One use at a time is asked at once. Where many come, those of some milliseconds are one question, since most of what one
+costs is the same for a hundred: a message, the waking of a thread, a sync of the disk.
 """
 
 from __future__ import annotations
@@ -11,16 +13,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from moat.proxy.flow import Passage
-from moat.proxy.messages import Noted, Spend, Uses
+from moat.proxy.messages import Entered, Spend, Spends, Uses
 from moat.proxy.refusal import Refusal
 from moat.proxy.server.pool import Key
 
 ANSWER_S = 10.0  # the daemon writes to a disk; one that takes longer is as good as full
 FLUSH_S = 0.5  # the daemon takes another half second at most
+GATHER_S = 0.004  # of a first use's delay, where others come too; a sync of the disk takes as long
+
+Done = Callable[[str], None]  # of what keeps a use from being entered, "" for nothing
 
 
 @dataclass(slots=True)
@@ -33,14 +39,21 @@ class Use:
 
 
 class Spending:
-    """What the tunnels of a worker share. send: to the daemon."""
+    """What the tunnels of a worker share. ask, tell: to the daemon. gather_s: 0 asks at once, whatever comes."""
 
-    def __init__(self, send: Callable[[Spend | Uses], None], answer_s: float = ANSWER_S) -> None:
-        self._send = send
+    def __init__(
+        self, ask: Callable[[Spends], None], tell: Callable[[Uses], None], *,
+        answer_s: float = ANSWER_S, gather_s: float = GATHER_S,
+    ) -> None:  # fmt: skip
+        self._ask, self._tell = ask, tell
         self._answer_s = answer_s
+        self._gather_s = gather_s
         self._numbers = itertools.count(1)
         self._tunnels = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[str]] = {}
+        self._gathered: list[tuple[Spend, Done]] = []
+        self._gathering: asyncio.TimerHandle | None = None
+        self._asked: dict[int, tuple[list[tuple[Spend, Done]], asyncio.TimerHandle]] = {}
+        self._is_busy = False
         self._untold: list[Use] = []
         self._pause: asyncio.TimerHandle | None = None
 
@@ -48,11 +61,25 @@ class Spending:
         """Return a new tunnel, in which nothing is known."""
         return Tunnel(self, next(self._tunnels))
 
-    def noted(self, message: Noted) -> None:
+    def enter(self, spend: Spend, done: Done) -> None:
+        """Have a first use entered; done is called with why it could not be, "" once it is."""
+        self._gathered.append((spend, done))
+        if self._gathering is not None:
+            return
+        if self._asked:
+            self._is_busy = True  # others come while one is entered
+        if self._is_busy and self._gather_s:
+            self._gathering = asyncio.get_running_loop().call_later(self._gather_s, self._ask_now)
+        else:
+            self._ask_now()
+
+    def entered(self, message: Entered) -> None:
         """Take the daemon's answer."""
-        waiting = self._waiting.get(message.id)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(message.problem)
+        if (asked := self._asked.pop(message.id, None)) is None:
+            return
+        uses, limit = asked
+        limit.cancel()
+        self._answered(uses, message.problems)
 
     def flush(self) -> None:
         """Tell what was counted."""
@@ -66,23 +93,7 @@ class Spending:
                 runs.setdefault(use.key.run_id, Counter())[grant, where_of(use.key)] += use.count
             use.count = 0
         for run_id, counts in runs.items():
-            self._send(Uses(run_id, tuple((grant, where, count) for (grant, where), count in counts.items())))
-
-    async def enter(self, key: Key, via: str, tunnel: int) -> None:
-        """Return once a first use is entered. Raises Refusal when it cannot be."""
-        number = next(self._numbers)
-        waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self._send(Spend(number, key.run_id, key.grants, where_of(key), via, tunnel))
-        try:
-            async with asyncio.timeout(self._answer_s):
-                problem = await waiting
-        except TimeoutError:
-            problem = f"it did not happen in {self._answer_s:g} s"
-        finally:
-            del self._waiting[number]
-        if problem:
-            reason = f"{', '.join(key.grants)} is not spent before the audit has it: {problem}"
-            raise Refusal(503, reason, kind="audit", keeps=True)
+            self._tell(Uses(run_id, tuple((grant, where, count) for (grant, where), count in counts.items())))
 
     def count(self, use: Use) -> None:
         """Count one use more, but for the first, which is entered by itself."""
@@ -95,6 +106,24 @@ class Spending:
                 self._pause = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         use.count += 1
 
+    def _ask_now(self) -> None:
+        self._gathering = None
+        uses, self._gathered = self._gathered, []
+        self._is_busy = len(uses) > 1
+        number = next(self._numbers)
+        limit = asyncio.get_running_loop().call_later(self._answer_s, self._give_up, number)
+        self._asked[number] = uses, limit
+        self._ask(Spends(number, tuple(spend for spend, _ in uses)))
+
+    def _give_up(self, number: int) -> None:
+        uses, _ = self._asked.pop(number)
+        self._answered(uses, (f"it did not happen in {self._answer_s:g} s",) * len(uses))
+
+    def _answered(self, uses: Sequence[tuple[Spend, Done]], problems: Sequence[str]) -> None:
+        """Tell who waits. problems: one for each, or none at all where every use is entered."""
+        for number, (_, done) in enumerate(uses):
+            done(problems[number] if problems else "")
+
 
 class Tunnel:
     """What is known in one client connection."""
@@ -105,7 +134,7 @@ class Tunnel:
         self._spending = spending
         self.number = number
         self._uses: dict[Key, Use] = {}
-        self._entering: dict[Key, asyncio.Event] = {}
+        self._entering: dict[Key, list[Done]] = {}
 
     def known(self, key: Key) -> Use | None:
         """Return the uses like this one, None where the first of them is not entered."""
@@ -126,20 +155,36 @@ class Tunnel:
 
     async def enter(self, key: Key, via: str) -> Use:
         """Return the uses like this one once the first of them is entered. Raises Refusal."""
-        while (entering := self._entering.get(key)) is not None:  # a hundred streams at once are one first use
-            await entering.wait()
-        if (use := self._uses.get(key)) is not None:
-            return use
-        entering = self._entering[key] = asyncio.Event()
-        try:
-            await self._spending.enter(key, via, self.number)
-            use = self._uses[key] = Use(key)
-            return use
-        finally:
-            del self._entering[key]
-            entering.set()
+        if (use := self._uses.get(key)) is None:
+            waiting: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            self.ask(key, via, partial(_settle, waiting))
+            if problem := await waiting:
+                reason = f"{', '.join(key.grants)} is not spent before the audit has it: {problem}"
+                raise Refusal(503, reason, kind="audit", keeps=True)
+            use = self._uses[key]
+        return use
+
+    def ask(self, key: Key, via: str, done: Done) -> None:
+        """Have the first use like this one entered; done is called with why it could not be, "" once it is known."""
+        if (waiting := self._entering.get(key)) is not None:  # a hundred streams at once are one first use
+            waiting.append(done)
+            return
+        self._entering[key] = [done]
+        spend = Spend(key.run_id, key.grants, where_of(key), via, self.number)
+        self._spending.enter(spend, partial(self._entered, key))
+
+    def _entered(self, key: Key, problem: str) -> None:
+        if not problem:
+            self._uses[key] = Use(key)
+        for done in self._entering.pop(key):
+            done(problem)
 
 
 def where_of(key: Key) -> str:
     """Return what the audit calls an authority."""
     return f"{key.authority.scheme}://{key.authority}"
+
+
+def _settle(waiting: asyncio.Future[str], problem: str) -> None:
+    if not waiting.done():
+        waiting.set_result(problem)

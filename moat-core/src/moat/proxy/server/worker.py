@@ -1,9 +1,10 @@
 """The data plane's process: takes snapshots and sockets from the daemon, serves them, reports every exchange.
 
-    python -m moat.proxy.server.worker --channel FD [--log PATH]
+    python -m moat.proxy.server.worker --channel FD --audit FD [--log PATH]
 
 It is given the rules of live runs and the CA's key, never the store or its key, and confines itself before it serves.
-The end of the channel is its end.
+The end of the channel is its end. What the audit is asked goes over a socket of its own, to a thread that does nothing
+else: neither waits for what comes over the channel.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import uvloop
@@ -29,11 +31,11 @@ from moat.proxy.messages import (
     Answered,
     Configure,
     Drop,
+    Entered,
     Kept,
     Listen,
     MessageError,
     Named,
-    Noted,
     Ping,
     Pong,
     Ready,
@@ -41,6 +43,7 @@ from moat.proxy.messages import (
     Signature,
     Stop,
     decode,
+    encode,
 )
 from moat.proxy.server.confine import confine, harden, readable_paths, tune_malloc
 from moat.proxy.server.house import House
@@ -49,21 +52,34 @@ from moat.proxy.server.reports import Reports
 log = logging.getLogger(__name__)
 
 
-async def serve(channel: FrameChannel, redactor: Redactor) -> None:
+async def serve(channel: FrameChannel, audit: FrameChannel, redactor: Redactor) -> None:
     """Serve until the daemon says stop or is gone."""
 
     reports = Reports(channel)
     async with asyncio.TaskGroup() as group:
         named, ask = (lambda *named: reports.send(Named(*named))), reports.send
-        house = House(group, reports.exchange, named, ask=ask, emit_line=reports.line)
+        house = House(group, reports.exchange, named, ask=ask, emit_line=reports.line,
+                      spend=lambda spends: audit.send(encode(spends)))  # fmt: skip
+        entering = group.create_task(_enter(audit, house))
         reports.send(Ready())
         try:
             if await _follow(channel, reports, house, redactor):
                 await _drain(channel, reports, house, redactor)
         finally:
             house.close()
+            entering.cancel()
     reports.flush()
+    audit.close()
     channel.close()
+
+
+async def _enter(audit: FrameChannel, house: House) -> None:
+    """Take what the audit says, until nobody is there any more: then nothing is spent, and the channel ends too."""
+    with suppress(FrameError, MessageError):
+        while (received := await audit.receive()) is not None:
+            message = decode(received[0])
+            if isinstance(message, Entered):
+                house.answered(message)
 
 
 async def _drain(channel: FrameChannel, reports: Reports, house: House, redactor: Redactor) -> None:
@@ -108,7 +124,7 @@ def _obey(message: object, descriptors: list[int], house: House, redactor: Redac
             house.put(context, names)
         case Listen(run_id, name) if len(descriptors) == 1:
             house.listen(run_id, name, socket.socket(fileno=descriptors.pop()))
-        case Answered() | Signature() | Kept() | Noted():
+        case Answered() | Signature() | Kept():
             house.answered(message)
         case Drop(run_id):
             house.drop(run_id)
@@ -120,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the worker; return its exit code."""
     parser = argparse.ArgumentParser(description="moat's data plane; the daemon starts it")
     parser.add_argument("--channel", type=int, required=True, help="descriptor of a socket to the daemon")
+    parser.add_argument("--audit", type=int, required=True, help="descriptor of a socket to the audit's writer")
     parser.add_argument("--log", type=Path, help="where to log; nowhere without it")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the command, not for what serves it
@@ -130,12 +147,12 @@ def main(argv: list[str] | None = None) -> int:
     tune_malloc()
     if not confine(readable_paths()):
         log.warning("this kernel has no Landlock; the worker can read its user's files")
-    return uvloop.run(_run(options.channel, redactor))
+    return uvloop.run(_run(options.channel, options.audit, redactor))
 
 
-async def _run(descriptor: int, redactor: Redactor) -> int:
+async def _run(channel: int, audit: int, redactor: Redactor) -> int:
     try:
-        await serve(FrameChannel(socket.socket(fileno=descriptor)), redactor)
+        await serve(FrameChannel(socket.socket(fileno=channel)), FrameChannel(socket.socket(fileno=audit)), redactor)
     except FrameError:
         log.exception("the daemon's messages cannot be read")
         return 1
