@@ -36,7 +36,9 @@ from moat.runs.registering import Registered, door_ticket, make_folders, registe
 from moat.runs.watched import Marks, changes, marks_of, write_changes
 
 if TYPE_CHECKING:
+    from moat.api.runtimes import DoorTicket
     from moat.daemon.audit_notes import Kind
+    from moat.daemon.protocol import RegisterResponse
     from moat.runs.console import Console
     from moat.runs.copies import WorkingCopy
     from moat.runs.repositories import OwnRepository

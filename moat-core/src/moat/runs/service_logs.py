@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from moat.ids import TELLING_NAME
 from moat.paths import UNWRITABLE, private_folder
-from moat.runs.blotting import TELLING_NAME, secrets_of
+from moat.runs.blotting import secrets_of
 from moat.runs.journal import Journal, Stream
 from moat.runs.plan import RunPlan
 
