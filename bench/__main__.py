@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import far, growth, startup
+from bench import far, growth, recording, startup
 from bench.ground import Ground
 from bench.peers import ALL, Peer
 from bench.scenarios import FULL, QUICK, LoadFailed, Scenario, Size, scenarios
@@ -52,7 +52,8 @@ def _all(size: Size, only: str) -> str:
         ground.start()
         wanted = [start for start in ALL if not only or start.__name__ in only.split(",")]
         peers = [peer for start in wanted if (peer := start(ground)) is not None]
-        results = {**measure(peers, ground, size), **growth.measure(ground, size), **far.measure(size)}
+        results = {**measure(peers, ground, size), **growth.measure(ground, size)}
+        results |= {**recording.measure(ground, size), **far.measure(size)}
     finally:
         ground.stop()
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,7 @@
 """The daemon's part for the bench: keeps the real worker through the real link, and writes what it reports.
 
 bench.driver ── moat.daemon.worker.Worker ── frames ──▶ moat.proxy.server.worker
-     └─▶ network.jsonl and audit.db, as the daemon writes them
+     └─▶ counters, network.jsonl and audit.db, as the daemon keeps them
 """
 
 from __future__ import annotations
@@ -12,19 +12,24 @@ import hashlib
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 
 from moat.api.rules import Match, Rule, SetHeader
-from moat.api.runs import NetworkPolicy, RunContext
+from moat.api.runs import NetworkPolicy, RunContext, RunInfo
 from moat.audit.chain import STARTED
+from moat.daemon.audience import Audience
 from moat.daemon.audit_key import AuditKeys
 from moat.daemon.audit_seal import Signing
 from moat.daemon.auditor import Auditor
+from moat.daemon.records import Records
+from moat.daemon.registry import Entry, Registry
 from moat.daemon.worker import COMMAND, Worker
 from moat.paths import Home
 from moat.proxy.ca import load
-from moat.proxy.messages import Configure, Exchanges
-from moat.trace.network import FLUSH_EVERY_S, NetworkLog
+from moat.proxy.messages import Configure
+from moat.trace.network import NetworkLog
+from moat.trace.store import RunStore
 
 from bench.ground import HOST, OPEN_HOST, SECRET
 from bench.peers import TOKEN
@@ -32,19 +37,7 @@ from bench.peers import TOKEN
 _RUN = "run_{:012x}"
 
 
-class Trace:
-    """Writes every exchange, as the daemon does."""
-
-    def __init__(self, folder: Path) -> None:
-        self.log = NetworkLog(limit_bytes=1 << 40)  # a full trace would be a cheaper one
-        self._folder = folder
-
-    def exchanges(self, report: Exchanges) -> None:
-        """Take finished exchanges of one run."""
-        self.log.append(self._folder / report.run_id / "network.jsonl", report.lines)
-
-    def named(self, run_id: str, name: str, address: str) -> None:
-        """Take a name; none are given out here."""
+UNRECORDED = (sys.executable, "-P", "-m", "bench.unrecorded")
 
 
 def contexts(options: argparse.Namespace) -> list[RunContext]:
@@ -60,6 +53,15 @@ def contexts(options: argparse.Namespace) -> list[RunContext]:
     ]  # fmt: skip
 
 
+def recorded(folder: Path, runs: list[RunContext]) -> Records:
+    """Return who takes what the worker reports, for live runs, with a trace that never gets full."""
+    registry = Registry()
+    for context in runs:
+        info = RunInfo(context.run_id, context.run_id, "process", "strict", (), "/", ("true",), "2026-01-01T00:00:00Z")
+        registry.publish(Entry(context, info))
+    return Records(registry, RunStore(Home(folder)), NetworkLog(limit_bytes=1 << 40), Audience())
+
+
 def audited(folder: Path, worker: Worker) -> Auditor:
     """Return the audit's writer, which the worker asks before a credential leaves."""
     signing = Signing(AuditKeys(Home(folder), {"MOAT_KEYRING_BACKEND": "file"}))
@@ -72,11 +74,13 @@ async def drive(options: argparse.Namespace) -> None:
     """Keep the worker until told to end."""
     folder = Path(options.folder)
     ca = load((folder / "ca.pem").read_text(), (folder / "ca-with-key.pem").read_text())
-    trace = Trace(folder / f"moat-{options.listen}")
-    worker = Worker(trace, folder / "worker.log", dict(os.environ), COMMAND)
+    runs = contexts(options)
+    records = recorded(folder / f"moat-{options.listen}", runs)
+    command = UNRECORDED if options.unrecorded else COMMAND
+    worker = Worker(records, folder / "worker.log", dict(os.environ), command)
     pins = dict.fromkeys((HOST, OPEN_HOST), options.address)
     worker.configure(Configure(ca.certificate_pem, ca.key_pem, ca.certificate_pem, pins, (f"{options.address}/32",)))
-    for context in contexts(options):
+    for context in runs:
         worker.put(context)
     auditor = audited(folder / f"moat-{options.listen}", worker)
     ended = asyncio.Event()
@@ -87,20 +91,13 @@ async def drive(options: argparse.Namespace) -> None:
         await auditor.noted(_RUN.format(0), STARTED, {})
         await worker.barrier()
         worker.listen("", "token", socket.create_server(("127.0.0.1", options.listen), backlog=4096))
-        while not ended.is_set():
-            trace.log.flush()
-            await _wait(ended)
+        flushing = group.create_task(records.flush_forever())
+        await ended.wait()
         await worker.stop()
         await auditor.close()
-        auditing.cancel()
-
-
-async def _wait(ended: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(FLUSH_EVERY_S):
-            await ended.wait()
-    except TimeoutError:
-        return
+        records.flush()
+        for task in (auditing, flushing):
+            task.cancel()
 
 
 def main() -> None:
@@ -110,6 +107,7 @@ def main() -> None:
         parser.add_argument(f"--{name}")
     for name in ("listen", "origin", "open-origin", "runs", "rules"):
         parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--unrecorded", action="store_true", help="with trace and audit off")
     asyncio.run(drive(parser.parse_args()))
 
 

@@ -92,12 +92,16 @@ def mitmproxy(ground: Ground) -> Peer | None:
     return Peer("mitmproxy", f"127.0.0.1:{port}", ground.port, process, open_port=ground.open_port, is_slow=True)
 
 
-def moat(ground: Ground, *, name: str = "moat", runs: int = 1, rules: int = 1) -> Peer:
-    """The worker as the daemon runs it, with a token, a strict policy, a rule that injects, and the trace written."""
+def moat(ground: Ground, *, name: str = "moat", runs: int = 1, rules: int = 1, is_recorded: bool = True) -> Peer:
+    """The worker as the daemon runs it, with a token, a strict policy, a rule that injects, and the trace written.
+
+    is_recorded: whether there are trace and audit.
+    """
     port = free_port()
     command = [sys.executable, "-m", "bench.driver", "--folder", str(ground.folder), "--listen", str(port),
                "--address", ground.address, "--origin", str(ground.port), "--open-origin", str(ground.open_port),
-               "--runs", str(runs), "--rules", str(rules)]  # fmt: skip
+               "--runs", str(runs), "--rules", str(rules),
+               *([] if is_recorded else ["--unrecorded"])]  # fmt: skip
     process = ground.run(["env", f"PYTHONPATH={ROOT}:{ROOT}/moat-core/src", *command], port)
     token = base64.b64encode(f"moat:{TOKEN}".encode()).decode()
     return Peer(name, f"127.0.0.1:{port}", ground.port, process, token, ground.open_port)

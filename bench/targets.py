@@ -51,5 +51,6 @@ TARGETS = (
     Target("memory", "busy_mb", "nginx", at_most=1.5),
     Target("growth", "cpu_us", "moat (1,000 runs, 1,000 rules)", at_least=0.9),
     Target("growth", "cold_cpu_us", "moat (1,000 runs, 1,000 rules)", at_least=0.9),
+    Target("trace + audit", "cpu_us", "moat, unrecorded", at_most=1.1),
     Target("far", "p50_ms", "direct", at_most=1.0),
 )

@@ -138,7 +138,8 @@ class FrameChannel:
                 return self._fail(FrameError(f"a frame of {length} bytes is over the limit"))
             if len(self._buffer) < HEADER.size + length:
                 break
-            body = bytes(self._buffer[HEADER.size : HEADER.size + length])
+            with memoryview(self._buffer) as view:
+                body = bytes(view[HEADER.size : HEADER.size + length])
             del self._buffer[: HEADER.size + length]
             try:
                 self._take(body, count)

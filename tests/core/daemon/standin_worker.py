@@ -11,9 +11,12 @@ import os
 import socket
 import sys
 import threading
+from collections import Counter
 from typing import Any
 
 from moat.frames import FrameChannel
+from moat.proxy.counts import Counts
+from moat.proxy.messages import Exchanges, encode
 
 
 class StandIn:
@@ -63,7 +66,8 @@ class StandIn:
                     self.channel.send(message)
             case ["record", run_id]:
                 line = json.dumps(record(run_id)).encode() + b"\n"
-                self.channel.send({"type": "exchanges", "run_id": run_id, "count": 1, "denied": 1, "tail": line})
+                counts = Counts(Counter(denied=1), Counter({403: 1}))
+                self.channel.send(encode(Exchanges(run_id, counts, line)))
             case ["named", run_id, name, address]:
                 self.channel.send({"type": "named", "run_id": run_id, "name": name, "address": address})
         writer.write(json.dumps(self.state).encode() + b"\n")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 
 import pytest
 from moat.api.endpoints import Question, Reply
@@ -8,6 +9,7 @@ from moat.api.http import Headers
 from moat.api.runs import ExchangeRecord, NetworkPolicy, RunContext
 from moat.api.signing import Signed, Unsigned
 from moat.frames import FrameChannel
+from moat.proxy.counts import Counts
 from moat.proxy.guessed import Guess, Guessed
 from moat.proxy.messages import (
     Answered,
@@ -41,6 +43,12 @@ from moat.proxy.record import line_of
 
 RECORD = ExchangeRecord("run_1", "2026-01-01T00:00:00Z", "connect", "GET", "https", "a.example", 443, "/", 200,
                         "forwarded", grants=("github",))  # fmt: skip
+COUNTS = Counts()
+COUNTS.record(RECORD)
+COUNTS.record(
+    replace(RECORD, outcome="denied", status=403, duration_ms=6.0, request_bytes=1, response_bytes=2, scrubbed=3)
+)
+EXCHANGES = Exchanges("run_1", COUNTS, b'\0"b"}\n{"d":1}\n\0"c"}\n', '{"a":')
 MESSAGES: list[ToWorker | ToDaemon] = [
     Configure(
         "cert",
@@ -70,7 +78,8 @@ MESSAGES: list[ToWorker | ToDaemon] = [
     Ping(7),
     Stop(),
     Ready(),
-    Exchanges("run_1", 2, 1, f"{line_of(RECORD)}\n{line_of(RECORD)}\n".encode()),
+    Exchanges("run_1", COUNTS, f"{line_of(RECORD)}\n{line_of(RECORD)}\n".encode()),
+    EXCHANGES,
     Named("run_1", "a.example", "127.107.0.1"),
     Ask(7, "aws", Question("run_1", "keys", "PUT", "/x?y", Headers((("A", "b"), ("A", "c"))), b"s3cr3t\0")),
     AskSignature(7, "aws", Unsigned("run_1", "PUT", "a.example", "/x?y", Headers((("A", "b"),)), "ab")),
@@ -93,6 +102,12 @@ async def test_every_message_survives_the_wire(message: ToWorker | ToDaemon) -> 
     assert decode(received[0]) == message
 
 
+def test_what_lines_begin_with_stands_before_each() -> None:
+    assert EXCHANGES.lines == b'{"a":"b"}\n{"d":1}\n{"a":"c"}\n'
+    assert Exchanges("run_1", COUNTS, b'{"a":"b"}\n').lines == b'{"a":"b"}\n'
+    assert Exchanges("run_1", COUNTS, b"", '{"a":').lines == b""
+
+
 def test_unknown_fields_are_ignored() -> None:
     assert decode({**encode(Pong(7)), "new": 1}) == Pong(7)
 
@@ -105,8 +120,10 @@ def test_unknown_fields_are_ignored() -> None:
         {"type": "ping", "id": "7"},
         {"type": "drop"},
         {"type": "listen", "run_id": "r", "name": "smtp"},
-        {"type": "exchanges", "run_id": "r", "count": 1, "denied": 0},
-        {"type": "exchanges", "run_id": "r", "count": "1", "denied": 0, "tail": b""},
+        {name: value for name, value in encode(EXCHANGES).items() if name != "tail"},
+        {**encode(EXCHANGES), "buckets": [1]},
+        {**encode(EXCHANGES), "tail": "a"},
+        {**encode(EXCHANGES), "beginning": "x" * 1_000_000, "tail": b"\0" * 17},
         {"type": "run", "context": {"run_id": "s3cr3t"}},
         {"type": "spends", "id": 1, "uses": [["r", [1], "a", "v", 1]]},
         {"type": "spends", "id": 1, "uses": [["r", ["g"], "a", "v", "1"]]},

@@ -10,9 +10,13 @@ from moat.net.policy import Objection
 from moat.proxy.record import (
     MAX_PATH_CHARS,
     MAX_QUERY_KEYS,
-    Line,
     Trail,
+    beginning_of,
+    endings_of,
     line_of,
+    line_with,
+    lines_of,
+    new_number,
     query_keys,
     record_of,
     without_query,
@@ -81,12 +85,14 @@ def test_a_form_of_a_line_says_what_the_record_would_say() -> None:
     trail.request_bytes, trail.response_bytes = 5, 7
     trail.forwarded()
 
-    line = Line(trail)
-    made, again = (record_of(line.text(1.25, 201, (5, 7), (0.001, 0.0015), 2)) for _ in range(2))
+    line = line_with(beginning_of(trail), 201, 5, 7, 2)
+    facts = [fact for _ in range(2) for fact in (line, new_number(), 1.25, 1.5, 1.0)]
+    made, again = map(record_of, lines_of(facts).splitlines())
     assert made == replace(records[0], id=made.id, first_byte_ms=1.0, duration_ms=1.5, scrubbed=2)
     assert made.at == "1970-01-01T00:00:01.250+00:00"
     assert len({records[0].id, made.id, again.id}) == 3
-    assert json.loads(line.text(1.25, 201, (5, 7), (0.001, 0.0015))).keys() == json.loads(line_of(made)).keys()
+    assert json.loads(lines_of(facts).splitlines()[0]).keys() == json.loads(line_of(made)).keys()
+    assert endings_of(facts, "\0").replace("\0", line.beginning) == lines_of(facts)
 
 
 def test_a_record_says_what_the_client_calls_its_request_and_which_keys_its_query_has() -> None:

@@ -1,6 +1,6 @@
 """What operators count: requests, bytes, times, runs, grants, as text that Prometheus reads. Sends nothing anywhere.
 
-    worker's lines ─▶ Tally (read by pattern, not parsed) ─▶ GET /v1/metrics, and 127.0.0.1 where config.yaml says so
+    worker ─ sums with each batch of lines ─▶ Counts ─▶ GET /v1/metrics, and 127.0.0.1 where config.yaml says so
 
 No label has more values than stand in this file: no host, no path, no run, no grant's name. The format is text 0.0.4:
 https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -9,61 +9,26 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 from __future__ import annotations
 
 import os
-import re
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from moat.daemon.protocol import Health
+from moat.proxy.counts import BUCKETS_S, OUTCOMES, Counts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-OUTCOMES = ("forwarded", "denied", "refused", "failed")
 GRANT_STATES = ("static", "fresh", "failing", "revoked")
-BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-_NUMBERS = re.compile(rb'"request_bytes":([0-9]+),"response_bytes":([0-9]+),"duration_ms":([0-9.]+)')
-_SCRUBBED = re.compile(rb'"scrubbed":([1-9][0-9]*)')
-_OUTCOMES = tuple((name, f'"outcome":"{name}"'.encode()) for name in OUTCOMES)  # a quote within a value is escaped
-_CLASSES = tuple((f"{digit}xx", f'"status":{digit}'.encode()) for digit in range(1, 6))
 
 
-@dataclass(slots=True)
-class Tally:
-    """What was counted since this daemon began."""
-
-    outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
-    classes: dict[str, int] = field(default_factory=lambda: {name: 0 for name, _ in _CLASSES})
-    request_bytes: int = 0
-    response_bytes: int = 0
-    scrubbed: int = 0
-    seconds: float = 0.0
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
-
-    def add(self, lines: bytes) -> None:
-        """Count exchanges, as the worker writes them."""
-        for name, mark in _OUTCOMES:
-            self.outcomes[name] += lines.count(mark)
-        for name, mark in _CLASSES:
-            self.classes[name] += lines.count(mark)
-        for up, down, milliseconds in _NUMBERS.findall(lines):
-            seconds = float(milliseconds) / 1000
-            self.request_bytes += int(up)
-            self.response_bytes += int(down)
-            self.seconds += seconds
-            self.buckets[bisect_left(BUCKETS_S, seconds)] += 1
-        self.scrubbed += sum(map(int, _SCRUBBED.findall(lines)))
-
-
-def text(health: Health, tally: Tally, lost: int, proc: Path = Path("/proc/self")) -> str:
+def text(health: Health, tally: Counts, lost: int, proc: Path = Path("/proc/self")) -> str:
     """Return everything. lost: exchanges that no trace has, since a disk was full."""
     return "".join(f"{line}\n" for line in (*_of_requests(tally, lost), *_of_daemon(health), *_of_process(proc)))
 
 
-def _of_requests(tally: Tally, lost: int) -> Iterator[str]:
+def _of_requests(tally: Counts, lost: int) -> Iterator[str]:
     yield from _family("moat_requests_total", "counter", "Requests of runs, by what became of them.",
-                       ((f'outcome="{name}"', count) for name, count in tally.outcomes.items()))  # fmt: skip
+                       ((f'outcome="{name}"', tally.outcomes[name]) for name in OUTCOMES))  # fmt: skip
     yield from _family("moat_responses_total", "counter", "Answers to runs, by class of status.",
-                       ((f'code="{name}"', count) for name, count in tally.classes.items()))  # fmt: skip
+                       ((f'code="{digit}xx"', _of_class(tally, digit)) for digit in range(1, 6)))  # fmt: skip
     yield from _one("moat_request_bytes_total", "counter", "Bytes of bodies sent by runs.", tally.request_bytes)
     yield from _one("moat_response_bytes_total", "counter", "Bytes of bodies sent to runs.", tally.response_bytes)
     yield from _one("moat_secrets_scrubbed_total", "counter", "Secrets taken out of answers.", tally.scrubbed)
@@ -71,7 +36,11 @@ def _of_requests(tally: Tally, lost: int) -> Iterator[str]:
     yield from _histogram(tally)
 
 
-def _histogram(tally: Tally) -> Iterator[str]:
+def _of_class(tally: Counts, digit: int) -> int:
+    return sum(count for status, count in tally.statuses.items() if status // 100 == digit)
+
+
+def _histogram(tally: Counts) -> Iterator[str]:
     name, total = "moat_request_duration_seconds", 0
     yield f"# HELP {name} How long requests of runs took."
     yield f"# TYPE {name} histogram"

@@ -12,16 +12,16 @@ from typing import Protocol
 
 from moat.api.http import Authority
 from moat.api.runs import ExchangeRecord
-from moat.daemon.metrics import Tally
 from moat.daemon.registry import Registry
 from moat.paths import UNWRITABLE
+from moat.proxy.counts import Counts
 from moat.proxy.messages import Exchanges
 from moat.proxy.record import record_of
 from moat.trace.network import FLUSH_EVERY_S, NetworkLog
 from moat.trace.store import RunStore
 
 _DENIED = b'"outcome":"denied"'
-_REJECTED = b'"status":401,'  # of interest to whoever renews credentials, whether plugins watch or not
+_REJECTED = 401  # of interest to whoever renews credentials, whether plugins watch or not
 COUNTS_EVERY = 10  # flushes: what a kill may take from a run's counters is ten seconds
 _SHOWN_BYTES = 1_000  # of what is nobody's, in the log
 
@@ -62,7 +62,7 @@ class Records:
         self._plugins = plugins
         self.denials = denials
         self._names: dict[str, dict[str, str]] = {}
-        self.tally = Tally()
+        self.tally = Counts()
 
     @property
     def lost(self) -> int:
@@ -71,19 +71,19 @@ class Records:
 
     def exchanges(self, report: Exchanges) -> None:
         """Count, remember and pass on finished exchanges of one run."""
-        run_id = report.run_id
-        if not self._registry.count(run_id, report.count, denied=report.denied):
-            log.info("exchanges of no live run", extra={"first": report.lines[:_SHOWN_BYTES].decode(errors="replace")})
+        run_id, counts, lines = report.run_id, report.counts, report.lines
+        if not self._registry.count(run_id, counts.requests, denied=counts.denied):
+            log.info("exchanges of no live run", extra={"first": lines[:_SHOWN_BYTES].decode(errors="replace")})
             return
-        self._network.append(self._store.network(run_id), report.lines)
-        self.tally.add(report.lines)
-        if report.denied and self.denials is not None:
-            for line in report.lines.splitlines():
+        self._network.append(self._store.network(run_id), lines)
+        self.tally.add(counts)
+        if counts.denied and self.denials is not None:
+            for line in lines.splitlines():
                 if _DENIED in line:
                     record = record_of(line)
                     self.denials.denied(run_id, authority_of(record), record.reason)
-        if self._plugins.watches_exchanges or _REJECTED in report.lines:
-            for line in report.lines.splitlines():
+        if self._plugins.watches_exchanges or counts.statuses[_REJECTED]:
+            for line in lines.splitlines():
                 self._plugins.exchange_done(run_id, record_of(line))
 
     def named(self, run_id: str, name: str, address: str) -> None:

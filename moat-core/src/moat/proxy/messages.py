@@ -18,7 +18,10 @@ from moat.api.errors import MoatError
 from moat.api.http import Headers
 from moat.api.runs import RunContext
 from moat.api.signing import Signed, Unsigned
-from moat.frames import TAIL
+from moat.frames import LIMIT_BYTES, TAIL
+from moat.proxy.counts import Counts
+from moat.proxy.counts import from_wire as counts_from_wire
+from moat.proxy.counts import to_wire as counts_to_wire
 from moat.proxy.endpoint_wire import packed, reply_from_wire, reply_to_wire, unpacked
 from moat.proxy.guessed import Guessed, guessed_from_wire
 from moat.proxy.signing_wire import signed_from_wire, signed_to_wire, unsigned_from_wire, unsigned_to_wire
@@ -26,6 +29,7 @@ from moat.proxy.snapshot import from_wire, to_wire
 
 VERSION = 1
 ListenName: TypeAlias = str  # one of _LISTENERS, "tcp:PORT", or "unix:PATH" with the path inside
+MARK = b"\0"
 _LISTENERS = frozenset(("proxy", "http", "tls", "dns-udp", "dns-tcp", "token"))
 Wire: TypeAlias = dict[str, Any]  # one JSON object; decode checks what it takes out
 
@@ -120,12 +124,22 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Exchanges:
-    """Finished exchanges of one run, to be traced. lines: each a line of JSON with its end (`record.line_of`)."""
+    """Finished exchanges of one run, to be traced. text: a line of JSON each, with its end (`record.line_of`).
+
+    beginning: what all lines begin with, said once; in text, which is JSON and has no such byte, MARK stands for it.
+    """
 
     run_id: str
-    count: int
-    denied: int
-    lines: bytes
+    counts: Counts
+    text: bytes
+    beginning: str = ""
+
+    @property
+    def lines(self) -> bytes:
+        """The whole lines."""
+        return self.text.replace(
+            MARK, self.beginning.encode()
+        )  # one copy: memory that is new costs more than its bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +249,8 @@ def encode(message: ToWorker | ToDaemon) -> Wire:
                     "ca_key": message.ca_key, "upstream": upstream}  # fmt: skip
         case SetRun(context, names):
             return {"type": "run", "context": to_wire(context), "names": dict(names)}
-        case Exchanges(run_id, count, denied, lines):
-            return {"type": "exchanges", "run_id": run_id, "count": count, "denied": denied, TAIL: lines}
+        case Exchanges(run_id, counts, text, beginning):
+            return {"type": "exchanges", "run_id": run_id, **counts_to_wire(counts), "beginning": beginning, TAIL: text}
         case Ask(number, grant, asked):
             return {"type": "ask", "id": number, "grant": grant, "question": _question_to_wire(asked)}
         case Answered(number, reply):
@@ -340,10 +354,12 @@ def _captured(wire: Wire) -> Captured:
 
 
 def _exchanges(wire: Wire) -> Exchanges:
-    count, denied, lines = wire["count"], wire["denied"], wire[TAIL]
-    if type(count) is not int or type(denied) is not int or not isinstance(lines, bytes):
+    run_id, beginning, text = _text(wire["run_id"]), _text(wire["beginning"]), wire[TAIL]
+    if not isinstance(text, bytes):
         raise TypeError
-    return Exchanges(_text(wire["run_id"]), count, denied, lines)
+    if len(beginning) * text.count(MARK) > LIMIT_BYTES:  # as long as if nothing were said once
+        raise MessageError("exchanges are longer than a frame")
+    return Exchanges(run_id, counts_from_wire(wire), text, beginning)
 
 
 def _entering_to_wire(message: Spends | Entered) -> Wire:

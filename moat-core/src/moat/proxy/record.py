@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,7 +21,7 @@ from moat.proxy.refusal import Refusal
 MAX_PATH_CHARS = 2048
 
 Emit = Callable[[ExchangeRecord], None]
-EmitLine = Callable[[str, str], None]  # of a run's id and a `Line`
+EmitFacts = Callable[[str, "Facts"], None]  # of a run's id
 
 MAX_NAME_CHARS = 128  # of what the client calls its request
 MAX_QUERY_KEYS = 32
@@ -35,12 +35,13 @@ _OF_SAMPLES = ("request_headers", "response_headers", "request_body", "response_
 _TYPES = {each.name: _JSON_TYPES.get(str(each.type), list) for each in fields(ExchangeRecord)}
 _DEFAULTS = {each.name: each.default for each in fields(ExchangeRecord) if each.default is not MISSING}
 _BEGINNING = f"req_{secrets.token_hex(4)}"  # of this process's ids
-_numbers = itertools.count(1)
+_ENDING = '%08x","at":"%s","duration_ms":%.3f,"first_byte_ms":%.3f}\n'
+new_number = itertools.count(1).__next__  # of an id
 
 
 def new_id() -> str:
     """Return an id for a request, unlike any other of this installation."""
-    return f"{_BEGINNING}{next(_numbers):08x}"
+    return f"{_BEGINNING}{new_number():08x}"
 
 
 class Scrubs(Protocol):
@@ -224,32 +225,70 @@ class Trail:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Line:
-    """The line of a forwarded exchange, but for what differs each time: as `line_of`, for less."""
+    """What is the same in the lines of forwarded exchanges that differ in their Facts only. beginning: of each line."""
 
-    __slots__ = ("_same",)
+    beginning: str
+    status: int
+    request_bytes: int
+    response_bytes: int
+    scrubbed: int
 
-    def __init__(self, trail: Trail) -> None:
-        same = {
-            "version": 1, "run_id": trail.run_id, "via": trail.via, "method": trail.method, "scheme": trail.scheme,
-            "host": trail.host, "port": trail.port, "path": trail.path, "query_keys": trail.query_keys,
-            "protocol": trail.protocol, "client_id": trail.client_id, "outcome": "forwarded", "reason": "",
-            "grants": trail.grants, "injected": trail.injected, "replaced": trail.replaced,
-            "decision": trail.decision, "rule": trail.rule, "error": "", "allow_line": "",
-            **asdict(Usage()),
-        }  # fmt: skip
-        self._same = f'{_as_json(same)[:-1]},"id":"{_BEGINNING}'
 
-    def text(
-        self, at: float, status: int, sizes: tuple[int, int], spans_s: tuple[float, float], scrubbed: int = 0
-    ) -> str:
-        """Return the line, without its end. at: Unix time. sizes: up and down. spans_s: to first byte and end."""
-        second = int(at)
-        return (
-            f'{self._same}{next(_numbers):08x}","at":"{_second(second)}.{int((at - second) * 1000):03d}+00:00"'
-            f',"status":{status},"request_bytes":{sizes[0]},"response_bytes":{sizes[1]},"duration_ms":'
-            f'{spans_s[1] * 1000:.3f},"first_byte_ms":{spans_s[0] * 1000:.3f},"scrubbed":{scrubbed}}}'
-        )
+Facts = tuple[Line, int, float, float, float]
+"""Of a forwarded exchange: its line, its id's number (`new_number`), Unix time, milliseconds to end and first byte."""
+FACTS = 5
+
+
+def beginning_of(trail: Trail) -> str:
+    """Return how the lines of forwarded exchanges begin that were asked for alike."""
+    same = {
+        "version": 1, "run_id": trail.run_id, "via": trail.via, "method": trail.method, "scheme": trail.scheme,
+        "host": trail.host, "port": trail.port, "path": trail.path, "query_keys": trail.query_keys,
+        "protocol": trail.protocol, "client_id": trail.client_id, "outcome": "forwarded", "reason": "",
+        "grants": trail.grants, "injected": trail.injected, "replaced": trail.replaced,
+        "decision": trail.decision, "rule": trail.rule, "error": "", "allow_line": "",
+        **asdict(Usage()),
+    }  # fmt: skip
+    return _as_json(same)[:-1]
+
+
+def line_with(beginning: str, status: int, request_bytes: int, response_bytes: int, scrubbed: int) -> Line:
+    """Return the line of exchanges that were answered alike. beginning: of `beginning_of`."""
+    same = (
+        f'{beginning},"status":{status},"request_bytes":{request_bytes},"response_bytes":{response_bytes},'
+        f'"scrubbed":{scrubbed},"id":"{_BEGINNING}'
+    )
+    return Line(same, status, request_bytes, response_bytes, scrubbed)
+
+
+def endings_of(facts: Sequence[Any], mark: str) -> str:
+    """Return lines of exchanges, each with its end, and mark for their beginning. facts: Facts, one after the other.
+
+    All at once: for each by itself this costs twice as much.
+    """
+    values = _spelled(facts)
+    del values[::FACTS]
+    return _form(f"{mark}{_ENDING}", len(facts) // FACTS) % tuple(values)
+
+
+def lines_of(facts: Sequence[Any]) -> str:
+    """Return the lines of exchanges, each with its end, whatever they begin with. facts: as for endings_of."""
+    values = _spelled(facts)
+    values[::FACTS] = [line.beginning for line in values[::FACTS]]
+    return _form(f"%s{_ENDING}", len(facts) // FACTS) % tuple(values)
+
+
+def _spelled(facts: Sequence[Any]) -> list[Any]:
+    values = list(facts)
+    values[2::FACTS] = map(_millisecond, [int(at * 1000) for at in values[2::FACTS]])
+    return values
+
+
+@lru_cache(maxsize=8)
+def _form(line: str, count: int) -> str:
+    return line * count
 
 
 def line_of(record: ExchangeRecord) -> str:
@@ -287,13 +326,14 @@ def _fits(name: str, value: object) -> bool:
 
 def _timestamp(at: float) -> str:
     """Return ISO 8601 in UTC, to the millisecond."""
-    second = int(at)
-    return f"{_second(second)}.{int((at - second) * 1000):03d}+00:00"
+    return _millisecond(int(at * 1000))
 
 
-@lru_cache(maxsize=4)
-def _second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+@lru_cache(maxsize=64)  # what ends together began together
+def _millisecond(millisecond: int) -> str:
+    return datetime.fromtimestamp(millisecond // 1000, UTC).strftime(
+        f"%Y-%m-%dT%H:%M:%S.{millisecond % 1000:03d}+00:00"
+    )
 
 
 def query_keys(target: str) -> list[str]:

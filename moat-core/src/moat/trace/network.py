@@ -14,6 +14,8 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass as mutable
+from dataclasses import field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -27,7 +29,7 @@ FLUSH_EVERY_S = 1.0  # what a crash of the daemon may lose
 LIMIT_BYTES = 16 * 1024 * 1024  # of one file: some 25,000 exchanges
 KEPT_FILES = 3  # the first, and the latest before the one that is written: a run in a loop must not fill the disk
 _GAP_NUMBER = 2  # of the file that counts those that were dropped
-_BUFFERED_BYTES = 262_144  # written at once, whatever the clock says: some 400 exchanges
+_BUFFERED_BYTES = 131_072  # written at once, whatever the clock says: some 200 exchanges
 _WAITING_BYTES = 1_048_576  # of one run, while the disk takes nothing
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,17 @@ class Gap:
     version: int = 1
 
 
+@mutable(slots=True)
+class _Pending:
+    """What waits to be written of one run: as it came, since each copy of it costs as much as writing it."""
+
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    def whole(self) -> bytes:
+        return b"".join(self.parts)
+
+
 class NetworkLog:
     """The writing end for all live runs. Call flush at least every FLUSH_EVERY_S, and close at a run's end.
 
@@ -51,16 +64,17 @@ class NetworkLog:
 
     def __init__(self, *, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit = limit_bytes
-        self._pending: dict[Path, bytearray] = {}
+        self._pending: dict[Path, _Pending] = {}
         self._missing: dict[Path, int] = {}
         self._failing: set[Path] = set()
         self.lost = 0
 
     def append(self, file: Path, lines: bytes) -> None:
         """Remember exchanges, each a line with its end, to be written within a second."""
-        pending = self._pending.setdefault(file, bytearray())
-        pending += lines
-        if len(pending) >= (_WAITING_BYTES if file in self._failing else _BUFFERED_BYTES):
+        pending = self._pending.setdefault(file, _Pending())
+        pending.parts.append(lines)
+        pending.size += len(lines)
+        if pending.size >= (_WAITING_BYTES if file in self._failing else _BUFFERED_BYTES):
             self._write(file)
 
     def flush(self) -> None:
@@ -71,8 +85,8 @@ class NetworkLog:
     def close(self, file: Path) -> None:
         """Write what is left of one run, as durably as the disk can, and forget it."""
         self._write(file)
-        if left := self._pending.pop(file, b""):
-            self._give_up(file, left)
+        if left := self._pending.pop(file, None):
+            self._give_up(file, left.whole())
         if missing := self._missing.pop(file, 0):
             log.warning("exchanges are missing from a trace", extra={"path": str(file), "count": missing})
         self._failing.discard(file)
@@ -81,10 +95,11 @@ class NetworkLog:
 
     def _write(self, file: Path) -> None:
         pending = self._pending.pop(file, None)
-        if not pending:
+        if pending is None:
             return
         missing = self._missing.get(file, 0)
-        data = (_line_of(Gap("lost", missing)) if missing else b"") + pending
+        lines = pending.whole()
+        data = _line_of(Gap("lost", missing)) + lines if missing else lines
         try:
             rest = data[_append(data, file, self._limit) :]
             problem = "the disk is full" if rest else ""
@@ -93,7 +108,7 @@ class NetworkLog:
         if len(rest) < len(data):
             self._missing.pop(file, None)  # the gap was told
         elif missing:
-            rest = bytes(pending)
+            rest = lines
         if not problem:
             self._failing.discard(file)
             return
@@ -107,9 +122,9 @@ class NetworkLog:
         if len(rest) >= _WAITING_BYTES:
             self._give_up(file, rest)
         else:
-            self._pending[file] = bytearray(rest)
+            self._pending[file] = _Pending([rest], len(rest))
 
-    def _give_up(self, file: Path, lines: bytes | bytearray) -> None:
+    def _give_up(self, file: Path, lines: bytes) -> None:
         count = lines.count(b"\n")
         self._missing[file] = self._missing.get(file, 0) + count
         self.lost += count
@@ -168,7 +183,7 @@ def _open_once(path: Path, found: dict[int, BinaryIO]) -> None:
         stream.close()
 
 
-def _append(data: bytes | bytearray, file: Path, limit_bytes: int) -> int:
+def _append(data: bytes, file: Path, limit_bytes: int) -> int:
     """Append lines and return how many bytes of them, whole lines, the disk took. Raises UNWRITABLE.
 
     Half a line left by a crash is closed first; a file that would be too long is put aside.
@@ -194,14 +209,14 @@ def _open(file: Path) -> int:
     return os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
-def _written(descriptor: int, data: bytes | bytearray, size: int) -> int:
+def _written(descriptor: int, data: bytes, size: int) -> int:
     """Write data at the end, at size, and return how much of it stands there in whole lines."""
     view, done = memoryview(data), 0
     try:
         while done < len(view):
             done += os.write(descriptor, view[done:])
     except OSError:
-        whole = bytes(data[:done]).rfind(b"\n") + 1
+        whole = data[:done].rfind(b"\n") + 1
         if not whole:
             with suppress(OSError):
                 os.ftruncate(descriptor, size)

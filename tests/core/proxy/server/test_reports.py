@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import pytest
 from moat.api.runs import ExchangeRecord
 from moat.frames import FrameChannel
-from moat.proxy.messages import Exchanges, Pong, decode
-from moat.proxy.record import line_of
+from moat.proxy.counts import Counts
+from moat.proxy.messages import MARK, Exchanges, Pong, decode
+from moat.proxy.record import Facts, Line, endings_of, line_of, line_with, lines_of
 from moat.proxy.server import reports as module
 from moat.proxy.server.reports import Reports
 
@@ -43,9 +44,19 @@ def a_record(path: str) -> ExchangeRecord:
     )
 
 
-def told_of(*paths: str, denied: int = 0) -> Exchanges:
+def told_of(*paths: str) -> Exchanges:
+    counts = Counts()
+    for path in paths:
+        counts.record(a_record(path))
     lines = "".join(f"{line_of(a_record(path))}\n" for path in paths).encode()
-    return Exchanges("run_000000000001", len(paths), denied, lines)
+    return Exchanges("run_000000000001", counts, lines)
+
+
+PLAIN = line_with('{"path":"/plain"', 200, 5, 7, 1)
+
+
+def some_facts(line: Line = PLAIN, duration_ms: float = 20.0) -> Facts:
+    return (line, 0xABC, 1.25, duration_ms, 1.5)
 
 
 async def test_the_first_exchange_after_a_silence_is_told_at_once(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +102,9 @@ async def test_denials_are_counted_and_each_run_has_its_own_batch(told: Told, mo
     told.reports.flush()
 
     answers = [await told.next() for _ in range(3)]
-    assert [(each.run_id[-1], each.count, each.denied) for each in answers if isinstance(each, Exchanges)] == [
+    assert [
+        (each.run_id[-1], each.counts.requests, each.counts.denied) for each in answers if isinstance(each, Exchanges)
+    ] == [
         ("1", 1, 0),
         ("1", 1, 1),
         ("2", 1, 0),
@@ -106,3 +119,56 @@ async def test_long_lines_do_not_wait_until_a_frame_is_too_long(told: Told, monk
 
     assert await told.next() == told_of("/first")
     assert await told.next() == told_of("/" + "x" * 500)
+
+
+async def test_what_plain_exchanges_begin_with_is_said_once(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_S", 3600)
+    told.reports.exchange(a_record("/first"))
+    for duration_ms in (20.0, 30.0):
+        told.reports.forwarded("run_000000000001", some_facts(duration_ms=duration_ms))
+    told.reports.flush()
+
+    await told.next()
+    plain = await told.next()
+    assert isinstance(plain, Exchanges)
+    facts = [*some_facts(), *some_facts(duration_ms=30.0)]
+    assert (plain.beginning, plain.text.decode()) == (PLAIN.beginning, endings_of(facts, MARK.decode()))
+    assert plain.lines.decode() == lines_of(facts)
+    assert (plain.counts.requests, plain.counts.statuses) == (2, {200: 2})
+    assert (plain.counts.request_bytes, plain.counts.response_bytes, plain.counts.scrubbed) == (10, 14, 2)
+
+
+async def test_lines_stand_in_the_order_of_their_ends_whichever_way_they_went(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FLUSH_S", 3600)
+    told.reports.exchange(a_record("/first"))
+    told.reports.forwarded("run_000000000001", some_facts())
+    told.reports.exchange(a_record("/second"))
+    lines = [line_with(beginning, 401, 1, 0, 0) for beginning in ("{a", "{b", "{a")]
+    for line in lines:
+        told.reports.forwarded("run_000000000001", some_facts(line))
+    told.reports.flush()
+
+    await told.next()
+    mixed = await told.next()
+    assert isinstance(mixed, Exchanges)
+    expected = [lines_of(some_facts()), f"{line_of(a_record('/second'))}\n"]
+    expected += [lines_of(some_facts(line)) for line in lines]
+    assert mixed.lines.decode() == "".join(expected)
+    assert (mixed.counts.requests, mixed.counts.request_bytes, mixed.counts.statuses[401]) == (5, 8, 3)
+
+
+async def test_long_beginnings_do_not_wait_until_a_frame_is_too_long(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FLUSH_S", 3600)
+    monkeypatch.setattr(module, "BATCH_CHARS", 500)
+    told.reports.exchange(a_record("/first"))
+    for _ in range(3):
+        told.reports.forwarded("run_000000000001", some_facts(line_with("x" * 250, 200, 0, 0, 0)))
+
+    await told.next()
+    full = await told.next()
+    assert isinstance(full, Exchanges)
+    assert full.counts.requests == 2

@@ -34,7 +34,7 @@ from moat.proxy.messages import (
     Spends,
     Uses,
 )
-from moat.proxy.record import Emit, EmitLine, Trail, record_of
+from moat.proxy.record import Emit, EmitFacts, Trail, lines_of, record_of
 from moat.proxy.refusal import denied
 from moat.proxy.server.asks import Asks
 from moat.proxy.server.captures import Captures
@@ -67,7 +67,7 @@ log = logging.getLogger(__name__)
 class House:
     """The worker's state. on_named: (run_id, host, address) of every address given out. limits: shorter in tests.
 
-    emit, emit_line: who is told of finished exchanges, as records and as lines; the second is the first if left out.
+    emit, emit_facts: who is told of finished exchanges, as records and as facts; the second is the first if left out.
     ask: takes what a run needs of the daemon there; what comes back is for answered. spend: takes what is to be
     entered into the audit, gathered; if left out it is ask's, use by use.
     """
@@ -80,12 +80,12 @@ class House:
         limits: Limits | None = None,
         failures: FailureBudget | None = None,
         ask: Callable[[Ask | AskSignature | Captured | Spends | Uses | Guessed], None] = lambda _: None,
-        emit_line: EmitLine | None = None,
+        emit_facts: EmitFacts | None = None,
         spend: Callable[[Spends], None] | None = None,
     ) -> None:
         self._group = group
         self._emit = emit
-        self._emit_line = emit_line or (lambda _run_id, line: emit(record_of(line)))
+        self._emit_facts = emit_facts or (lambda _run_id, facts: emit(record_of(lines_of(facts))))
         self._on_named = on_named
         self._limits = limits or Limits()
         self._failures = failures or FailureBudget()
@@ -108,7 +108,7 @@ class House:
         if self._services is not None:
             self._services.close()
         h2 = H2Services(Upstreams(self._group, pool), self._asks, self._captures)
-        relaying = Common(pool, self._emit_line, self._watch, self._ways)
+        relaying = Common(pool, self._emit_facts, self._watch, self._ways)
         limits = replace(self._limits, first_byte_s=message.first_byte_s or self._limits.first_byte_s)
         shared = (self._emit, relaying, self._spending, self._guesses, limits, self._failures)
         self._services = Services(self._admission, leaves, pool, h2, *shared)

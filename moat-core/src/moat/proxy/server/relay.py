@@ -21,7 +21,7 @@ from moat.proxy.admit import LiveRun
 from moat.proxy.bodies import answer_reader
 from moat.proxy.flow import Arrival, Passage
 from moat.proxy.http1 import Malformed, Request, read_request, read_response
-from moat.proxy.record import EmitLine, Line, Trail, new_id
+from moat.proxy.record import EmitFacts, Line, Trail, beginning_of, line_with, new_id, new_number
 from moat.proxy.refusal import Refusal
 from moat.proxy.scrub import Scrub
 from moat.proxy.server.pool import Key, Lease, Pool
@@ -56,7 +56,7 @@ class _Answer:
     status: int
     head: bytes
     length: int
-    scrubbed: int = 0
+    line: Line
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class _Way:
     key: Key
     head_up: bytes = field(repr=False)
     trail: Trail
-    line: Line
+    beginning: str
     answer: _Answer | None = None
 
 
@@ -102,7 +102,7 @@ class Common:
     """What relays share."""
 
     pool: Pool
-    emit: EmitLine
+    emit: EmitFacts
     watch: Watch = field(default_factory=Watch)
     ways: Ways = field(default_factory=Ways)
 
@@ -266,7 +266,7 @@ class Relay:
         passage.tell(trail)
         key = Key(trail.run_id, passage.authority, passage.grants, passage.upstream)
         head = telling.head_up(passage, request, None)
-        way = _Way(raw, request, run, run.spent.scrub, passage, key, head, trail, Line(trail))
+        way = _Way(raw, request, run, run.spent.scrub, passage, key, head, trail, beginning_of(trail))
         if len(raw) <= _MAX_RAW_BYTES:
             self._common.ways.keep(self._arrival, way)
         return way
@@ -284,19 +284,19 @@ class Relay:
             return self.wake()
         if len(data) < len(answer.raw) + answer.length:
             return None  # the rest is on its way
-        body, scrubbed = data[len(answer.raw) :], answer.scrubbed
+        body, line = data[len(answer.raw) :], answer.line
         if answering := way.passage.answering:
             came, body = body, answering.latest.whole(body)
             if body is not came:
-                scrubbed += answering.latest.count(came)
+                line = self._line(way, answer.status, answer.length, line.scrubbed + answering.latest.count(came))
         stream.sink = self._lease = None
         stream.buffer.clear()
         self._client.write(answer.head + body)
         self._common.watch.end(self)
         self._pool.give_back(lease)
-        spans_s = (self._first - self.started, now - self.started)
-        line = way.line.text(self._at, answer.status, (self._body_bytes, answer.length), spans_s, scrubbed)
-        self._common.emit(way.trail.run_id, line)
+        began, first = self.started, self._first
+        facts = (line, new_number(), self._at, (now - began) * 1000, (first - began) * 1000)
+        self._common.emit(way.trail.run_id, facts)
         if self._is_leaving:
             self.wake()
         elif self._client.buffer:
@@ -327,8 +327,12 @@ class Relay:
         except (Refusal, Malformed):
             return None
         head = telling.told(response, way.request.version, may_keep=True).head
-        way.answer = _Answer(data[:end], response.head.status, head, response.framing.length, scrubbed)
+        status, length = response.head.status, response.framing.length
+        way.answer = _Answer(data[:end], status, head, length, self._line(way, status, length, scrubbed))
         return way.answer
+
+    def _line(self, way: _Way, status: int, length: int, scrubbed: int) -> Line:
+        return line_with(way.beginning, status, way.request.framing.length, length, scrubbed)
 
     def _check_idle(self, idle_s: float) -> None:
         """End the wait when nothing has been asked for idle_s, else look again when that may be."""
