@@ -277,6 +277,7 @@ def test_podman_holds_services_too(moat: Installation) -> None:
     assert done.stdout.strip() == b"PONG", done.stderr.decode() + moat.logs()
     assert f"moat: cache is ready · {REDIS}".encode() in done.stderr
     assert b"moat: the service cache ended before the run did (exit 0): " in done.stderr
+    assert "Redis is now ready to exit, bye bye" in moat.ok("logs", "by-podman", "--service", "cache")
     (run,) = (each for each in json.loads(moat.ok("list", "-a", "--json")) if each["name"] == "by-podman")
     of_this_run = ("--filter", f"label=moat.run={run['run_id']}", "--format", "{{.Names}}")
     eventually("no container is left", lambda: not podman("ps", "-a", *of_this_run), 30)
