@@ -126,3 +126,31 @@ def test_a_key_works_as_well_and_alone_and_under_a_strict_policy(house: House) -
     assert "ANTHROPIC_API_KEY=sk-ant-api03-moat-placeholder" in answer
     assert "found: none" in answer
     assert set(house.vendor.shown) == {KEY}
+
+
+def test_a_conversation_on_a_key_goes_on_with_an_mcp_server_while_the_service_is_overloaded(house: House) -> None:
+    work, vendor = house.workspace("talk with a key"), house.vendor
+    house.moat.grant("anthropic", KEY)
+    with terminal(house.moat, "claude", str(work), "--yes", "--grant", "anthropic", "--name", "keyed") as window:
+        window.read_until("bypass")
+        window.say("xylophone", lambda: any("xylophone" in said for said in vendor.said))
+        house.moat.ok("stop", "keyed")
+        window.read_until("requests")
+    vendor.failures += [429, 529]
+    answer = house.said(
+        "claude",
+        work,
+        "--grant",
+        "anthropic",
+        "-e",
+        "ENABLE_TOOL_SEARCH=false",
+        "--resume",
+        "keyed",
+        "-p",
+        "LOOK UP it",
+    )
+
+    assert "the answer is 4711" in answer
+    assert "xylophone" in vendor.said[-1]  # what was said before went along
+    assert vendor.failures == []
+    house.assert_kept_clean()

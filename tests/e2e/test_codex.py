@@ -144,3 +144,26 @@ def test_a_key_works_as_well_and_alone_and_under_a_strict_policy(house: Stage[Op
     assert "OPENAI_API_KEY=sk-moat-placeholder" in answer
     assert "found: none" in answer
     assert set(house.vendor.shown) <= {f"Bearer {KEY}", "Bearer sk-moat-placeholder"}  # the latter at chatgpt.com
+
+
+def test_a_conversation_on_a_key_goes_on_with_an_mcp_server_while_the_service_is_overloaded(
+    house: Stage[OpenAI],
+) -> None:
+    work, vendor = house.workspace("talk with a key"), house.vendor
+    house.moat.grant("openai", KEY)
+    with terminal(house.moat, "codex", str(work), "--yes", "--grant", "openai", "--name", "keyed") as window:
+        window.read_until("OpenAI")
+        window.say("xylophone", lambda: any("xylophone" in said for said in vendor.said))
+        house.moat.ok("stop", "keyed")
+        window.read_until("requests")
+    vendor.failures += [503, 500]
+    vendor.has_websockets = False
+    try:
+        answer = house.said("codex", work, "--grant", "openai", "--resume", "keyed", "-p", "LOOK UP it")
+    finally:
+        vendor.has_websockets = True
+
+    assert "the answer is 4711" in answer
+    assert "xylophone" in vendor.said[-1]  # what was said before went along
+    assert vendor.failures == []
+    house.assert_kept_clean()
