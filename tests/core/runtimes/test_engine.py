@@ -31,6 +31,17 @@ def test_an_address_by_ssh_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatc
         Engine.open()
 
     assert refused.value.hint == "run: unset DOCKER_HOST, or use --runtime bubblewrap"
+    assert Engine.way_in(refused.value) == refused.value.hint
+
+
+async def test_an_engine_that_is_not_where_docker_host_says_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_engine_at(tmp_path / "absent.sock", monkeypatch)
+    found = await readiness("debian")
+
+    assert (found.is_ready, found.hint.startswith("run: unset DOCKER_HOST, or install")) == (False, True)
+    assert str(tmp_path) in found.detail
 
 
 def test_a_context_by_ssh_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CALL_TIMEOUT_S = 60.0  # one call of a busy engine; a container's start is the slowest
 NO_REMEDY = "run: moat doctor"
+START_IT = "install and start docker (apt-get install docker.io), or use --runtime bubblewrap"
 NOT_FOUND, CONFLICT, NO_CONNECTION = 404, 409, 900  # aiodocker reports an engine that cannot be reached as 900
 
 SSH = "ssh://"
@@ -73,7 +74,7 @@ class Engine(aiodocker.Docker):
             raise SandboxFailed(f"docker cannot be reached: {failure.message}", hint=cls.look) from None
         except (AssertionError, ValueError, aiodocker.exceptions.DockerContextInvalidError) as failure:
             problem = str(failure) or "no docker engine is running here"
-            raise SandboxFailed(problem, hint="start docker, or use --runtime bubblewrap") from None
+            raise SandboxFailed(problem, hint=START_IT) from None
         session.api_version = _versions.get(session._place, session.api_version)
         return session
 
@@ -109,7 +110,9 @@ class Engine(aiodocker.Docker):
         """Return what to type where the engine cannot be reached."""
         if "ermission denied" in failure.problem:
             return "run: sudo usermod -aG docker $USER, then log in again"
-        return "install and start docker (apt-get install docker.io), or use --runtime bubblewrap"
+        if failure.hint not in (cls.look, NO_REMEDY):
+            return failure.hint
+        return f"run: unset DOCKER_HOST, or {START_IT}" if "DOCKER_HOST" in os.environ else START_IT
 
     async def objection(self, version: Mapping[str, Any]) -> Readiness | None:
         """Return why this engine will not do, None where it will. version: its greeting. Raises aiodocker's errors."""
