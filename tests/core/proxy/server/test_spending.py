@@ -139,9 +139,10 @@ async def test_many_streams_at_once_are_one_first_use() -> None:
 
 async def test_one_use_at_a_time_is_asked_at_once_and_those_that_come_together_are_one_question() -> None:
     desk = Desk(None, answer_s=30, gather_s=0.01)
+    tunnels = [desk.spending.tunnel() for _ in range(9)]
     async with asyncio.TaskGroup() as group:
         for number in range(5):
-            group.create_task(desk.spending.tunnel().spend(RUN, PASSAGE, "connect"))
+            group.create_task(tunnels[number].spend(RUN, PASSAGE, "connect"))
             await asyncio.sleep(0)
             assert len(desk.asked) == 1, number  # the first; the others come while it is entered
         async with asyncio.timeout(30):
@@ -151,20 +152,40 @@ async def test_one_use_at_a_time_is_asked_at_once_and_those_that_come_together_a
         desk.spending.entered(Entered(rest.id))
         desk.spending.entered(Entered(first.id))
     desk.says = ""
-    for _ in range(3):  # the first of these is gathered for, and was alone
-        await desk.spending.tunnel().spend(RUN, PASSAGE, "connect")
+    for tunnel in tunnels[5:8]:  # the first of these is gathered for, and was alone
+        await tunnel.spend(RUN, PASSAGE, "connect")
 
     assert [len(each.uses) for each in desk.asked] == [1, 4, 1, 1, 1]
     assert [use.tunnel for each in desk.asked for use in each.uses] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
+@pytest.mark.parametrize("last", ["asks", "asks for something without grants", "ends"])
+async def test_when_all_tunnels_have_come_nobody_waits_any_more(last: str) -> None:
+    desk = Desk(None, answer_s=30, gather_s=30)
+    tunnels = [desk.spending.tunnel() for _ in range(4)]
+    told: list[str] = []
+    for tunnel in tunnels[:3]:
+        tunnel.ask(KEY, "connect", told.append)
+    assert [len(each.uses) for each in desk.asked] == [1]
+    if last == "asks":
+        tunnels[3].ask(KEY, "connect", told.append)
+    elif last == "ends":
+        tunnels[3].came()
+    else:
+        await tunnels[3].spend_at(Key(RUN, API, ()), "connect")
+
+    assert [len(each.uses) for each in desk.asked] == [1, 3 if last == "asks" else 2]
+    for each in desk.asked:
+        desk.spending.entered(Entered(each.id))
+    assert told == [""] * (4 if last == "asks" else 3)
+
+
 async def test_of_uses_that_are_asked_together_each_has_its_own_answer() -> None:
     desk = Desk(None, answer_s=30, gather_s=0.01)
     told: list[tuple[int, str]] = []
+    tunnels = [desk.spending.tunnel() for _ in range(4)]
     for number in range(3):
-        desk.spending.tunnel().ask(
-            KEY, "connect", partial(lambda number, problem: told.append((number, problem)), number)
-        )
+        tunnels[number].ask(KEY, "connect", partial(lambda number, problem: told.append((number, problem)), number))
     async with asyncio.timeout(30):
         while len(desk.asked) < 2:  # noqa: ASYNC110 # a timer's doing
             await asyncio.sleep(0.001)

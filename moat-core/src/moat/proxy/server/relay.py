@@ -233,6 +233,7 @@ class Relay:
             self._unentered = way.key
             self._tunnel.ask(way.key, self._arrival.via, partial(self._noted, way.key))
             return False
+        self._tunnel.came()
         self._entered = way
         return True
 

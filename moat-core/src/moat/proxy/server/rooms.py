@@ -86,6 +86,7 @@ class Seats:
 
     def _leave(self, connection: Connection, task: asyncio.Task[None]) -> None:
         connection.on_identified = _nobody  # a cycle, which only the collector would end
+        connection.tunnel.came()
         self._rooms_of.pop(task).give(task)
 
     def _move(self, task: asyncio.Task[None], connection: Connection, run_id: str) -> None:

@@ -5,7 +5,8 @@
 
 A tunnel is one connection of a client's. What is known is asked by the pool's key: run, authority, grants, endpoint.
 One use at a time is asked at once. Where many come, those of some milliseconds are one question, since most of what one
-costs is the same for a hundred: a message, the waking of a thread, a sync of the disk.
+costs is the same for a hundred: a message, the waking of a thread, a sync of the disk. Nobody waits once every tunnel
+that has begun has come.
 """
 
 from __future__ import annotations
@@ -54,11 +55,13 @@ class Spending:
         self._gathering: asyncio.TimerHandle | None = None
         self._asked: dict[int, tuple[list[tuple[Spend, Done]], asyncio.TimerHandle]] = {}
         self._is_busy = False
+        self._coming = 0  # tunnels that have begun, and may have a first use at any moment
         self._untold: list[Use] = []
         self._pause: asyncio.TimerHandle | None = None
 
     def tunnel(self) -> Tunnel:
         """Return a new tunnel, in which nothing is known."""
+        self._coming += 1
         return Tunnel(self, next(self._tunnels))
 
     def enter(self, spend: Spend, done: Done) -> None:
@@ -72,6 +75,11 @@ class Spending:
             self._gathering = asyncio.get_running_loop().call_later(self._gather_s, self._ask_now)
         else:
             self._ask_now()
+
+    def came(self) -> None:
+        """Take that a tunnel is not waited for any more."""
+        self._coming -= 1
+        self._ask_if_all_are_here()
 
     def entered(self, message: Entered) -> None:
         """Take the daemon's answer."""
@@ -106,6 +114,11 @@ class Spending:
                 self._pause = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         use.count += 1
 
+    def _ask_if_all_are_here(self) -> None:
+        if not self._coming and self._gathering is not None:
+            self._gathering.cancel()
+            self._ask_now()
+
     def _ask_now(self) -> None:
         self._gathering = None
         uses, self._gathered = self._gathered, []
@@ -128,11 +141,12 @@ class Spending:
 class Tunnel:
     """What is known in one client connection."""
 
-    __slots__ = ("_entering", "_spending", "_uses", "number")
+    __slots__ = ("_entering", "_is_coming", "_spending", "_uses", "number")
 
     def __init__(self, spending: Spending, number: int) -> None:
         self._spending = spending
         self.number = number
+        self._is_coming = True
         self._uses: dict[Key, Use] = {}
         self._entering: dict[Key, list[Done]] = {}
 
@@ -150,8 +164,15 @@ class Tunnel:
 
     async def spend_at(self, key: Key, via: str) -> None:
         """Return when what is told by key may happen, and count it. Raises Refusal."""
-        if key.grants:
-            self.count(await self.enter(key, via))
+        if not key.grants:
+            return self.came()
+        return self.count(await self.enter(key, via))
+
+    def came(self) -> None:
+        """Let nobody wait for this tunnel: its first request has come, or it has ended."""
+        if self._is_coming:
+            self._is_coming = False
+            self._spending.came()
 
     async def enter(self, key: Key, via: str) -> Use:
         """Return the uses like this one once the first of them is entered. Raises Refusal."""
@@ -172,6 +193,7 @@ class Tunnel:
         self._entering[key] = [done]
         spend = Spend(key.run_id, key.grants, where_of(key), via, self.number)
         self._spending.enter(spend, partial(self._entered, key))
+        self.came()
 
     def _entered(self, key: Key, problem: str) -> None:
         if not problem:
