@@ -134,7 +134,7 @@ def test_unknown_fields_are_ignored() -> None:
         {"type": "uses", "run_id": "r", "counts": [["g", "a", 2**31]]},
         {"type": "uses", "run_id": "r", "counts": [["g", "a", 0]]},
         {"type": "uses", "run_id": "r", "counts": [["g", "a"]]},
-        {**encode(MESSAGES[0]), "version": 2},
+        {**encode(MESSAGES[0]), "version": 1},
         {**encode(MESSAGES[0]), "upstream": None},
     ],
 )

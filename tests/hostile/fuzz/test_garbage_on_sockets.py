@@ -27,7 +27,7 @@ from moat.daemon.server import Server, bind, serve
 from moat.frames import FrameChannel, FrameError, encode
 from moat.proxy.hello import Hello, HelloReader
 from moat.proxy.http1 import Malformed
-from moat.proxy.messages import MessageError, SetRun, decode
+from moat.proxy.messages import VERSION, MessageError, SetRun, decode
 from moat.proxy.messages import encode as message
 from moat.proxy.server.dns import answer, serve_stream
 from moat.runtimes import gate
@@ -64,13 +64,11 @@ MESSAGES = [
     {"type": "ping", "id": 1},
     {"type": "stop"},
     {"type": "drop", "run_id": "x"},
-    {
-        "type": "exchanges",
-        "rows": [["run", "at", "http", "GET", "http", "a", 80, "/", 200, "x", "", [], 0, 0, 0.1, ""]],
-    },
+    {"type": "spends", "id": 1, "uses": [["run", ["g"], "a.example", "header", 1]]},
+    {"type": "entered", "id": 1, "problems": [""]},
     {
         "type": "configure",
-        "version": 1,
+        "version": VERSION,
         "ca_certificate": "",
         "ca_key": "",
         "upstream": {"roots": "", "resolve": {}, "allow_cidrs": []},

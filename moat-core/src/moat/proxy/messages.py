@@ -27,7 +27,7 @@ from moat.proxy.guessed import Guessed, guessed_from_wire
 from moat.proxy.signing_wire import signed_from_wire, signed_to_wire, unsigned_from_wire, unsigned_to_wire
 from moat.proxy.snapshot import from_wire, to_wire
 
-VERSION = 1
+VERSION = 2  # 2: lines of exchanges by their sums and beginnings, and the audit by a socket of its own
 ListenName: TypeAlias = str  # one of _LISTENERS, "tcp:PORT", or "unix:PATH" with the path inside
 MARK = b"\0"
 _LISTENERS = frozenset(("proxy", "http", "tls", "dns-udp", "dns-tcp", "token"))

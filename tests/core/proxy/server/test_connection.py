@@ -20,7 +20,7 @@ async def test_a_refused_request_without_body_keeps_the_connection() -> None:
     strict = NetworkPolicy("strict", ("a.example",))
     async with scripted(OK) as (pin, _), a_house(a_run(policy=strict), resolve={"a.example": pin}) as guest:
         client = await guest.connect(guest.listen(RUN, "proxy"))
-        refused = await guest.ask(client, GET.replace(b"a.example", b"b.example"), b"--allow-host b.example\n")
+        refused = await guest.ask(client, GET.replace(b"a.example", b"b.example"), b'allow: ["b.example"]}\n')
         allowed = await guest.ask(client, GET, b"\r\n\r\nok")
 
     assert b"403 Forbidden" in refused
