@@ -80,7 +80,7 @@ def test_a_session_goes_on_without_websockets_and_uses_an_mcp_server_while_the_s
 def test_what_is_sent_without_a_websocket_is_coded_and_leaves_as_it_came(house: Stage[OpenAI], work: Path) -> None:
     house.vendor.has_websockets, house.vendor.bodies = False, []
     try:
-        answer = house.said("codex", work, "--name", "coded", "-p", "a platypus")
+        answer = house.said("codex", work, "--yes", "--name", "coded", "-p", "a platypus")
     finally:
         house.vendor.has_websockets = True
 
