@@ -87,21 +87,27 @@ class TlsStream(Inbox):
     async def handshake(self, until: float = FOREVER) -> None:
         """Shake hands. Raises ssl.SSLError (with verify_message for a bad certificate), StreamBroken, TimeoutError."""
         self._take_over()
-        while True:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self._flush()
-            except ssl.SSLError:
-                self._flush()  # the alert tells the peer why
-                raise
-            else:
-                self._flush()
-                break
-            await self._more_of_handshake(until)
-        self._is_shaken = True
+        try:
+            while not self._is_shaken:
+                await self._step(until)
+        finally:
+            self._wait_no_more()  # whatever waits later sets a time of its own
         if self._incoming.pending:
             self._decrypt()
+
+    async def _step(self, until: float) -> None:
+        """Go as far as the bytes that have come allow, and wait for more."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            await self._more_of_handshake(until)
+        except ssl.SSLError:
+            self._flush()  # the alert tells the peer why
+            raise
+        else:
+            self._flush()
+            self._is_shaken = True
 
     async def _more_of_handshake(self, until: float) -> None:
         if self._seen > MAX_HANDSHAKE_BYTES:
