@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from moat.api.rules import Match, ReplaceToken
-from moat.proxy.messages import Drop, Spend, Uses
+from moat.proxy.entering import Spend
+from moat.proxy.messages import Drop, Uses
 from support.scripted import Talk, answer, bearer, talking
 from support.worker import RUN, a_run
 

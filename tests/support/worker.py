@@ -25,10 +25,10 @@ from moat.api.rules import Rule
 from moat.api.runs import ExchangeRecord, NetworkPolicy, RunContext
 from moat.frames import FrameChannel
 from moat.proxy.ca import CertificateAuthority, make
+from moat.proxy.entering import Entered, Spend, Spends
 from moat.proxy.messages import (
     Captured,
     Configure,
-    Entered,
     Exchanges,
     Listen,
     ListenName,
@@ -36,8 +36,6 @@ from moat.proxy.messages import (
     Ping,
     Pong,
     SetRun,
-    Spend,
-    Spends,
     ToWorker,
     Uses,
     decode,

@@ -10,7 +10,8 @@ from moat.api.errors import AuditUnwritable
 from moat.audit.log import Note
 from moat.daemon.audit_desk import NOT_LIVE, Desk
 from moat.frames import HEADER, FrameChannel
-from moat.proxy.messages import Entered, Spend, Spends, decode, encode
+from moat.proxy.entering import Entered, Spend, Spends
+from moat.proxy.messages import decode, encode
 
 from core.daemon.making import OTHER_ID, RUN_ID
 

@@ -17,7 +17,8 @@ from moat.daemon.audit_notes import left, tell
 from moat.daemon.audit_seal import Signing
 from moat.daemon.auditor import Auditor
 from moat.paths import Home
-from moat.proxy.messages import Entered, Spend, Spends, Uses
+from moat.proxy.entering import Entered, Spend, Spends
+from moat.proxy.messages import Uses
 
 from core.daemon.making import OTHER_ID, RUN_ID, an_info, until
 

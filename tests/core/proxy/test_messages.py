@@ -10,6 +10,7 @@ from moat.api.runs import ExchangeRecord, NetworkPolicy, RunContext
 from moat.api.signing import Signed, Unsigned
 from moat.frames import FrameChannel
 from moat.proxy.counts import Counts
+from moat.proxy.entering import Entered, Spend, Spends
 from moat.proxy.guessed import Guess, Guessed
 from moat.proxy.messages import (
     Answered,
@@ -18,7 +19,6 @@ from moat.proxy.messages import (
     Captured,
     Configure,
     Drop,
-    Entered,
     Exchanges,
     Kept,
     Listen,
@@ -29,8 +29,6 @@ from moat.proxy.messages import (
     Ready,
     SetRun,
     Signature,
-    Spend,
-    Spends,
     Stop,
     ToDaemon,
     ToWorker,

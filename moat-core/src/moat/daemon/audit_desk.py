@@ -22,7 +22,8 @@ from moat.daemon.audit_notes import RUN_OVER
 from moat.daemon.registration import now
 from moat.frames import HEADER, LIMIT_BYTES, Message
 from moat.frames import encode as framed
-from moat.proxy.messages import Entered, Spends, decode, encode
+from moat.proxy.entering import Entered, Spends
+from moat.proxy.messages import decode, encode
 
 NOT_LIVE = "no live run spends it"
 _Kind: TypeAlias = tuple[str, str, str, str]  # run, grant, authority, ingress

@@ -9,7 +9,7 @@ Additive only: unknown fields are ignored, an unknown type is an error at the wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -23,6 +23,7 @@ from moat.proxy.counts import Counts
 from moat.proxy.counts import from_wire as counts_from_wire
 from moat.proxy.counts import to_wire as counts_to_wire
 from moat.proxy.endpoint_wire import packed, reply_from_wire, reply_to_wire, unpacked
+from moat.proxy.entering import Entered, Spends, entering_from_wire, entering_to_wire
 from moat.proxy.guessed import Guessed, guessed_from_wire
 from moat.proxy.signing_wire import signed_from_wire, signed_to_wire, unsigned_from_wire, unsigned_to_wire
 from moat.proxy.snapshot import from_wire, to_wire
@@ -137,9 +138,8 @@ class Exchanges:
     @property
     def lines(self) -> bytes:
         """The whole lines."""
-        return self.text.replace(
-            MARK, self.beginning.encode()
-        )  # one copy: memory that is new costs more than its bytes
+        # One copy: memory that is new costs more than its bytes.
+        return self.text.replace(MARK, self.beginning.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,33 +178,6 @@ class Captured:
     grant: str
     tokens: Mapping[str, str] = field(repr=False)
     expires_in: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Spend:
-    """Grants are about to be spent for the first time in a tunnel. authority: with its scheme. tunnel: its number."""
-
-    run_id: str
-    grants: tuple[str, ...]
-    authority: str
-    via: str
-    tunnel: int
-
-
-@dataclass(frozen=True, slots=True)
-class Spends:
-    """First uses, of any runs, that wait until they are entered into the audit."""
-
-    id: int
-    uses: tuple[Spend, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Entered:
-    """The answer to Spends. problems: of each use, "" for one that is entered for good; () where all are."""
-
-    id: int
-    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +231,7 @@ def encode(message: ToWorker | ToDaemon) -> Wire:
         case AskSignature() | Signature():
             return _signing_to_wire(message)
         case Spends() | Entered():
-            return _entering_to_wire(message)
+            return entering_to_wire(message)
         case _:
             return {"type": _TYPES[type(message)], **asdict(message)}
 
@@ -362,31 +335,6 @@ def _exchanges(wire: Wire) -> Exchanges:
     return Exchanges(run_id, counts_from_wire(wire), text, beginning)
 
 
-def _entering_to_wire(message: Spends | Entered) -> Wire:
-    if isinstance(message, Entered):
-        return {"type": "entered", "id": message.id, "problems": message.problems}
-    rows = [[each.run_id, each.grants, each.authority, each.via, each.tunnel] for each in message.uses]
-    return {"type": "spends", "id": message.id, "uses": rows}
-
-
-def _spends(wire: Wire) -> Spends:
-    if type(wire["id"]) is not int:
-        raise TypeError
-    return Spends(wire["id"], tuple(_spend(*row) for row in wire["uses"]))
-
-
-def _spend(run_id: object, grants: Sequence[object], authority: object, via: object, tunnel: object) -> Spend:
-    if type(tunnel) is not int:
-        raise TypeError
-    return Spend(_text(run_id), tuple(map(_text, grants)), _text(authority), _text(via), tunnel)
-
-
-def _entered(wire: Wire) -> Entered:
-    if type(wire["id"]) is not int:
-        raise TypeError
-    return Entered(wire["id"], tuple(map(_text, wire["problems"])))
-
-
 def _uses(wire: Wire) -> Uses:
     if any(type(count) is not int or not 0 < count < 2**31 for _, _, count in wire["counts"]):
         raise TypeError
@@ -396,7 +344,7 @@ def _uses(wire: Wire) -> Uses:
 _READERS: dict[str, Callable[[Wire], ToWorker | ToDaemon]] = {
     "ask": _of_endpoints, "answered": _of_endpoints, "captured": _captured, "uses": _uses,
     "exchanges": _exchanges, "ask_signature": _signing_from_wire, "signature": _signing_from_wire,
-    "guessed": guessed_from_wire, "spends": _spends, "entered": _entered,
+    "guessed": guessed_from_wire, "spends": entering_from_wire, "entered": entering_from_wire,
 }  # fmt: skip
 
 

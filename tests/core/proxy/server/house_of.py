@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 from moat.api.runs import ExchangeRecord, RunContext
 from moat.proxy.budget import FailureBudget
+from moat.proxy.entering import Entered, Spends
 from moat.proxy.limits import Limits
-from moat.proxy.messages import Configure, Entered, ListenName, Spends, Uses
+from moat.proxy.messages import Configure, ListenName, Uses
 from moat.proxy.server.house import House
 from moat.proxy.server.stream import PlainStream, Stream
 from moat.proxy.server.tls import TlsStream

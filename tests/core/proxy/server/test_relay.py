@@ -11,9 +11,9 @@ from moat.api.http import Authority
 from moat.api.rules import Match, ReadUsage, Rule, SetHeader
 from moat.api.runs import ExchangeRecord, NetworkPolicy
 from moat.proxy.admit import LiveRun
+from moat.proxy.entering import Entered
 from moat.proxy.flow import Arrival
 from moat.proxy.limits import Limits
-from moat.proxy.messages import Entered
 from moat.proxy.server import connection
 from moat.proxy.server import relay as module
 from moat.proxy.server.exchange import Exchange

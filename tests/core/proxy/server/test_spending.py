@@ -5,8 +5,9 @@ from functools import partial
 
 import pytest
 from moat.api.http import Authority, RequestHead
+from moat.proxy.entering import Entered, Spend, Spends
 from moat.proxy.flow import Passage
-from moat.proxy.messages import Entered, Spend, Spends, Uses
+from moat.proxy.messages import Uses
 from moat.proxy.refusal import Refusal
 from moat.proxy.server.pool import Key
 from moat.proxy.server.spending import Spending

@@ -108,9 +108,8 @@ class Connection:
 
     def outlived(self, run: LiveRun) -> str:
         """Return why what is open here may not go on under run, as it is now; "" if it may."""
-        if self.current is None or run.context.run_id not in (self.run_id, self.serving):
-            return ""
-        return revoked(run, self.current)
+        is_its = run.context.run_id in (self.run_id, self.serving)
+        return revoked(run, self.current) if is_its and self.current is not None else ""
 
     def end_outlived(self, run: LiveRun, task: asyncio.Task[None]) -> None:
         """End what is open here and may not go on under run, as it is now. task: of this connection."""
@@ -147,8 +146,7 @@ class Connection:
 
     async def serve_tunnel(self, stream: PlainStream, authority: Authority) -> None:
         """Serve what comes through a CONNECT to authority."""
-        began = time.monotonic(), time.time()
-        first = await self._first_byte(stream)
+        began, first = (time.monotonic(), time.time()), await self._first_byte(stream)
         if first == _TLS_HANDSHAKE:
             inner = Authority("https", authority.host, authority.port)
             return await self.serve_tls(stream, Arrival("connect", inner))
@@ -179,8 +177,8 @@ class Connection:
     async def serve_http2(self, stream: Stream, arrival: Arrival) -> None:
         """Serve a client that speaks HTTP/2."""
         trail = partial(self.trail, arrival.via, "", arrival.bound)
-        services = self.services
-        self.http2 = H2Client(stream, arrival, services.h2, self.run, trail, services.limits, self.tunnel)
+        h2, limits = self.services.h2, self.services.limits
+        self.http2 = H2Client(stream, arrival, h2, self.run, trail, limits, self.tunnel)
         await self.http2.serve()
 
     async def serve_bound(self, stream: Stream, arrival: Arrival) -> None:
@@ -331,8 +329,8 @@ class Connection:
         values = request.fields.get("proxy-authorization", ())
         run = self.services.admission.by_token(values[0]) if len(values) == 1 else None
         if run is None or (self.only and run.context.run_id != self.only):
-            trail.ask(request.method, "" if request.method == "CONNECT" else request.target)
             refusal = unidentified()
+            trail.ask(request.method, "" if request.method == "CONNECT" else request.target)
             self.services.guesses.count(stream.peer, self.only, is_wrong=bool(values))
             if values and self.services.failures.is_spent_by(stream.peer):
                 trail.is_done = True  # what was recorded so far tells enough, and a flood must not fill a disk
@@ -369,8 +367,8 @@ class Connection:
 
     async def _first_byte(self, stream: PlainStream) -> int | None:
         with suppress(TimeoutError, StreamBroken):
-            if stream.buffer or await stream.more(within(self.services.limits.handshake_s)):
-                return stream.buffer[0]
+            has_come = stream.buffer or await stream.more(within(self.services.limits.handshake_s))
+            return stream.buffer[0] if has_come else None
         return None
 
 
@@ -387,8 +385,7 @@ def _keeps(refusal: Refusal, request: Request) -> bool:
 
 async def _answer(stream: Stream, refusal: Refusal, limits: Limits, request: Request | None = None) -> None:
     """Write a refusal."""
-    keeps = request is not None and _keeps(refusal, request)
-    refusal.keeps = keeps
+    refusal.keeps = keeps = request is not None and _keeps(refusal, request)
     stream.write(refusal.render("GET" if request is None else request.method))
     if not keeps and (request is None or request.framing.kind != "none"):
         await _linger(stream, limits)

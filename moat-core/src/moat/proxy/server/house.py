@@ -19,6 +19,7 @@ from moat.net.policy import look_up_objection
 from moat.proxy.admit import Admission, LiveRun
 from moat.proxy.budget import FailureBudget
 from moat.proxy.ca import load
+from moat.proxy.entering import Entered, Spends
 from moat.proxy.guessed import Guessed
 from moat.proxy.limits import Limits
 from moat.proxy.messages import (
@@ -27,11 +28,9 @@ from moat.proxy.messages import (
     AskSignature,
     Captured,
     Configure,
-    Entered,
     Kept,
     ListenName,
     Signature,
-    Spends,
     Uses,
 )
 from moat.proxy.record import Emit, EmitFacts, Trail, lines_of, record_of

@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from moat.proxy.entering import Entered, Spend, Spends
 from moat.proxy.flow import Passage
-from moat.proxy.messages import Entered, Spend, Spends, Uses
+from moat.proxy.messages import Uses
 from moat.proxy.refusal import Refusal
 from moat.proxy.server.pool import Key
 

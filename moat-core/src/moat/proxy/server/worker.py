@@ -27,11 +27,11 @@ from moat.log import Redactor, log_to_file
 from moat.net.authority import AuthorityRefused
 from moat.net.route import proxy_secrets
 from moat.proxy.endpoint import endpoint_rules
+from moat.proxy.entering import Entered
 from moat.proxy.messages import (
     Answered,
     Configure,
     Drop,
-    Entered,
     Kept,
     Listen,
     MessageError,
