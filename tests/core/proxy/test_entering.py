@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-
 from moat.proxy.entering import Entered, Spend, Spends, entering_from_wire, entering_to_wire
 
 USES = (Spend("run_1", ("github", "aws"), "https://a.example", "connect", 3), Spend("run_2", (), "a", "v", 4))
