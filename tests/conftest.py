@@ -72,8 +72,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             reporter.write_line(f"FAILED {complaint}", red=True)
     if complaints and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if session.config.cache is not None and not hasattr(session.config, "workerinput"):  # xdist's workers end before
-        session.config.cache.set(END, {"status": int(exitstatus), "complaints": complaints})
+    cache = getattr(session.config, "cache", None)  # none with -p no:cacheprovider
+    if cache is not None and not hasattr(session.config, "workerinput"):  # xdist's workers end before
+        cache.set(END, {"status": int(exitstatus), "complaints": complaints})
 
 
 def _leaks(config: pytest.Config) -> Iterator[str]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from moat.api.errors import UsageError
 from moat.api.http import Authority
 from moat.api.runs import NetworkRule
+from moat.net.paths import readings
 from moat.net.rules import AmbiguousPath, Ask, allowing_line, host_verdict, parse_rule, rule_text, rules_for, verdict
 
 API = Authority("https", "api.example.com", 443)
@@ -121,6 +122,8 @@ def test_the_line_to_add_is_exact_where_it_can_be(path: str | None, line: str) -
 
 @given(st.text("/aé.b*' %", max_size=12).map(lambda text: "/" + text.replace("//", "/").lstrip("/")))
 def test_the_line_to_add_lets_out_what_was_denied(path: str) -> None:
+    if readings(path) is None:  # then a request has no path that rules are compared with
+        return
     if "//" in path or {"", ".", ".."} & set(path[1:].split("/")[:-1]) or path.rpartition("/")[2] in (".", ".."):
         return
     ask = Ask(API, "POST", path)
