@@ -82,7 +82,7 @@ def assert_a_session_is_found_by_every_name(stage: Stage[V], agent: str, work: P
     stage.moat.ok("destroy", run_id)
     gone = _told(stage, agent, work, "first")
 
-    assert "and the last one" in last
+    assert "and the last one" in last, last
     assert json.loads(stage.moat.ok("sessions", work, "--json"))[0]["id"] == session
     way = f"hint: run: moat {agent} {work} --resume"
     assert told["first"] == [f"error: the run first worked in another workspace, {work}", f"{way} first"]

@@ -9,6 +9,7 @@ Answers 401 unless the real credential arrives, and never takes a key and a logi
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,7 +130,8 @@ def _reason(blocks: list[dict[str, Any]]) -> str:
 
 def _head(model: str) -> dict[str, Any]:
     usage = {"input_tokens": 10, "output_tokens": 5}
-    return {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "usage": usage, "content": [],
+    number = f"msg_{secrets.token_hex(8)}"  # one of its own: Claude Code joins what has the same when it goes on
+    return {"id": number, "type": "message", "role": "assistant", "model": model, "usage": usage, "content": [],
             "stop_reason": None, "stop_sequence": None}  # fmt: skip
 
 

@@ -161,8 +161,9 @@ class DockerSandbox(Sandbox):
         await uninterrupted(self._removed())
 
     async def _removed(self) -> None:
+        names, self.names = self.names, ()  # closed again, nothing is left to do, and nobody to ask
         async with asyncio.TaskGroup() as group:
-            for name in self.names:
+            for name in names:
                 group.create_task(_tried(remove(self._docker, name)))
         await self.undo.aclose()
 
