@@ -19,7 +19,7 @@ from yarl import URL
 from moat.api.errors import SandboxFailed
 from moat.runtimes.engine import CALL_TIMEOUT_S, NOT_FOUND, Engine
 
-READY_TIMEOUT_S = 3.0  # `readiness` must be quick: an engine that takes longer is as good as none
+READY_TIMEOUT_S = 10.0  # `readiness` should be quick, but an engine that builds an image elsewhere takes seconds
 # The byte that would detach the engine's stream from a terminal. It cannot be switched off, and its default (ctrl-p
 # ctrl-q) swallows keys; no keyboard sends 0xFF, and no UTF-8 text holds it.
 DETACH_KEY = "%FF"
