@@ -1,7 +1,7 @@
 """Which tests may run beside which, where pytest-xdist has several workers (`make test`).
 
-Tests with live runs mostly wait, so two lines of them go side by side, each in the order in which it is written, and
-whatever else there is runs beside them, a file at a time.
+Tests with live runs mostly wait, so three lines of them go side by side, each in the order in which it is written, and
+whatever else there is runs after the shortest of them, a file at a time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import pytest
 
 LINES = {
     "sieges": ("faults", "hostile"),
-    "runs": ("contract", "e2e", "integration"),
+    "clients": ("e2e",),
+    "runs": ("contract", "integration"),
 }
 ANYWHERE = ("hostile/fuzz",)  # properties: no sandbox, and much to compute
 

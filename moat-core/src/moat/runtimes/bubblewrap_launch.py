@@ -276,7 +276,7 @@ def _give(gate: GateAhead, spec: SandboxSpec, ticket: DoorTicket, stdio: Stdio) 
             config = parts.outside()
             gate.give(spec, parts.given, config)
     except BrokenPipeError:
-        gate.given = spec  # it has ended, as one does that finds no daemon, and what it said of that is still to be read
+        gate.given = spec  # it has ended, as one does that finds no daemon; what it said of that is still to be read
     except OSError as failure:
         raise not_started(failure) from None
 
