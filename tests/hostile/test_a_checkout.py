@@ -81,7 +81,7 @@ def test_an_unread_file_gets_nothing_that_reaches_beyond_the_sandbox(
 
     assert done.returncode == 2, done.stderr
     assert wish.encode() in done.stderr
-    assert b"moat run --yes" in done.stderr
+    assert f"if you want all of that: moat run {work} --yes;".encode() in done.stderr
     assert not (work / "ran").exists()
     assert not mark.exists()
     assert answers(made) == before

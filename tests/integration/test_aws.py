@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError  # type: ignore[import-untyped] # botocore has no types
 from moat.api.errors import UsageError
 from moat.daemon.client import DaemonClient
 from moat.daemon.extras import AwsConfig
@@ -48,6 +49,7 @@ print(json.dumps({{
 }}))
 """
 ASK = "curl -s --noproxy '*' -m 20 -w ' %{http_code}\\n' http://127.0.0.1:19080/_moat/aws/"
+ROLE = "arn:aws:iam::123456789012:role/x"
 SETTINGS = {"allow_cidrs": ["127.0.0.0/8"]}
 
 
@@ -159,11 +161,34 @@ async def test_a_role_that_the_registration_brings_is_served_like_a_grant(
     assert session_name(aws, keys) == f"moat-{sealed.made.run_id}"
 
 
+async def test_a_session_policy_that_the_registration_brings_limits_the_runs_session(
+    aws: Aws, client: tuple[Home, DaemonClient], tmp_path: Path
+) -> None:
+    home, daemon = client
+    statement = {"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    role = AwsConfig(aws.role, REGION, session_policy=policy)
+
+    asked = a_sealed_run(home, daemon, tmp_path, grants=(), script=f"{ASK}; read forever", aws_config=role)
+    async with asked as sealed:
+        body, _, status = (await sealed.out.readline()).decode().strip().rpartition(" ")
+    daemon.end(sealed.made.auth_token, 0)
+
+    assert status == "200", body
+    found = json.loads(body)
+    keys = [found[name] for name in ("AccessKeyId", "SecretAccessKey", "Token")]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        aws.client("s3", *keys).create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    assert session_name(aws, keys) == f"moat-{sealed.made.run_id}"
+
+
 @pytest.mark.parametrize(
     ("role", "problem"),
     [
         (AwsConfig("arn:aws:iam::123456789012:user/x"), "aws_config: it must be the ARN of a role"),
-        (AwsConfig("arn:aws:iam::123456789012:role/x", session_duration=5), "aws_config: .*from 15m to 12h"),
+        (AwsConfig(ROLE, session_duration=5), "aws_config: .*from 15m to 12h"),
+        (AwsConfig(ROLE, session_policy="{"), "aws_config: the session policy is no JSON"),
+        (AwsConfig(ROLE, session_policy='{"Statement": []}'), "aws_config: the session policy has no Statement"),
     ],
 )
 def test_a_role_that_cannot_be_one_is_refused_at_the_registration(

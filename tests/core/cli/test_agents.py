@@ -266,6 +266,19 @@ def test_moat_run_starts_the_agent_that_moat_yaml_names_once_the_user_agrees(
     assert [(spec.agent, spec.command[0]) for spec in stage.specs] == [("pal", str(stage.program)), ("", "make")]
 
 
+def test_a_file_that_needs_a_yes_is_refused_with_the_command_that_was_typed(
+    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.grant("example")
+    (stage.work / "moat.yaml").write_text("grants: [other]")
+    monkeypatch.setattr("sys.argv", ["moat", "pal", "-p", "do it", "--", "--odd"])
+
+    assert stage.pal("-p", "do it", "--", "--odd") == 2
+
+    assert "hint: if you want all of that: moat pal -p 'do it' --yes -- --odd; to run" in capsys.readouterr().err
+    assert stage.specs == []
+
+
 def test_an_agent_of_moat_yaml_that_is_not_installed_is_told(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     (stage.work / "moat.yaml").write_text("agent: chum")
 

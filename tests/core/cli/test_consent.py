@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from moat.api.errors import UsageError
-from moat.cli.consent import settle
+from moat.cli.consent import settle, with_yes
 from moat.paths import Home
 from moat.runs.approvals import Question, approve, is_approved
 
@@ -65,8 +65,10 @@ def test_what_asks_for_nothing_is_never_asked_about(home: Home) -> None:
 
 
 def test_without_a_terminal_it_is_an_error_that_shows_everything_and_what_to_type(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["moat", "run"])
+
     with pytest.raises(UsageError, match="needs your yes") as refusal:
         settle(QUESTION, home, is_given=False, env={})
 
@@ -74,6 +76,26 @@ def test_without_a_terminal_it_is_an_error_that_shows_everything_and_what_to_typ
     assert "  1. spend your credential github\n  2. read /etc, as /e\n" in shown
     assert "moat run --yes" in refusal.value.hint
     assert not is_approved(home, QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("typed", "again"),
+    [
+        pytest.param("run", "moat run --yes", id="a run of the file's command"),
+        pytest.param("codex . -p hello", "moat codex . -p hello --yes", id="an agent"),
+        pytest.param("image build work", "moat image build work --yes", id="a command of two words"),
+        pytest.param("run -d -- make -e A=b", "moat run -d --yes -- make -e A=b", id="what stands after the dashes"),
+        pytest.param("run -e A=s3cr3t -eB=s3cr3t --env=C=s3cr3t --env D=s3cr3t -e -e",
+                     "moat run -e A=... -eB=... --env=C=... --env D=... -e -e=... --yes", id="no value of a variable"),
+    ],
+)  # fmt: skip
+def test_the_command_that_was_typed_is_to_be_typed_again(typed: str, again: str) -> None:
+    assert with_yes(typed.split()) == again
+
+
+def test_a_prompt_is_said_again_as_a_shell_takes_it_and_not_at_length() -> None:
+    assert with_yes(["claude", "-p", "make it\x1b[2J so"]) == r"moat claude -p 'make it\x1b[2J so' --yes"
+    assert with_yes(["claude", "-p", "x" * 500]) == f"moat claude -p {'x' * 200}... --yes"
 
 
 def test_yes_as_an_option_is_shown_what_it_grants_and_is_remembered(

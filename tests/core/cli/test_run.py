@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -255,9 +256,10 @@ def test_the_folder_that_is_named_chooses_the_file(stage: Stage) -> None:
 
 
 def test_a_file_that_wants_more_needs_a_yes_and_a_rehearsal_needs_none(
-    stage: Stage, capfd: pytest.CaptureFixture[str]
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (stage.work / "moat.yaml").write_text("command: [make]\ngrants: [github]\n")
+    monkeypatch.setattr(sys, "argv", ["moat", "run"])
 
     assert stage.run("--dry-run") == 0
     assert "not granted yet" in capfd.readouterr().err

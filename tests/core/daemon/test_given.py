@@ -158,6 +158,15 @@ def test_a_role_becomes_the_credential_that_its_provider_stores() -> None:
     assert (credential.provider, credential.secret, dict(credential.metadata)) == ("aws", config.role_arn, wanted)
 
 
+def test_a_session_policy_of_a_role_becomes_what_its_provider_stores() -> None:
+    policy = '{"Version": "2012-10-17", "Statement": []}'
+
+    credential = given.aws_credential(AwsConfig("arn:aws:iam::123456789012:role/x", session_policy=policy))
+
+    assert credential.secret == f"arn:aws:iam::123456789012:role/x {policy}"
+    assert credential.metadata["session_policy"]
+
+
 def test_a_port_of_this_machine_is_found_under_the_common_and_its_own_name() -> None:
     ports = (HostPort(5432, "db"), HostPort(5432), HostPort(80))
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from moat.daemon import protocol
-from moat.daemon.extras import HostPort, McpServer, RoutedPort
+from moat.daemon.extras import AwsConfig, HostPort, McpServer, RoutedPort
 from moat.daemon.protocol import DoorInfo, RegisterRequest, RegisterResponse
 from moat.trace.values import decode
 
@@ -39,6 +39,8 @@ def test_what_a_registration_asks_for_is_what_its_daemon_must_be_capable_of() ->
     assert protocol.needed_capabilities(more) == ("extras", "routing", "host-ports")
     chosen = replace(more, endpoints=(RoutedPort("web", 3000, 13000),))
     assert "published" in protocol.needed_capabilities(chosen)
+    limited = AwsConfig("arn:aws:iam::1:role/r", session_policy="{}")
+    assert "session-policies" in protocol.needed_capabilities(RegisterRequest("run_1", aws_config=limited))
     assert "trace-bodies" in protocol.needed_capabilities(RegisterRequest("run_1", trace_bodies=True))
     assert set(protocol.needed_capabilities(more)) <= set(protocol.CAPABILITIES)
     assert "trace-bodies" in protocol.CAPABILITIES

@@ -59,13 +59,17 @@ class ResponseTransformer:
 
 @dataclass(frozen=True, slots=True)
 class AwsConfig:
-    """A role to be assumed for the run, as `moat grant aws` would store it. session_duration: seconds, 0 for usual."""
+    """A role to be assumed for the run, as `moat grant aws` would store it. session_duration: seconds, 0 for usual.
+
+    session_policy: an IAM policy, as JSON, that limits every session further; "" for none.
+    """
 
     role_arn: str
     region: str = ""
     session_duration: int = 0
     external_id: str = ""
     profile: str = ""
+    session_policy: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,9 +86,11 @@ def aws_credential(config: AwsConfig) -> Credential:
         "session_duration_s": str(config.session_duration) if config.session_duration else "",
         "external_id": config.external_id,
         "profile": config.profile,
+        "session_policy": "of the registration" if config.session_policy else "",
     }
     kept = {name: value for name, value in metadata.items() if value}
-    return Credential("aws", config.role_arn, "the registration", kept)
+    secret = f"{config.role_arn} {config.session_policy}" if config.session_policy else config.role_arn
+    return Credential("aws", secret, "the registration", kept)
 
 
 def _rules(extras: Extras) -> Iterator[Rule]:

@@ -41,7 +41,7 @@ from moat.daemon.extras import (
 
 CAPABILITIES = ("doors", "transparent", "hosts-policy", "network-rules", "profiles", "restore", "extras",
                 "routing", "published", "refresh", "events", "host-ports",
-                "trace-bodies")  # fmt: skip
+                "trace-bodies", "session-policies")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +224,7 @@ def needed_capabilities(request: SetupRequest | RegisterRequest) -> tuple[str, .
     if isinstance(request, RegisterRequest):
         wanted |= {"extras": extras_of(request) != Extras(), "routing": request.endpoints}
         wanted["host-ports"] = request.host_ports
+        wanted["session-policies"] = request.aws_config is not None and request.aws_config.session_policy
         wanted["published"] = any(each.publish for each in request.endpoints)
         wanted["trace-bodies"] = request.trace_bodies
     return tuple(name for name, value in wanted.items() if value)
