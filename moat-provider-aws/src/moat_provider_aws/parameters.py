@@ -11,6 +11,9 @@ from urllib.parse import parse_qsl
 
 from moat.api import Host, SecretFailed, SecretSource
 
+from moat_provider_aws.keys import NoSession
+from moat_provider_aws.process import bound
+
 TIMEOUT_S = 10
 # Names as PutParameter takes them, with `:version` or `:label`, or the ARN of one that is shared with the account.
 _NAME = re.compile(r"[A-Za-z0-9_./:-]{1,2048}")
@@ -75,12 +78,15 @@ def read_parameter(asked: Parameter) -> str:
     settings = Config(connect_timeout=TIMEOUT_S, read_timeout=TIMEOUT_S, retries={"total_max_attempts": 2})
     try:
         session = boto3.Session(profile_name=asked.profile or None, region_name=asked.region or None)
+        bound(session)
         answer = session.client("ssm", config=settings).get_parameter(Name=asked.name, WithDecryption=True)
     except ClientError as failure:
         code = failure.response.get("Error", {}).get("Code", "an unknown error")
         raise _refused(code, asked) from None
     except BotoCoreError as failure:
         raise _explained(failure, asked) from None
+    except NoSession as failure:
+        raise SecretFailed(failure.problem, hint=failure.hint) from None
     return str(answer["Parameter"]["Value"])
 
 

@@ -14,6 +14,7 @@ from moat.api import GrantFailed
 
 from moat_provider_aws.keys import Keys as Keys
 from moat_provider_aws.keys import NoSession as NoSession
+from moat_provider_aws.process import bound
 from moat_provider_aws.profile import check_profile, explained, keys_in, profile_keys, with_profile
 from moat_provider_aws.role import Role
 
@@ -73,6 +74,7 @@ def _session(
     try:
         session = boto3.Session(profile_name=role.profile or None, region_name=role.region)
         check_profile(role, session)
+        bound(session)
         sts = functools.cache(lambda: session.client("sts", endpoint_url=endpoint or None, config=settings))
         if role.arn:
             return _assumed(role, sts(), name, tags)

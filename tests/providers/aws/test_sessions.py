@@ -5,8 +5,9 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from moat_provider_aws.process import TOO_LONG
 from moat_provider_aws.role import Role
-from moat_provider_aws.sessions import Sessions
+from moat_provider_aws.sessions import REMEMBERED, Sessions
 from moat_provider_aws.sts import Keys, NoSession
 
 ROLE = Role("arn:aws:iam::123456789012:role/agent")
@@ -21,7 +22,7 @@ class Clock:
     def __init__(self) -> None:
         self.time = datetime(2031, 1, 1, tzinfo=UTC)
         self.opened: list[tuple[Role, str]] = []
-        self.failures = 0
+        self.failures, self.code = 0, "AccessDenied"
         self.may_open = threading.Event()
         self.may_open.set()
 
@@ -33,7 +34,7 @@ class Clock:
         assert self.may_open.wait(20)
         if self.failures:
             self.failures -= 1
-            raise NoSession("no", "", "AccessDenied", is_final=True)
+            raise NoSession("no", "", self.code, is_final=True)
         return Keys(f"ASIA{len(self.opened)}", "s3cr3t", "s3cr3t", self.time + LASTS)
 
 
@@ -98,6 +99,35 @@ async def test_a_question_that_was_given_up_on_was_not_asked_in_vain(clock: Cloc
 
     assert (await sessions.keys(ROLE, "run_1")).access_key_id == "ASIA1"
     assert len(clock.opened) == 1
+
+
+async def test_who_waits_for_long_is_told_of_which_profile_and_opens_no_second(clock: Clock) -> None:
+    sessions, role = Sessions(clock.open, clock.now, wait_s=0.05), Role("", profile="dev")
+    clock.may_open.clear()
+    try:
+        for _ in range(3):
+            with pytest.raises(NoSession, match="the AWS profile dev has given no credentials yet") as caught:
+                await sessions.keys(role, "run_1")
+    finally:
+        clock.may_open.set()
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+    assert not caught.value.is_final
+    assert caught.value.hint == "run: aws sts get-caller-identity --profile dev"
+    assert (await sessions.keys(role, "run_1")).access_key_id == "ASIA1"
+    assert len(clock.opened) == 1
+
+
+async def test_a_process_that_hung_is_told_for_a_while_and_then_tried_again(clock: Clock, sessions: Sessions) -> None:
+    clock.failures, clock.code = 1, TOO_LONG
+    for _ in range(2):
+        with pytest.raises(NoSession):
+            await sessions.keys(ROLE, "run_1")
+    opened = len(clock.opened)
+    clock.time += REMEMBERED
+
+    assert opened == 1
+    assert (await sessions.keys(ROLE, "run_1")).access_key_id == "ASIA2"
 
 
 async def test_what_has_ended_is_forgotten(clock: Clock, sessions: Sessions) -> None:
