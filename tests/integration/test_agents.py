@@ -200,6 +200,36 @@ def test_an_agent_joins_a_live_run_that_has_its_grant_and_program(moat: Installa
     assert "no agent called 'chum' is installed; there are: claude, codex, pal" in unknown.stderr.decode()
 
 
+def test_an_agent_that_joins_is_told_what_the_first_one_is(moat: Installation) -> None:
+    moat.grant("example", "tok-s3cr3t")
+    moat.file("bin/pal", "#!/bin/sh\ncat ~/.pal/note\n", 0o755)
+    asked = {"ports": {"web": 3000}, "mcp": [{"name": "notes", "url": "https://mcp.example.com/mcp"}]}
+    work = moat.file("work/moat.yaml", json.dumps(asked)).parent
+    moat.file("work/hidden", "s3cr3t")
+    moat.file("shared/.made", "")
+    shown = ["--mount", f"{moat.home}/bin:{moat.home}/bin:ro", "--mount", f"{moat.home}/shared:/shared"]
+    limits = ["--policy", "strict", "--rule", "deny GET a.example.com/no", "--allow-host", "a.example.com"]
+    flags = [*shown, *limits, "--exclude", "hidden", "--volume", "v:/kept", "--host-port", "db=5432", "--yes"]
+
+    first = moat.ok("pal", work, *flags, "-p", "x")
+    moat.ok("run", work, *flags, "--grant", "example", "-d", "--name", "own", "--", "sleep", "600")
+    try:
+        joined = moat.ok("join", "own", "pal", "-p", "x")
+        moat.ok("exec", "own", "--", "rm", "-r", "/home/moat/.pal")
+        for plan in (moat.home / ".moat" / "runs").glob("*/plan.json"):
+            plan.unlink()
+        without = moat.run("join", "own", "pal", "-p", "x")
+    finally:
+        moat.ok("stop", "-t", "0", "own")
+
+    assert joined == first
+    for told in ("`deny GET a.example.com/no`", "these hosts: `a.example.com`", "`/shared`", "`/kept`", "`3000 (web)`",
+                 "`db.host.moat.internal:5432`", "not shown", "MCP server `notes`: http://"):  # fmt: skip
+        assert told in joined
+    assert (without.returncode, "deny GET" in without.stdout.decode()) == (0, False)
+    assert "the plan of own cannot be read" in without.stderr.decode()
+
+
 def test_without_a_terminal_the_grants_to_choose_from_are_told(moat: Installation) -> None:
     done = moat.run("pal", moat.file("work/a", "").parent, "-p", "hello")
 

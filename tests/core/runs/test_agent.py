@@ -87,9 +87,9 @@ def test_another_version_of_the_agent_itself_cannot_be_had_beside_it() -> None:
 
 
 def test_mcp_servers_are_found_at_the_proxys_own_address() -> None:
-    spec = replace(a_spec("pal"), mcp=(McpServer("notes", "https://mcp.example.com/mcp"),))
+    servers = (McpServer("notes", "https://mcp.example.com/mcp"),)
 
-    assert relayed(spec) == {"notes": "http://127.0.0.1:19080/mcp/notes"}
+    assert relayed(servers) == {"notes": "http://127.0.0.1:19080/mcp/notes"}
 
 
 def test_an_agent_is_told_what_its_run_has_beside_the_workspace() -> None:

@@ -195,7 +195,7 @@ def _ready(
         grants=grants,
         metadata=store.describe(grant).metadata,
         policy=spec.policy,
-        mcp=relayed(spec),
+        mcp=relayed(spec.mcp),
         works_on_a_copy=spec.on_a_copy,
         host_files=_host_files(agent),
         beside=beside(spec),

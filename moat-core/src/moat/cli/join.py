@@ -11,19 +11,21 @@ import click
 
 from moat.api.agents import AgentProvider, AgentRequest, Surroundings
 from moat.api.errors import UsageError
-from moat.api.runs import NetworkPolicy
+from moat.api.runs import NetworkPolicy, RunInfo
 from moat.api.runtimes import Stdio
 from moat.cli.agents import agent_called
 from moat.cli.dashes import DashedCommand, after_dashes
 from moat.cli.known import complete_agents, complete_live_runs
+from moat.cli.output import warn
 from moat.cli.reach import live_run
 from moat.config.mounts import WORKSPACE
-from moat.paths import find_home
+from moat.paths import Home, find_home
 from moat.runs.attach import Attachment, fill_closed, own_terminal
 from moat.runs.execute import execute
 from moat.runs.host_program import find_program
 from moat.runs.join import grant_of, join_command
 from moat.runs.plan import INSIDE_HOME
+from moat.runs.planned import Planned, read_plan
 from moat.runs.reach import connected
 from moat.store.credentials import CredentialStore
 
@@ -49,7 +51,7 @@ def join(ctx: click.Context, name: str, agent_name: str, prompt: str, model: str
         hint = f"run: moat join {name} {agent_name} -p PROMPT"
         raise UsageError(f"there is no terminal to talk to {agent_name} in", hint=hint)
     request = AgentRequest(prompt, "", model, not noyolo, after_dashes(ctx) or ())
-    grant = grant_of(agent, info)
+    grant, planned = grant_of(agent, info), _planned(home, info)
     around = Surroundings(
         home=INSIDE_HOME,
         workspace=WORKSPACE,
@@ -58,11 +60,23 @@ def join(ctx: click.Context, name: str, agent_name: str, prompt: str, model: str
         grant=grant,
         grants=tuple(info.grants),
         metadata=CredentialStore(home, profile=info.profile).describe(grant).metadata,
-        policy=NetworkPolicy("strict" if info.policy == "strict" else "permissive"),
+        policy=planned.policy,
+        mcp=planned.mcp,
+        works_on_a_copy=planned.works_on_a_copy,
+        beside=planned.beside,
     )
     argv = join_command(agent, request, around)
     sock = connected(home, info)
     return asyncio.run(execute(sock, argv, Attachment(stdio), own_terminal(stdio)))
+
+
+def _planned(home: Home, info: RunInfo) -> Planned:
+    """Return what the run was planned to be; of a run of an older moat, no more than its record says."""
+    try:
+        return read_plan((home.run(info.run_id) / "plan.json").read_bytes())
+    except (OSError, ValueError) as failure:
+        warn(f"the plan of {info.name} cannot be read: {failure}; the agent is told its policy, and no more")
+        return Planned(NetworkPolicy("strict" if info.policy == "strict" else "permissive"))
 
 
 def _program(agent: AgentProvider, runtime: str) -> tuple[str, ...]:

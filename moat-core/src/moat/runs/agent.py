@@ -11,7 +11,7 @@ from dataclasses import replace
 from moat.api.agents import AgentProvider, AgentRequest, Beside, Surroundings
 from moat.api.container import Mount
 from moat.api.errors import UsageError
-from moat.api.runs import RunSpec
+from moat.api.runs import McpServer, RunSpec
 from moat.config.dependencies import LANGUAGES, checked_dependencies
 
 PROXY = "http://127.0.0.1:19080"
@@ -59,9 +59,9 @@ def with_image(spec: RunSpec, agent: AgentProvider) -> RunSpec:
     )
 
 
-def relayed(spec: RunSpec) -> dict[str, str]:
+def relayed(servers: Sequence[McpServer]) -> dict[str, str]:
     """Return where the run finds its MCP servers: name → URL inside."""
-    return {server.name: f"{PROXY}/mcp/{server.name}" for server in spec.mcp}
+    return {server.name: f"{PROXY}/mcp/{server.name}" for server in servers}
 
 
 def beside(spec: RunSpec) -> Beside:

@@ -6,10 +6,12 @@ Values of variables are left out, since they may be secret: their names are ther
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from moat.audit.canonical import canonical, plain
+from moat.runs.merge import FILE
 
 if TYPE_CHECKING:
     from moat.runs.plan import RunPlan
@@ -29,10 +31,12 @@ def plan_text(plan: RunPlan) -> bytes:
         "command": [_text(word) for word in sandbox.argv],
         "variables": sorted(_text(name) for name in sandbox.env),
         "mounts": [[_text(str(each.source)), _text(each.target), each.read_only] for each in sandbox.mounts],
+        "mounted": [_text(each) for each in _mounted(plan)],
         "files": {_key(path): _digest(content) for path, content in plan.files.items()},
         "workdir": sandbox.workdir,
         "copied": plan.copied is not None,
         "worktree": plan.worktree is not None,
+        "branch": _text(plan.worktree.branch) if plan.worktree else "",
         "left_out": [_text(each) for each in plan.left_out],
         "hidden": {_key(path): _text(why) for path, why in plan.hidden.items()},
         "volumes": {_key(name): _text(target) for name, target in plan.volumes.items()},
@@ -54,6 +58,15 @@ def plan_text(plan: RunPlan) -> bytes:
 def digest(text: bytes) -> str:
     """Return the digest of a plan's text, hex."""
     return hashlib.sha256(text).hexdigest()
+
+
+def _mounted(plan: RunPlan) -> Iterator[str]:
+    """Yield where the user's own mounts are, as opposed to those that a run has for its sake, its grants or agent."""
+    lasting = set(plan.volumes.values())
+    for mount in plan.sandbox.mounts:
+        owner = plan.origins.get(mount.target, "")
+        if (owner == FILE or owner.startswith("--mount ")) and mount.target not in lasting:
+            yield mount.target
 
 
 def _text(value: str) -> str:
