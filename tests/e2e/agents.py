@@ -20,7 +20,9 @@ from moat.runs.recipe import make_recipe
 from support.docker_place import docker
 from support.inside import BROUGHT
 from support.installation import Done, Installation, installation
+from support.memory import beside, running, where_held
 from support.places import IMAGE
+from support.terminal import Terminal
 from support.vendors import MCP_HOST, MCP_TOKEN, Vendor
 
 V = TypeVar("V", bound=Vendor)
@@ -89,6 +91,24 @@ def assert_a_session_is_found_by_every_name(stage: Stage[V], agent: str, work: P
     assert told[session] == [f"error: the session {session!r} is of another workspace, {work}", f"{way} {session}"]
     problem = "error: there is no session or run called 'first' in this workspace"
     assert gone == [problem, "hint: run: moat sessions"]
+
+
+HELD = "held-by-a-run"
+
+
+def assert_nothing_real_is_held(stage: Stage[V], window: Terminal, placeholder: str, *real: str) -> None:
+    """Have an agent that somebody talks to start a program, and look into every process of its run meanwhile.
+
+    placeholder: what an agent does hold; real: what none may, nor a file that it has mapped.
+    """
+    window.say(f"RUN: sh -c 'while :; do sleep 1; done' {HELD}", lambda: running(HELD) != [])
+    pids = beside(running(HELD)[0])
+    worker = json.loads(stage.moat.ok("proxy", "status", "--json"))["worker_pid"]
+
+    assert len(pids) >= 3  # the agent, what it started, the gate
+    assert where_held(pids, *real) == []
+    assert where_held(pids, placeholder) != []
+    assert where_held([worker], *real) != []  # so it would have been found
 
 
 def _told(stage: Stage[V], agent: str, work: Path, reference: str) -> list[str]:

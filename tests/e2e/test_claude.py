@@ -11,9 +11,18 @@ import pytest
 from moat_provider_claude.agent import ClaudeCode
 from support.anthropic_api import KEY, Anthropic
 from support.terminal import terminal
-from support.vendors import running
+from support.vendors import MCP_TOKEN, running
 
-from e2e.agents import LOOK, RUNTIMES, Stage, assert_a_session_is_found_by_every_name, staged
+from e2e.agents import (
+    LOOK,
+    RUNTIMES,
+    Stage,
+    assert_a_session_is_found_by_every_name,
+    assert_nothing_real_is_held,
+    staged,
+)
+
+PLACEHOLDERS = {"claude": "sk-ant-oat01-moat-placeholder", "anthropic": "sk-ant-api03-moat-placeholder"}
 
 
 @dataclass
@@ -105,7 +114,7 @@ def test_a_session_is_found_by_its_run_by_its_id_and_by_the_beginning_of_either(
 def test_a_login_that_was_revoked_is_told_with_what_to_type(house: House, work: Path) -> None:
     house.vendor.is_revoked = True
     try:
-        done = house.run("claude", work, "-p", "hello")
+        done = house.run("claude", work, "--yes", "-p", "hello")
     finally:
         house.vendor.is_revoked = False
         house.grant()
@@ -113,6 +122,41 @@ def test_a_login_that_was_revoked_is_told_with_what_to_type(house: House, work: 
     assert done.returncode == 1
     assert b"api.anthropic.com did not accept the credential claude any more (401)" in done.stderr
     assert b"renew it: moat grant claude" in done.stderr
+
+
+@pytest.mark.parametrize("grant", ["claude", "anthropic"])
+def test_no_process_of_a_run_holds_or_has_mapped_anything_real(house: House, grant: str) -> None:
+    vendor, work = house.vendor, house.workspace(f"held by {grant}")
+    house.moat.grant("anthropic", KEY)
+    with terminal(house.moat, "claude", str(work), "--yes", "--grant", grant, "--name", f"held-{grant}") as window:
+        window.read_until("bypass")
+        window.say(f"ocelot-{grant}", lambda: any(f"ocelot-{grant}" in said for said in vendor.said))
+        if grant == "claude":
+            vendor.ended = vendor.newest  # and what the renewal brought is looked for as well
+        assert_nothing_real_is_held(
+            house, window, PLACEHOLDERS[grant], "sk-ant-oat01-s3cr3t", "sk-ant-ort01-s3cr3t", KEY, MCP_TOKEN
+        )
+        house.moat.ok("stop", f"held-{grant}")
+        window.read_until("requests")
+
+    house.assert_kept_clean()
+
+
+def test_a_key_that_is_not_taken_is_told_with_what_to_type(house: House) -> None:
+    work = house.workspace("with a revoked key")
+    house.moat.grant("anthropic", KEY)
+    house.vendor.is_revoked = True
+    few = ("-e", "CLAUDE_CODE_MAX_RETRIES=1")  # else it asks ten times, for three minutes: 2.1 takes 401 for passing
+    try:
+        done = house.run("claude", work, "--yes", "--grant", "anthropic", *few, "-p", "hello")
+    finally:
+        house.vendor.is_revoked = False
+
+    assert done.returncode == 1
+    assert b"api.anthropic.com did not accept the credential anthropic any more (401)" in done.stderr
+    assert b"renew it: moat grant anthropic" in done.stderr
+    assert b"credential claude" not in done.stderr
+    assert b"401" in done.stdout  # and the agent's own word
 
 
 def test_a_key_works_as_well_and_alone_and_under_a_strict_policy(house: House) -> None:

@@ -8,12 +8,22 @@ from pathlib import Path
 
 import pytest
 from moat_provider_codex.agent import CodexAgent
-from support.openai_api import KEY, OpenAI, decoded
+from support.openai_api import KEY, USED_UP, OpenAI, decoded
 from support.terminal import terminal
-from support.vendors import running
+from support.vendors import MCP_TOKEN, running
 
-from e2e.agents import LOOK, RUNTIMES, Stage, assert_a_session_is_found_by_every_name, staged
+from e2e.agents import (
+    LOOK,
+    RUNTIMES,
+    Stage,
+    assert_a_session_is_found_by_every_name,
+    assert_nothing_real_is_held,
+    staged,
+)
 
+PLACEHOLDERS = {"codex": "moat-placeholder-of-an-access-token", "openai": "sk-moat-placeholder"}
+
+PERSISTENT = 'env_key="OPENAI_API_KEY", wire_api="responses", request_max_retries=5, stream_max_retries=5'
 MAGIC = b"\x28\xb5\x2f\xfd"  # of a frame of zstd (RFC 8878 §3.1.1)
 
 
@@ -62,7 +72,7 @@ def test_a_session_goes_on_without_websockets_and_uses_an_mcp_server_while_the_s
     house: Stage[OpenAI], work: Path, first: str
 ) -> None:
     house.vendor.has_websockets = False
-    house.vendor.failures += [503, 500]
+    house.vendor.failures += [529, 503]
     try:
         answer = house.said("codex", work, "--resume", "first", "-p", "LOOK UP it")
     finally:
@@ -72,9 +82,36 @@ def test_a_session_goes_on_without_websockets_and_uses_an_mcp_server_while_the_s
     assert house.vendor.called[-1]["name"] == "lookup"
     assert "echo by-the-agent" in house.vendor.said[-1]  # what was said before went along
     posts = [line.rpartition(" ")[2] for line in house.vendor.log if line.startswith("POST") and "/responses" in line]
-    assert posts == ["503", "500", "200", "200"]
+    assert posts == ["529", "503", "200", "200"]
     assert house.vendor.failures == []
     assert {coding for coding, _ in house.vendor.bodies} == {"zstd"}
+
+
+def test_a_429_ends_codex_whatever_is_set_and_its_session_goes_on_later(house: Stage[OpenAI]) -> None:
+    vendor, work = house.vendor, house.workspace("too many", mcp=[])
+    house.moat.grant("openai", KEY)
+    persistent = f'model_providers.own={{name="own", base_url="https://api.openai.com/v1", {PERSISTENT}}}'
+    own = ("--grant", "openai", "--", "-c", persistent, "-c", 'model_provider="own"')
+    vendor.has_websockets, vendor.log = False, []
+    try:
+        vendor.failures += [429, USED_UP, 429]
+        first = house.run("codex", work, "--name", "walrus", "-p", "a walrus")
+        spent = house.run("codex", work, "--resume", "walrus", "-p", "an otter")
+        stubborn = house.run("codex", work, "-p", "a seal", *own)
+        asked = [line.rpartition(" ")[2] for line in vendor.log if line.startswith("POST") and "/responses" in line]
+        later = house.said("codex", work, "--resume", "walrus", "-p", "a gull")
+    finally:
+        vendor.has_websockets, vendor.failures = True, []
+
+    assert asked == ["429", "429", "429"]  # each once: Codex 0.171 has retries of 5xx only, and no setting for others
+    assert (first.returncode, spent.returncode, stubborn.returncode) == (1, 1, 1)
+    assert b"exceeded retry limit, last status: 429 Too Many Requests" in first.stderr
+    assert b"hit your usage limit" in spent.stderr
+    assert b"exceeded retry limit, last status: 429 Too Many Requests" in stubborn.stderr
+    assert b"renew it" not in first.stderr + spent.stderr + stubborn.stderr
+    assert "hello, you said: a gull" in later
+    for animal in ("a walrus", "an otter"):
+        assert animal in vendor.said[-1]  # what was said before went along
 
 
 def test_what_is_sent_without_a_websocket_is_coded_and_leaves_as_it_came(house: Stage[OpenAI], work: Path) -> None:
@@ -123,7 +160,7 @@ def test_a_session_is_found_by_its_run_by_its_id_and_by_the_beginning_of_either(
 def test_a_login_that_was_revoked_is_told_with_what_to_type(house: Stage[OpenAI], work: Path) -> None:
     house.vendor.is_revoked = True
     try:
-        done = house.run("codex", work, "-p", "hello")
+        done = house.run("codex", work, "--yes", "-p", "hello")
     finally:
         house.vendor.is_revoked = False
         grant(house)
@@ -131,6 +168,38 @@ def test_a_login_that_was_revoked_is_told_with_what_to_type(house: Stage[OpenAI]
     assert done.returncode == 1
     assert b"chatgpt.com did not accept the credential codex any more (401)" in done.stderr
     assert b"renew it: moat grant codex" in done.stderr
+
+
+@pytest.mark.parametrize("grant_name", ["codex", "openai"])
+def test_no_process_of_a_run_holds_or_has_mapped_anything_real(house: Stage[OpenAI], grant_name: str) -> None:
+    vendor, work, name = house.vendor, house.workspace(f"held by {grant_name}"), f"held-{grant_name}"
+    house.moat.grant("openai", KEY)
+    with terminal(house.moat, "codex", str(work), "--yes", "--grant", grant_name, "--name", name) as window:
+        window.read_until("OpenAI")
+        window.say(f"ocelot-{grant_name}", lambda: any(f"ocelot-{grant_name}" in said for said in vendor.said))
+        if grant_name == "codex":
+            vendor.end_token()  # and what the renewal brought is looked for as well
+        placeholder = PLACEHOLDERS[grant_name]
+        assert_nothing_real_is_held(house, window, placeholder, "access-s3cr3t", "refresh-s3cr3t", KEY, MCP_TOKEN)
+        house.moat.ok("stop", name)
+        window.read_until("requests")
+
+    house.assert_kept_clean()
+
+
+def test_a_key_that_is_not_taken_is_told_with_what_to_type(house: Stage[OpenAI]) -> None:
+    work = house.workspace("with a revoked key")
+    house.moat.grant("openai", KEY)
+    house.vendor.is_revoked = True
+    try:
+        done = house.run("codex", work, "--yes", "--grant", "openai", "-p", "hello")
+    finally:
+        house.vendor.is_revoked = False
+
+    assert done.returncode == 1
+    assert b"api.openai.com did not accept the credential openai any more (401)" in done.stderr
+    assert b"renew it: moat grant openai" in done.stderr
+    assert b"credential codex" not in done.stderr
 
 
 def test_a_key_works_as_well_and_alone_and_under_a_strict_policy(house: Stage[OpenAI]) -> None:

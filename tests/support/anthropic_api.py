@@ -75,7 +75,7 @@ class Anthropic(Vendor):
         if login is not None:
             is_known = login == f"Bearer {self.access}" and key is None and "oauth-2025-04-20" in betas
             return is_known and self.newest > self.ended and not self.is_revoked
-        return key == KEY
+        return key == KEY and not self.is_revoked
 
     async def _message(self, request: web.Request) -> web.StreamResponse:
         asked = await request.json()

@@ -27,6 +27,7 @@ from support.vendors import Vendor, events
 HOSTS = ("chatgpt.com", "api.openai.com", "auth.openai.com")
 KEY = "sk-s3cr3t-of-openai"
 ACCOUNT = "acct-4711"
+USED_UP = -429
 
 
 @dataclass
@@ -97,7 +98,7 @@ class OpenAI(Vendor):
         sent = request.headers.get("Authorization", "")
         self.shown.append(sent)
         if request.host.startswith("api."):
-            return sent == f"Bearer {KEY}"
+            return sent == f"Bearer {KEY}" and not self.is_revoked
         is_known = sent == f"Bearer {self.access}" and request.headers.get("ChatGPT-Account-ID") == ACCOUNT
         return is_known and self.newest > self.ended and not self.is_revoked
 
@@ -107,7 +108,7 @@ class OpenAI(Vendor):
         coding, body = request.headers.get("Content-Encoding", ""), await request.read()
         self.bodies.append((coding, body))
         if self.failures:
-            return _error(self.failures.pop(0), "server_overloaded", "Overloaded")
+            return _failure(self.failures.pop(0))
         try:
             asked = json.loads(decoded(coding, body))
         except ValueError:
@@ -229,6 +230,14 @@ def _accounts() -> dict[str, Any]:
     account = {"id": ACCOUNT, "name": "mine", "structure": "personal", "plan_type": "pro",
                "workspace_backend_origin": "https://chatgpt.com", "account_routing_override": "us"}  # fmt: skip
     return {"accounts": [account], "default_account_id": ACCOUNT, "account_ordering": [ACCOUNT]}
+
+
+def _failure(status: int) -> web.Response:
+    """Return a failure; USED_UP is 429 as a subscription's user meets it."""
+    if status != USED_UP:
+        return _error(status, "server_overloaded", "Overloaded")
+    spent = {"type": "usage_limit_reached", "message": "The usage limit has been reached", "plan_type": "pro"}
+    return web.json_response({"error": spent}, status=429)
 
 
 def _error(status: int, code: str, message: str) -> web.Response:
