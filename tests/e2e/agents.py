@@ -78,7 +78,8 @@ def assert_a_session_is_found_by_every_name(stage: Stage[V], agent: str, work: P
     elsewhere = stage.workspace("elsewhere")
 
     for reference in ("first", run_id[:9], session, session[:-3]):
-        stage.said(agent, work, "--resume", reference, "-p", f"by the name {reference}")
+        answer = stage.said(agent, work, "--resume", reference, "-p", f"by the name {reference}")
+        assert f"by the name {reference}" in answer
     last = stage.said(agent, work, "--continue", "-p", "and the last one")
     told = {name: _told(stage, agent, elsewhere, name) for name in ("first", session)}
     stage.moat.ok("destroy", run_id)

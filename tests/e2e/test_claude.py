@@ -177,7 +177,7 @@ def test_a_conversation_on_a_key_goes_on_with_an_mcp_server_while_the_service_is
     house.moat.grant("anthropic", KEY)
     with terminal(house.moat, "claude", str(work), "--yes", "--grant", "anthropic", "--name", "keyed") as window:
         window.read_until("bypass")
-        window.say("marimba", lambda: any("marimba" in said for said in vendor.said))
+        window.say("glockenspiel", lambda: any("glockenspiel" in said for said in vendor.said))
         house.moat.ok("stop", "keyed")
         window.read_until("requests")
     vendor.failures += [429, 529]
@@ -195,6 +195,6 @@ def test_a_conversation_on_a_key_goes_on_with_an_mcp_server_while_the_service_is
     )
 
     assert "the answer is 4711" in answer
-    assert "marimba" in vendor.said[-1]  # what was said before went along
+    assert "glockenspiel" in vendor.said[-1]  # what was said before went along
     assert vendor.failures == []
     house.assert_kept_clean()

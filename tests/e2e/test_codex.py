@@ -222,7 +222,7 @@ def test_a_conversation_on_a_key_goes_on_with_an_mcp_server_while_the_service_is
     house.moat.grant("openai", KEY)
     with terminal(house.moat, "codex", str(work), "--yes", "--grant", "openai", "--name", "keyed") as window:
         window.read_until("OpenAI")
-        window.say("marimba", lambda: any("marimba" in said for said in vendor.said))
+        window.say("glockenspiel", lambda: any("glockenspiel" in said for said in vendor.said))
         house.moat.ok("stop", "keyed")
         window.read_until("requests")
     vendor.failures += [503, 500]
@@ -233,6 +233,6 @@ def test_a_conversation_on_a_key_goes_on_with_an_mcp_server_while_the_service_is
         vendor.has_websockets = True
 
     assert "the answer is 4711" in answer
-    assert "marimba" in vendor.said[-1]  # what was said before went along
+    assert "glockenspiel" in vendor.said[-1]  # what was said before went along
     assert vendor.failures == []
     house.assert_kept_clean()

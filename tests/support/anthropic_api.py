@@ -9,7 +9,7 @@ Answers 401 unless the real credential arrives, and never takes a key and a logi
 from __future__ import annotations
 
 import json
-import secrets
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,9 +130,9 @@ def _reason(blocks: list[dict[str, Any]]) -> str:
 
 def _head(model: str) -> dict[str, Any]:
     usage = {"input_tokens": 10, "output_tokens": 5}
-    number = f"msg_{secrets.token_hex(8)}"  # one of its own: Claude Code joins what has the same when it goes on
-    return {"id": number, "type": "message", "role": "assistant", "model": model, "usage": usage, "content": [],
-            "stop_reason": None, "stop_sequence": None}  # fmt: skip
+    # Each its own: Claude Code takes messages of one id for parts of one, and puts them together when it resumes.
+    own = {"id": f"msg_{uuid.uuid4().hex}", "model": model, "usage": usage}
+    return {"type": "message", "role": "assistant", "content": [], "stop_reason": None, "stop_sequence": None, **own}
 
 
 def _stream(model: str, blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
