@@ -27,6 +27,7 @@ async def test_connections_are_accepted_without_delay_and_without_blocking() -> 
 
     for each in accepted:
         assert each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert not each.getblocking()
         each.close()
 
