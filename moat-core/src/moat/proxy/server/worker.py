@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -48,6 +49,8 @@ from moat.proxy.messages import (
 from moat.proxy.server.confine import confine, harden, readable_paths, tune_malloc
 from moat.proxy.server.house import House
 from moat.proxy.server.reports import Reports
+
+GARBAGE = 10_000  # objects between two looks for cycles: eight tunnels at once have more than the 700 of Python's own
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +148,8 @@ def main(argv: list[str] | None = None) -> int:
         log_to_file(options.log, redactor)
     harden()
     tune_malloc()
+    gc.freeze()  # what is there by now stays, and need not be looked at
+    gc.set_threshold(GARBAGE)
     if not confine(readable_paths()):
         log.warning("this kernel has no Landlock; the worker can read its user's files")
     return uvloop.run(_run(options.channel, options.audit, redactor))
