@@ -119,14 +119,14 @@ async def test_what_came_unasked_is_seen_without_waiting_and_tickets_are_not() -
     server.abort()
 
 
-async def test_an_end_below_leaves_no_timer_behind() -> None:
+async def test_an_end_below_leaves_no_wait_behind() -> None:
     client, server = await tls_pair()
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(server.more(within(60)))
-        await until(lambda: server._timer is not None)
+        await until(lambda: server in server._waits)
         waiting.cancel()
     server._below.abort()
     await until(lambda: server.is_over)
 
-    assert server._timer is None
+    assert server not in server._waits
     client.abort()

@@ -27,6 +27,7 @@ from moat.proxy.scrub import Scrub
 from moat.proxy.server.pool import Key, Lease, Pool
 from moat.proxy.server.spending import Tunnel, Use
 from moat.proxy.server.stream import Stream
+from moat.proxy.server.waits import FOREVER, waits_of
 from moat.proxy.server.watch import Watch
 
 MAX_BODY_BYTES = 65_536  # longer ones gain nothing by it
@@ -129,7 +130,7 @@ class Relay:
         self._at = self._first = 0.0
         self._loop = asyncio.get_running_loop()
         self._woken: asyncio.Future[None] | None = None
-        self._idle: asyncio.TimerHandle | None = None
+        self._idle_s = 0.0
         self._is_leaving = False
         self.started = 0.0
 
@@ -143,7 +144,8 @@ class Relay:
             return None  # an endpoint may answer by itself
         self._client.resume()
         self._woken = self._loop.create_future()
-        self._idle = self._loop.call_later(idle_s, self._check_idle, idle_s)
+        self._idle_s, waits = idle_s, waits_of(self._loop)
+        waits.begin(self, self._loop.time() + idle_s)
         self._client.sink = self._on_client
         try:
             await self._woken
@@ -151,7 +153,7 @@ class Relay:
             self._woken = None
             raise
         finally:
-            self._idle.cancel()  # the latest: each that rings sets another
+            waits.end(self)
             self._client.sink = self._unentered = None
         return self.hand_over()
 
@@ -335,15 +337,15 @@ class Relay:
     def _line(self, way: _Way, status: int, length: int, scrubbed: int) -> Line:
         return line_with(way.beginning, status, way.request.framing.length, length, scrubbed)
 
-    def _check_idle(self, idle_s: float) -> None:
-        """End the wait when nothing has been asked for idle_s, else look again when that may be."""
-        left_s = self.started + idle_s - time.monotonic()
+    def look(self, now: float) -> float:
+        """End the wait when nothing has been asked for too long. See Waits."""
+        left_s = self.started + self._idle_s - time.monotonic()
         if self._woken is None or self._woken.done():
-            return
-        if self._lease is None and left_s <= 0:
-            self._woken.set_exception(TimeoutError())
-        else:
-            self._idle = self._loop.call_later(max(left_s, 0.01), self._check_idle, idle_s)
+            return FOREVER
+        if self._lease is not None or left_s > 0:
+            return now + max(left_s, 0.0)
+        self._woken.set_exception(TimeoutError())
+        return FOREVER
 
 
 def _is_plain(request: Request) -> bool:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import select
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from moat.proxy.server.waits import FOREVER, waits_of
+
 HIGH_BYTES = 262_144  # less starves bulk transfers, more costs memory per slow reader (measured)
-
-
-FOREVER = math.inf
 
 
 class StreamBroken(ConnectionError):
@@ -101,8 +99,7 @@ class Inbox:
         self._loop = asyncio.get_running_loop()
         self._reader: asyncio.Future[None] | None = None
         self._until = FOREVER
-        self._timer: asyncio.TimerHandle | None = None
-        self._rings = FOREVER
+        self._waits = waits_of(self._loop)
 
     def has_unread(self) -> bool:
         """Whether the peer has sent bytes that nobody took, as far as they have come."""
@@ -112,8 +109,8 @@ class Inbox:
         """Wait for _arrived. Raises TimeoutError at until."""
         self._reader = self._loop.create_future()
         self._until = until
-        if until < self._rings:
-            self._set_timer()
+        if until != FOREVER:
+            self._waits.begin(self, until)
         await self._reader
 
     def _arrived(self) -> None:
@@ -123,26 +120,17 @@ class Inbox:
         else:
             _wake(self._reader)
 
+    def look(self, now: float) -> float:
+        """End a wait that is late. See Waits."""
+        if self._reader is None or self._reader.done():
+            return FOREVER
+        if now < self._until:
+            return self._until
+        self._reader.set_exception(TimeoutError())
+        return FOREVER
+
     def _wait_no_more(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer, self._rings = None, FOREVER
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._rings = self._until
-        self._timer = self._loop.call_at(self._until, self._at_time)
-
-    def _at_time(self) -> None:
-        """End the wait, if it is still the one that the timer was set for: later ones leave it alone till it rings."""
-        self._timer, self._rings = None, FOREVER
-        if self._reader is None or self._reader.done() or self._until == FOREVER:
-            return
-        if self._loop.time() < self._until:
-            self._set_timer()
-        else:
-            self._reader.set_exception(TimeoutError())
+        self._waits.end(self)
 
 
 class PlainStream(Inbox, asyncio.Protocol):

@@ -14,7 +14,8 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-from moat.proxy.server.stream import FOREVER, HIGH_BYTES, Inbox, PlainStream, StreamBroken
+from moat.proxy.server.stream import HIGH_BYTES, Inbox, PlainStream, StreamBroken
+from moat.proxy.server.waits import FOREVER
 
 _RECORD_BYTES = (
     16_384  # CPython allocates what is asked for before it reads; a TLS record holds no more (RFC 8446 §5.1)
