@@ -130,3 +130,23 @@ async def test_an_end_below_leaves_no_wait_behind() -> None:
 
     assert server not in server._waits
     client.abort()
+
+
+@pytest.mark.parametrize("is_owed", [True, False], ids=["may be owed something", "has all"])
+@pytest.mark.parametrize("is_gone", [True, False], ids=["and closed its side", "and waits"])
+async def test_only_who_said_goodbye_has_all_and_closed_its_side_gets_no_goodbye(is_gone: bool, is_owed: bool) -> None:
+    client, server = await tls_pair()
+    told: list[bytes] = []
+    client._below.above = told.append
+    client._say_goodbye()
+    if is_gone:
+        client._below.end()
+    assert not await server.more()
+    if not is_owed:
+        server.owe_nothing()
+
+    server.close()
+    await until(lambda: told[-1:] == [b""])
+
+    assert [bool(data) for data in told] == ([False] if is_gone and not is_owed else [True, False])
+    client.abort()

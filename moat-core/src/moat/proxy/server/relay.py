@@ -182,6 +182,8 @@ class Relay:
     def _on_client(self) -> None:
         """Take what came from the client: a request, the next one too early, or its end."""
         if self._lease is None:
+            if self._client.is_over and not self._client.buffer:
+                self._client.owe_nothing()
             self._begin_or_wake()
         elif self._client.is_over:
             self.wake()

@@ -75,6 +75,10 @@ class Stream(Protocol):
         """Tell the peer, after what is queued, that no more comes; reading goes on, writing is swallowed."""
         ...
 
+    def owe_nothing(self) -> None:
+        """Take that the peer has all it asked for, and asks for no more: closing need not tell an end from a cut."""
+        ...
+
     def close(self) -> None:
         """Close after what is queued."""
         ...
@@ -227,6 +231,9 @@ class PlainStream(Inbox, asyncio.Protocol):
             self._has_ended = True
             with contextlib.suppress(OSError):  # it was reset, which the loop is about to tell
                 self._transport.write_eof()
+
+    def owe_nothing(self) -> None:
+        """Do nothing: there is no goodbye without TLS."""
 
     def close(self) -> None:
         """Close after what is queued."""

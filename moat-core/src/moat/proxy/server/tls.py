@@ -37,6 +37,7 @@ class TlsStream(Inbox):
         self._is_shaken = False
         self._has_ended = False
         self._was_bidden_farewell = False
+        self._owes_goodbye = True
         self._problem: ssl.SSLError | None = None
         self._seen = 0
         self._tls = context.wrap_bio(
@@ -159,9 +160,14 @@ class TlsStream(Inbox):
 
     def close(self) -> None:
         """Say goodbye, so that an end is told from a truncation, and close after what is queued."""
-        self._say_goodbye()
+        if self._owes_goodbye or not self._was_bidden_farewell or not self._below.has_news():
+            self._say_goodbye()
         self._let_go()
         self._below.close()
+
+    def owe_nothing(self) -> None:
+        """Say no goodbye to a peer that has said its own, and closed its side too: it would answer with a reset."""
+        self._owes_goodbye = False
 
     def abort(self) -> None:
         """Close at once."""
