@@ -20,7 +20,7 @@ from moat.daemon.lifecycle import ensure_running
 from moat.daemon.protocol import RegisterRequest
 from moat.ids import new_run_id
 from moat.paths import Home, private_folder
-from support.aws import BUCKET, HOST, PARAMETER, REGION, STS_HOST, Aws, running_aws
+from support.aws import BUCKET, PARAMETER, REGION, Aws, running_aws
 from support.inside import copy_distribution
 from support.installation import Installation, installation
 from support.living import a_sealed_run, ended_after
@@ -50,7 +50,6 @@ print(json.dumps({{
 """
 ASK = "curl -s --noproxy '*' -m 20 -w ' %{http_code}\\n' http://127.0.0.1:19080/_moat/aws/"
 ROLE = "arn:aws:iam::123456789012:role/x"
-SETTINGS = {"allow_cidrs": ["127.0.0.0/8"]}
 
 
 @pytest.fixture
@@ -62,11 +61,7 @@ def aws() -> Iterator[Aws]:
 @pytest.fixture
 def made(aws: Aws) -> Iterator[Installation]:
     with installation() as made:
-        roots = made.file("roots.pem", aws.ca.pem)
-        made.configure(
-            {"upstream": {**SETTINGS, "ca_bundle": str(roots), "resolve": {HOST: aws.pin, STS_HOST: aws.pin}}}
-        )
-        aws.write_profile(made.home)
+        aws.serve(made)
         yield made
 
 

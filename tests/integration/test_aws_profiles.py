@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.aws import BUCKET, HOST, REGION, STS_HOST, Aws, running_aws
+from support.aws import BUCKET, REGION, Aws, running_aws
 from support.inside import copy_distribution
 from support.installation import Installation, installation
 
@@ -57,13 +57,8 @@ def aws() -> Iterator[Aws]:
 @pytest.fixture
 def made(aws: Aws) -> Iterator[Installation]:
     with installation() as made:
-        roots = made.file("roots.pem", aws.ca.pem)
-        upstream = {"allow_cidrs": ["127.0.0.0/8"], "resolve": {HOST: aws.pin, STS_HOST: aws.pin}}
-        made.configure({"upstream": {**upstream, "ca_bundle": str(roots)}})
         static = f"region = {REGION}\naws_access_key_id = {aws.own[0]}\naws_secret_access_key = {aws.own[1]}"
-        aws.write_profile(
-            made.home, own=static, process=f"region = {REGION}\ncredential_process = cat {made.home}/keys"
-        )
+        aws.serve(made, own=static, process=f"region = {REGION}\ncredential_process = cat {made.home}/keys")
         yield made
 
 

@@ -72,10 +72,7 @@ def aws() -> Iterator[Aws]:
 @pytest.fixture
 def made(aws: Aws) -> Iterator[Installation]:
     with installation() as made:
-        roots = made.file("roots.pem", aws.ca.pem)
-        upstream = {"allow_cidrs": ["127.0.0.0/8"], "resolve": {HOST: aws.pin, STS_HOST: aws.pin}}
-        made.configure({"upstream": {**upstream, "ca_bundle": str(roots)}})
-        aws.write_profile(made.home)
+        aws.serve(made)
         yield made
 
 

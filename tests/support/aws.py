@@ -25,6 +25,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from moto.sts.models import sts_backends
 from werkzeug.serving import make_server
 
+from support.installation import Installation
 from support.upstream import MadeCa, make_test_ca
 
 REGION = "eu-west-3"
@@ -54,6 +55,13 @@ class Aws:
         names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
         keys = dict(zip(names, (key, secret, token), strict=True))
         return boto3.client(service, endpoint_url=self.url, region_name=REGION, **keys)
+
+    def serve(self, made: Installation, **others: str) -> None:
+        """Have an installation find its hosts here, with a profile of the user's. others: as for write_profile."""
+        roots = made.file("roots.pem", self.ca.pem)
+        resolve = {HOST: self.pin, STS_HOST: self.pin}
+        made.configure({"upstream": {"allow_cidrs": ["127.0.0.0/8"], "ca_bundle": str(roots), "resolve": resolve}})
+        self.write_profile(made.home, **others)
 
     def write_profile(self, home: Path, **others: str) -> None:
         """Write what `aws configure` does, and where STS is. others: settings of further profiles, by their names."""
