@@ -6,6 +6,7 @@ Compared around faults; without a daemon too, which is how every installation en
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hostile.remains import descendants, namespace_of
-from moat.api.errors import DaemonError
+from moat.api.errors import DaemonError, MoatError
 from moat.daemon.client import DaemonClient
 from moat.daemon.process import start_time
 from moat.paths import Home
@@ -63,6 +64,13 @@ class Counts:
         self._home = home
 
     def now(self) -> Seen:
+        """Look, once the daemon has opened what it opens in its first moments: its audit, where there can be one."""
+        if self.daemons():
+            with contextlib.suppress(MoatError):
+                DaemonClient(self._home).seal()
+        return self._seen()
+
+    def _seen(self) -> Seen:
         found: Counter[str] = Counter()
         tasks = 0
         if self.daemons():
@@ -126,7 +134,7 @@ class Counts:
 
     def _is_within(self, wanted: Seen, seen: list[Seen]) -> bool:
         try:
-            seen.append(self.now())
+            seen.append(self._seen())
         except (DaemonError, OSError):  # it leaves just now
             return False
         return seen[-1].is_within(wanted)

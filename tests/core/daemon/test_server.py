@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from moat.api.errors import GrantMissing, MoatError, PlanConflict, RunNotFound, StoreLocked, UsageError
 from moat.api.runs import RunInfo
+from moat.daemon import server as server_module
 from moat.daemon.protocol import (
     DoorInfo,
     Health,
@@ -21,7 +22,7 @@ from moat.daemon.protocol import (
     SetupRequest,
     SetupResponse,
 )
-from moat.daemon.server import MAX_BODY_BYTES, Server, bind, serve
+from moat.daemon.server import MAX_BODY_BYTES, Server, bind, close, serve
 from moat.paths import socket_address
 
 from core.daemon.making import RUN_ID, an_info
@@ -67,11 +68,12 @@ async def serving(
     tmp_path: Path, service: Service, shutdown: Callable[[], None] = lambda: None
 ) -> AsyncIterator[Server]:
     server = Server(service, lambda: HEALTH, shutdown)
-    runner = await serve(server.application(), bind(tmp_path / "daemon" / "daemon.sock"))
+    path = tmp_path / "daemon" / "daemon.sock"
+    runner = await serve(server.application(), bind(path))
     try:
         yield server
     finally:
-        await runner.cleanup()
+        await close(runner, path)
 
 
 async def call(tmp_path: Path, method: str, path: str, body: bytes | None = None) -> tuple[int, str, Any]:
@@ -258,15 +260,35 @@ async def test_a_registration_that_is_slow_is_answered_though_the_daemon_is_leav
             await go_on.wait()
             return await super().register(request)
 
+    path = tmp_path / "daemon" / "daemon.sock"
     server = Server(Slow(), lambda: HEALTH, lambda: None)
-    runner = await serve(server.application(), bind(tmp_path / "daemon" / "daemon.sock"))
+    runner = await serve(server.application(), bind(path))
     async with asyncio.TaskGroup() as group:
         registering = group.create_task(call(tmp_path, "POST", "/v1/runs", json.dumps({"run_id": RUN_ID}).encode()))
         await asked.wait()
         server.is_leaving = True
-        leaving = group.create_task(runner.cleanup())
+        leaving = group.create_task(close(runner, path))
         await asyncio.sleep(0)
         go_on.set()
         await leaving
 
     assert registering.result()[0] == 201
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_came_before_the_daemon_left_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    monkeypatch.setattr(server_module, "DRAIN_TIMEOUT_S", 600.0)  # this test would not end
+    path = tmp_path / "daemon" / "daemon.sock"
+    runner = await serve(Server(Service(), lambda: HEALTH, lambda: None).application(), bind(path))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"GET /v1/health HTTP/1.1\r\nHost: moat\r\n\r\n")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+        await close(runner, path)
+
+        assert client.recv(12) == b"HTTP/1.1 200"
+    assert not path.exists()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import logging
 import os
 import signal
@@ -55,7 +54,7 @@ from moat.daemon.reaper import RuntimeReaper, remove_files
 from moat.daemon.records import Records
 from moat.daemon.registry import Entry, Registry
 from moat.daemon.runs import Runs
-from moat.daemon.server import Server, bind, serve
+from moat.daemon.server import Server, bind, close, serve
 from moat.daemon.services import Services
 from moat.daemon.state import load, render, state_file
 from moat.daemon.sweep import still_live, sweep
@@ -230,9 +229,7 @@ async def _end(
         await runs.calm()
     server.is_leaving = True
     services.events.close()  # or its streams would hold up the end of requests
-    with contextlib.suppress(OSError):  # a home that turned read-only; it is closed in a moment
-        (parts.home.daemon / "daemon.sock").unlink(missing_ok=True)  # first: who comes finds nobody, and tries again
-    await runner.cleanup()  # a registration that is under way still makes a run
+    await close(runner, parts.home.daemon / "daemon.sock")  # a registration that is under way still makes a run
     if leaving.keeps_runs:
         await runs.leave()
     await parts.worker.stop()  # exchanges under way end before that, bounded

@@ -7,6 +7,7 @@ peer's uid ─▶ body limit ─▶ pydantic (unknown fields ignored) ─▶ Run
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import logging
@@ -49,6 +50,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY_BYTES = 1024 * 1024  # names and hosts only: a thousand of each is far below
 MAX_CONNECTIONS_WAITING = 128  # a burst of CLIs; more of them wait in connect
 DRAIN_TIMEOUT_S = 5.0
+_TURNS = 8  # of the loop, until whoever waits is listened to: accepted, made, its task begun; five and some
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group (unix(7))
 _STATUS: tuple[tuple[type[MoatError], int], ...] = (
     (UsageError, 400),
@@ -176,11 +178,29 @@ def _clear(path: Path) -> None:
 
 
 async def serve(app: web.Application, sock: socket.socket) -> web.AppRunner:
-    """Serve app on sock and return the runner; its cleanup drains requests, bounded, and closes the socket."""
+    """Serve app on sock and return the runner, for `close`."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_TIMEOUT_S)  # paths hold tokens: no access log
     await runner.setup()
     await web.SockSite(runner, sock, backlog=MAX_CONNECTIONS_WAITING).start()
     return runner
+
+
+async def close(runner: web.AppRunner, path: Path) -> None:
+    """Have nobody find the socket any more, answer what was asked, bounded, and close.
+
+    Whoever had found it is taken in first, until there is a task that listens to them: closed earlier, asyncio keeps a
+    connection without ever reading it (Server._attach), and aiohttp throws away what is asked on it, and waits for
+    more (RequestHandler.close and data_received). They would get no answer and no end, for seconds.
+    """
+    _hide(path)
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    await runner.cleanup()
+
+
+def _hide(path: Path) -> None:
+    with contextlib.suppress(OSError):  # a home that turned read-only; the socket is closed in a moment
+        path.unlink(missing_ok=True)
 
 
 @functools.cache
