@@ -24,6 +24,7 @@ from moat.daemon.audit_seal import Signing
 from moat.daemon.auditor import Auditor
 from moat.daemon.records import Records
 from moat.daemon.registry import Entry, Registry
+from moat.daemon.suites import preferring
 from moat.daemon.worker import COMMAND, Worker
 from moat.paths import Home
 from moat.proxy.ca import load
@@ -77,7 +78,7 @@ async def drive(options: argparse.Namespace) -> None:
     runs = contexts(options)
     records = recorded(folder / f"moat-{options.listen}", runs)
     command = UNRECORDED if options.unrecorded else COMMAND
-    worker = Worker(records, folder / "worker.log", dict(os.environ), command)
+    worker = Worker(records, folder / "worker.log", preferring(os.environ, folder), command)
     pins = dict.fromkeys((HOST, OPEN_HOST), options.address)
     worker.configure(Configure(ca.certificate_pem, ca.key_pem, ca.certificate_pem, pins, (f"{options.address}/32",)))
     for context in runs:

@@ -57,6 +57,7 @@ from moat.daemon.runs import Runs
 from moat.daemon.server import Server, bind, close, serve
 from moat.daemon.services import Services
 from moat.daemon.state import load, render, state_file
+from moat.daemon.suites import preferring
 from moat.daemon.sweep import still_live, sweep
 from moat.daemon.upstream import Installation
 from moat.daemon.watch import REAP_TIMEOUT_S
@@ -261,7 +262,8 @@ def make_parts(home: Home, redactor: Redactor, proxy_port: int, audience: Audien
     ledger = Ledger(partial(_rendered, registry, boot_id()), write)
     registry.on_change = ledger.changed
     records = Records(registry, store, NetworkLog(), audience)
-    worker = Worker(records, home.daemon / "daemon.log", reduced(os.environ), COMMAND)
+    env = preferring(reduced(os.environ), home.daemon)
+    worker = Worker(records, home.daemon / "daemon.log", env, COMMAND)
     auditor = _auditor(home, registry, records, worker)
     return Parts(
         home=home,
