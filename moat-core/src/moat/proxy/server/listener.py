@@ -6,6 +6,7 @@ asserted before each accept. Whether another connection waits is asked ahead: an
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import logging
 import os
@@ -20,6 +21,13 @@ BACK_OFF_S = 0.1  # out of descriptors or memory: connections wait in the backlo
 log = logging.getLogger(__name__)
 
 
+class _Accepted(socket.socket):
+    """A socket that says its family and kind in numbers: the loop asks for them, and enums cost more than accepting."""
+
+    family = _socket.socket.family  # type: ignore[assignment]  # an IntEnum's plain value
+    type = _socket.socket.type  # type: ignore[assignment]  # the same
+
+
 class Listener:
     """One listening socket. on_socket takes each accepted connection over. Takes the listening socket over."""
 
@@ -32,6 +40,7 @@ class Listener:
         waiting = select.poll()
         waiting.register(sock.fileno(), select.POLLIN)
         self._waiting = waiting.poll
+        self._kind = int(sock.family), int(sock.type), sock.proto
         with suppress(OSError):  # what is accepted has them too (tcp(7)); a unix socket has neither
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -64,7 +73,7 @@ class Listener:
     def _accept(self) -> bool:
         try:
             os.set_blocking(self._sock.fileno(), False)
-            accepted, _ = self._sock.accept()
+            number, _ = self._sock._accept()  # type: ignore[attr-defined]  # what accept makes its socket of
         except (BlockingIOError, InterruptedError):
             return False
         except ConnectionError:  # it was aborted in the backlog (accept(2)); the next one may be fine
@@ -73,6 +82,7 @@ class Listener:
             log.warning("cannot accept", extra={"errno": error.errno})
             self._back_off()
             return False
+        accepted = _Accepted(*self._kind, fileno=number)
         accepted.setblocking(False)
         self._on_socket(accepted)
         return True
