@@ -9,7 +9,6 @@ Python's ssl has no callback that would choose while OpenSSL shakes hands; what 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
 
 from moat.proxy.hello import HelloReader, is_without_http2
 from moat.proxy.http1 import Malformed
@@ -18,6 +17,7 @@ from moat.proxy.server.stream import PlainStream, StreamBroken, within
 from moat.proxy.server.tls import TlsStream
 
 _DECODE_ERROR = b"\x15\x03\x03\x00\x02\x02\x32"  # RFC 8446 §6: a fatal alert, which tells the client whose fault it is
+_FAILURES = (TimeoutError, StreamBroken, Malformed, ssl.SSLError)
 
 
 class NoHandshake(Exception):
@@ -26,48 +26,46 @@ class NoHandshake(Exception):
 
 async def greet(stream: PlainStream, leaves: Leaves, host: str, limit_s: float) -> TlsStream:
     """Shake hands as host; return the stream inside. Raises NoHandshake; stream is then the caller's to close."""
-
     until = within(limit_s)
-
-    async def chosen() -> ssl.SSLContext:
-        return leaves.context(host, http2=await _is_only_for_http2(stream, until))
-
-    return await _shaken(stream, chosen, until)
+    try:
+        is_for_http2 = not is_without_http2(stream.buffer) and await _is_only_for_http2(stream, until)
+        inner = TlsStream(stream, leaves.context(host, http2=is_for_http2))
+        await inner.handshake(until)
+    except _FAILURES as problem:
+        raise _none(stream, problem) from None
+    return inner
 
 
 async def shake_hands(stream: PlainStream, context: ssl.SSLContext, limit_s: float) -> TlsStream:
     """Shake hands with a context that is chosen already. Otherwise like greet."""
-
-    async def chosen() -> ssl.SSLContext:
-        return context
-
-    return await _shaken(stream, chosen, within(limit_s))
-
-
-async def _shaken(stream: PlainStream, chosen: Callable[[], Awaitable[ssl.SSLContext]], until: float) -> TlsStream:
     try:
-        inner = TlsStream(stream, await chosen())
-        await inner.handshake(until)
-    except TimeoutError:
-        raise NoHandshake("the client did not finish the TLS handshake") from None
-    except StreamBroken:
-        raise NoHandshake("the client broke off the TLS handshake") from None
-    except Malformed as problem:
-        stream.write(_DECODE_ERROR)
-        raise NoHandshake(f"the client's TLS was not understood ({problem})") from None
-    except ssl.SSLError as error:
-        raise NoHandshake(_problem(error)) from None
+        inner = TlsStream(stream, context)
+        await inner.handshake(within(limit_s))
+    except _FAILURES as problem:
+        raise _none(stream, problem) from None
     return inner
 
 
 async def _is_only_for_http2(stream: PlainStream, until: float) -> bool:
-    if is_without_http2(stream.buffer):
-        return False
     reader = HelloReader()
     while (hello := reader.read(stream.buffer)) is None:
         if not await stream.more(until):
             raise StreamBroken("the connection ended in the ClientHello")
     return hello.is_only_for_http2
+
+
+def _none(stream: PlainStream, problem: Exception) -> NoHandshake:
+    """Return why there is no handshake, and tell the client where OpenSSL has not. problem: one of _FAILURES."""
+    match problem:
+        case Malformed():
+            stream.write(_DECODE_ERROR)
+            return NoHandshake(f"the client's TLS was not understood ({problem})")
+        case ssl.SSLError():
+            return NoHandshake(_problem(problem))
+        case StreamBroken():
+            return NoHandshake("the client broke off the TLS handshake")
+        case _:
+            return NoHandshake("the client did not finish the TLS handshake")
 
 
 def _problem(error: ssl.SSLError) -> str:

@@ -7,9 +7,10 @@ accepts its own host as SNI and nothing else: it was made for the name that the 
 from __future__ import annotations
 
 import ssl
+import time
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -18,27 +19,27 @@ from moat.proxy.ca import CertificateAuthority, leaf, private_pem
 from moat.proxy.server.trust import load_pem
 
 MAX_CONTEXTS = 1024  # about 60 KiB each; a flood of names evicts names, not memory
-KEPT = timedelta(days=1)  # far below the leaves' week, so none expires in use
+KEPT_S = 86_400.0  # a day: far below the leaves' week, so none expires in use
 
 
 class Leaves:
-    """The worker's certificates for intercepted hosts."""
+    """The worker's certificates for intercepted hosts. clock: Unix time."""
 
-    def __init__(self, ca: CertificateAuthority, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, ca: CertificateAuthority, clock: Callable[[], float] = time.time) -> None:
         self._ca = ca
-        self._now = now
+        self._clock = clock
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._key_pem = private_pem(self._key)
-        self._contexts: OrderedDict[tuple[str, bool], tuple[datetime, ssl.SSLContext]] = OrderedDict()
+        self._contexts: OrderedDict[tuple[str, bool], tuple[float, ssl.SSLContext]] = OrderedDict()
 
     def context(self, host: str, *, http2: bool = False) -> ssl.SSLContext:
         """Return the server context for a canonical host. http2: for a client that offers nothing else."""
-        now, key = self._now(), (host, http2)
+        now, key = self._clock(), (host, http2)
         made, context = self._contexts.get(key, (now, None))
-        if context is not None and now - made < KEPT:
+        if context is not None and now - made < KEPT_S:
             self._contexts.move_to_end(key)
             return context
-        context = self._make(host, now, "h2" if http2 else "http/1.1")
+        context = self._make(host, datetime.fromtimestamp(now, UTC), "h2" if http2 else "http/1.1")
         self._contexts[key] = (now, context)
         self._contexts.move_to_end(key)
         if len(self._contexts) > MAX_CONTEXTS:

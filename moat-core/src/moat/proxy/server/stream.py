@@ -103,19 +103,21 @@ class Inbox:
         self._loop = asyncio.get_running_loop()
         self._reader: asyncio.Future[None] | None = None
         self._until = FOREVER
+        self._is_timed = False  # whether waits may know of this
         self._waits = waits_of(self._loop)
 
     def has_unread(self) -> bool:
         """Whether the peer has sent bytes that nobody took, as far as they have come."""
         return bool(self.buffer)
 
-    async def _arrival(self, until: float) -> None:
-        """Wait for _arrived. Raises TimeoutError at until."""
-        self._reader = self._loop.create_future()
+    def _arrival(self, until: float) -> asyncio.Future[None]:
+        """Return what to await till _arrived. Raises TimeoutError at until."""
+        self._reader = reader = self._loop.create_future()
         self._until = until
         if until != FOREVER:
+            self._is_timed = True
             self._waits.begin(self, until)
-        await self._reader
+        return reader
 
     def _arrived(self) -> None:
         """Tell whoever takes what comes: bytes, or the end."""
@@ -134,7 +136,9 @@ class Inbox:
         return FOREVER
 
     def _wait_no_more(self) -> None:
-        self._waits.end(self)
+        if self._is_timed:
+            self._is_timed = False
+            self._waits.end(self)
 
 
 class PlainStream(Inbox, asyncio.Protocol):

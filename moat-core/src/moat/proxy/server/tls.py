@@ -43,6 +43,7 @@ class TlsStream(Inbox):
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_hostname is None, server_hostname=server_hostname
         )
+        self._read = cast("Callable[[int, memoryview], int]", self._tls.read)  # into a buffer: how many bytes
 
     @property
     def is_full(self) -> bool:
@@ -90,35 +91,29 @@ class TlsStream(Inbox):
         """Shake hands. Raises ssl.SSLError (with verify_message for a bad certificate), StreamBroken, TimeoutError."""
         self._take_over()
         try:
-            while not self._is_shaken:
-                await self._step(until)
+            while self._wants_more():
+                before = self._seen
+                if before > MAX_HANDSHAKE_BYTES:
+                    raise StreamBroken("the TLS handshake is too long")
+                if not self._below.is_over:
+                    await self._arrival(until)
+                if self._seen == before:
+                    raise StreamBroken("the connection ended in the TLS handshake")
         finally:
             self._wait_no_more()  # whatever waits later sets a time of its own
         if self._incoming.pending:
             self._decrypt()
 
-    async def _step(self, until: float) -> None:
-        """Go as far as the bytes that have come allow, and wait for more."""
+    def _wants_more(self) -> bool:
+        """Shake hands as far as the bytes that have come allow; False: it is done. Raises ssl.SSLError."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
-            self._flush()
-            await self._more_of_handshake(until)
-        except ssl.SSLError:
-            self._flush()  # the alert tells the peer why
-            raise
-        else:
-            self._flush()
-            self._is_shaken = True
-
-    async def _more_of_handshake(self, until: float) -> None:
-        if self._seen > MAX_HANDSHAKE_BYTES:
-            raise StreamBroken("the TLS handshake is too long")
-        before = self._seen
-        if not self._below.is_over:
-            await self._arrival(until)
-        if self._seen == before:
-            raise StreamBroken("the connection ended in the TLS handshake")
+            return True
+        finally:
+            self._flush()  # also the alert, which tells the peer why
+        self._is_shaken = True
+        return False
 
     async def more(self, until: float = FOREVER) -> bool:
         """Wait for more bytes in buffer; False when the peer has closed. Raises StreamBroken, TimeoutError at until."""
@@ -225,9 +220,9 @@ class TlsStream(Inbox):
 
     def _read_all(self) -> None:
         """Read records until none is left, or OpenSSL says why not. At the end, too, what was read is in buffer."""
-        read, incoming, at = self._tls.read, self._incoming, 0
+        read, incoming, at = self._read, self._incoming, 0
         try:
-            while (count := cast("int", read(_RECORD_BYTES, _VIEW[at:]))) > 0:  # with a buffer: how many
+            while (count := read(_RECORD_BYTES, _VIEW[at:] if at else _VIEW)) > 0:
                 at += count
                 if not incoming.pending:
                     return  # asking again would raise, which costs; OpenSSL itself keeps nothing of a record read whole
