@@ -1,7 +1,7 @@
 """The worker with trace and audit off: the base against which their cost is measured. Only the bench can start it.
 
 Nothing is reported, and every grant is known to the audit, as if its first use were entered. What a request does before
-it tells of its end remains: three clocks and a tuple.
+it tells of its end remains: three clocks and what is between them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from moat.api.runs import ExchangeRecord
-from moat.proxy.record import Facts
+from moat.proxy.record import Line
 from moat.proxy.server import house, worker
 from moat.proxy.server.pool import Key
 from moat.proxy.server.reports import Reports
@@ -22,7 +22,7 @@ class Silent(Reports):
     def exchange(self, record: ExchangeRecord) -> None:
         """Forget it."""
 
-    def forwarded(self, run_id: str, facts: Facts) -> None:
+    def forwarded(self, run_id: str, line: Line, at: float, duration_ms: float, first_byte_ms: float) -> None:
         """Forget it."""
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import socket
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from moat.api.signing import Signed, Unsigned
 from moat.frames import FrameChannel
 from moat.proxy.counts import Counts
 from moat.proxy.entering import Entered, Spend, Spends
+from moat.proxy.forwarded import Forwarded, count_all, lines_of, packed
 from moat.proxy.guessed import Guess, Guessed
 from moat.proxy.messages import (
     Answered,
@@ -37,7 +39,7 @@ from moat.proxy.messages import (
     decode,
     encode,
 )
-from moat.proxy.record import line_of
+from moat.proxy.record import line_of, line_with
 
 RECORD = ExchangeRecord("run_1", "2026-01-01T00:00:00Z", "connect", "GET", "https", "a.example", 443, "/", 200,
                         "forwarded", grants=("github",))  # fmt: skip
@@ -46,7 +48,8 @@ COUNTS.record(RECORD)
 COUNTS.record(
     replace(RECORD, outcome="denied", status=403, duration_ms=6.0, request_bytes=1, response_bytes=2, scrubbed=3)
 )
-EXCHANGES = Exchanges("run_1", COUNTS, b'\0"b"}\n{"d":1}\n\0"c"}\n', '{"a":')
+EXCHANGES = Exchanges("run_1", COUNTS, f"{line_of(RECORD)}\n{line_of(RECORD)}\n".encode())
+FORWARDED = Forwarded("run_1", line_with('{"a":1', 200, 5, 7, 1), 7, 2 * packed(1.0, 6.0, 3.0))
 MESSAGES: list[ToWorker | ToDaemon] = [
     Configure(
         "cert",
@@ -76,7 +79,6 @@ MESSAGES: list[ToWorker | ToDaemon] = [
     Ping(7),
     Stop(),
     Ready(),
-    Exchanges("run_1", COUNTS, f"{line_of(RECORD)}\n{line_of(RECORD)}\n".encode()),
     EXCHANGES,
     Named("run_1", "a.example", "127.107.0.1"),
     Ask(7, "aws", Question("run_1", "keys", "PUT", "/x?y", Headers((("A", "b"), ("A", "c"))), b"s3cr3t\0")),
@@ -100,10 +102,12 @@ async def test_every_message_survives_the_wire(message: ToWorker | ToDaemon) -> 
     assert decode(received[0]) == message
 
 
-def test_what_lines_begin_with_stands_before_each() -> None:
-    assert EXCHANGES.lines == b'{"a":"b"}\n{"d":1}\n{"a":"c"}\n'
-    assert Exchanges("run_1", COUNTS, b'{"a":"b"}\n').lines == b'{"a":"b"}\n'
-    assert Exchanges("run_1", COUNTS, b"", '{"a":').lines == b""
+def test_times_are_read_as_exchanges() -> None:
+    counts = Counts()
+    count_all(counts, [FORWARDED.line] * 2, FORWARDED.times)
+
+    lines = lines_of([FORWARDED.line] * 2, 7, FORWARDED.times)
+    assert decode(encode(FORWARDED)) == Exchanges("run_1", counts, lines)
 
 
 def test_unknown_fields_are_ignored() -> None:
@@ -121,7 +125,9 @@ def test_unknown_fields_are_ignored() -> None:
         {name: value for name, value in encode(EXCHANGES).items() if name != "tail"},
         {**encode(EXCHANGES), "buckets": [1]},
         {**encode(EXCHANGES), "tail": "a"},
-        {**encode(EXCHANGES), "beginning": "x" * 1_000_000, "tail": b"\0" * 17},
+        {**encode(FORWARDED), "beginning": "x" * 1_000_000, "tail": 17 * packed(1.0, 1.0, 1.0)},
+        {**encode(FORWARDED), "tail": packed(math.inf, 1.0, 1.0)},
+        {**encode(FORWARDED), "tail": packed(1e12, 1.0, 1.0)},
         {"type": "run", "context": {"run_id": "s3cr3t"}},
         {"type": "spends", "id": 1, "uses": [["r", [1], "a", "v", 1]]},
         {"type": "spends", "id": 1, "uses": [["r", ["g"], "a", "v", "1"]]},

@@ -241,7 +241,7 @@ class Worker:
     def _take(self, message: Message) -> None:
         try:
             match message.get("type"):
-                case "exchanges":
+                case "exchanges" | "forwarded":
                     self._take_exchanges(message)
                 case "named":
                     self._take_name(str(message["run_id"]), str(message["name"]), str(message["address"]))

@@ -65,8 +65,8 @@ class Counts:
             self.response_bytes += count * line.response_bytes
             self.scrubbed += count * line.scrubbed
         self.seconds += sum(spans_ms) / 1000
-        spans = sorted(spans_ms)
-        ends = [0, *(bisect_right(spans, limit) for limit in _BUCKETS_MS), len(spans)]
+        longer = sorted([span for span in spans_ms if span > _BUCKETS_MS[0]])  # few, and sorting costs most
+        ends = [len(longer) - len(spans_ms), *(bisect_right(longer, limit) for limit in _BUCKETS_MS), len(longer)]
         self.buckets = [count + end - begin for count, (begin, end) in zip(self.buckets, pairwise(ends), strict=True)]
 
     def add(self, other: Counts) -> None:

@@ -1,7 +1,7 @@
 """The words that daemon and worker exchange: each a value, each with one JSON form. No I/O.
 
     ─▶ worker   Configure · SetRun · Listen (+1 descriptor) · Drop · Answered · Signature · Kept · Ping · Stop
-    ─▶ daemon   Ready · Exchanges · Named · Ask · AskSignature · Captured · Uses · Guessed · Pong
+    ─▶ daemon   Ready · Exchanges · Forwarded · Named · Ask · AskSignature · Captured · Uses · Guessed · Pong
     the audit's own socket      ─▶ daemon   Spends      ─▶ worker   Entered
 
 Additive only: unknown fields are ignored, an unknown type is an error at the worker and ignored by the daemon.
@@ -18,19 +18,19 @@ from moat.api.errors import MoatError
 from moat.api.http import Headers
 from moat.api.runs import RunContext
 from moat.api.signing import Signed, Unsigned
-from moat.frames import LIMIT_BYTES, TAIL
+from moat.frames import TAIL
 from moat.proxy.counts import Counts
 from moat.proxy.counts import from_wire as counts_from_wire
 from moat.proxy.counts import to_wire as counts_to_wire
 from moat.proxy.endpoint_wire import packed, reply_from_wire, reply_to_wire, unpacked
 from moat.proxy.entering import Entered, Spends, entering_from_wire, entering_to_wire
+from moat.proxy.forwarded import Forwarded, forwarded_from_wire, forwarded_to_wire
 from moat.proxy.guessed import Guessed, guessed_from_wire
 from moat.proxy.signing_wire import signed_from_wire, signed_to_wire, unsigned_from_wire, unsigned_to_wire
 from moat.proxy.snapshot import from_wire, to_wire
 
-VERSION = 2  # 2: lines of exchanges by their sums and beginnings, and the audit by a socket of its own
+VERSION = 3  # 3: exchanges that differ in their times only as numbers
 ListenName: TypeAlias = str  # one of _LISTENERS, "tcp:PORT", or "unix:PATH" with the path inside
-MARK = b"\0"
 _LISTENERS = frozenset(("proxy", "http", "tls", "dns-udp", "dns-tcp", "token"))
 Wire: TypeAlias = dict[str, Any]  # one JSON object; decode checks what it takes out
 
@@ -125,21 +125,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Exchanges:
-    """Finished exchanges of one run, to be traced. text: a line of JSON each, with its end (`record.line_of`).
+    """Finished exchanges of one run, to be traced. lines: of JSON, one each, with its end (`record.line_of`).
 
-    beginning: what all lines begin with, said once; in text, which is JSON and has no such byte, MARK stands for it.
+    A Forwarded is read as one.
     """
 
     run_id: str
     counts: Counts
-    text: bytes
-    beginning: str = ""
-
-    @property
-    def lines(self) -> bytes:
-        """The whole lines."""
-        # One copy: memory that is new costs more than its bytes.
-        return self.text.replace(MARK, self.beginning.encode())
+    lines: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +189,7 @@ class Pong:
 
 
 ToWorker = Configure | SetRun | Listen | Drop | Answered | Signature | Kept | Entered | Ping | Stop
-ToDaemon = Ready | Exchanges | Named | Ask | AskSignature | Captured | Spends | Uses | Guessed | Pong
+ToDaemon = Ready | Exchanges | Forwarded | Named | Ask | AskSignature | Captured | Spends | Uses | Guessed | Pong
 _SIMPLE: dict[str, type[Listen | Drop | Ping | Stop | Kept | Ready | Named | Pong]] = {
     "listen": Listen, "drop": Drop, "ping": Ping, "stop": Stop, "kept": Kept, "ready": Ready, "named": Named,
     "pong": Pong,
@@ -222,8 +215,8 @@ def encode(message: ToWorker | ToDaemon) -> Wire:
                     "ca_key": message.ca_key, "upstream": upstream}  # fmt: skip
         case SetRun(context, names):
             return {"type": "run", "context": to_wire(context), "names": dict(names)}
-        case Exchanges(run_id, counts, text, beginning):
-            return {"type": "exchanges", "run_id": run_id, **counts_to_wire(counts), "beginning": beginning, TAIL: text}
+        case Exchanges() | Forwarded():
+            return _exchanges_to_wire(message)
         case Ask(number, grant, asked):
             return {"type": "ask", "id": number, "grant": grant, "question": _question_to_wire(asked)}
         case Answered(number, reply):
@@ -249,7 +242,7 @@ def decode(wire: Wire) -> ToWorker | ToDaemon:
         return _simple(wire, str(kind))
     except MessageError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError, MoatError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError, MoatError):
         raise MessageError(f"a message of type {str(kind)[:32]!r} is malformed") from None
 
 
@@ -326,13 +319,21 @@ def _captured(wire: Wire) -> Captured:
     return Captured(number, _text(wire["run_id"]), _text(wire["grant"]), _texts(wire["tokens"]), seconds)
 
 
+def _exchanges_to_wire(message: Exchanges | Forwarded) -> Wire:
+    if isinstance(message, Forwarded):
+        return forwarded_to_wire(message)
+    return {"type": "exchanges", "run_id": message.run_id, **counts_to_wire(message.counts), TAIL: message.lines}
+
+
 def _exchanges(wire: Wire) -> Exchanges:
-    run_id, beginning, text = _text(wire["run_id"]), _text(wire["beginning"]), wire[TAIL]
-    if not isinstance(text, bytes):
+    lines = wire[TAIL]
+    if not isinstance(lines, bytes):
         raise TypeError
-    if len(beginning) * text.count(MARK) > LIMIT_BYTES:  # as long as if nothing were said once
-        raise MessageError("exchanges are longer than a frame")
-    return Exchanges(run_id, counts_from_wire(wire), text, beginning)
+    return Exchanges(_text(wire["run_id"]), counts_from_wire(wire), lines)
+
+
+def _forwarded(wire: Wire) -> Exchanges:
+    return Exchanges(*forwarded_from_wire(wire))
 
 
 def _uses(wire: Wire) -> Uses:
@@ -343,7 +344,8 @@ def _uses(wire: Wire) -> Uses:
 
 _READERS: dict[str, Callable[[Wire], ToWorker | ToDaemon]] = {
     "ask": _of_endpoints, "answered": _of_endpoints, "captured": _captured, "uses": _uses,
-    "exchanges": _exchanges, "ask_signature": _signing_from_wire, "signature": _signing_from_wire,
+    "exchanges": _exchanges, "forwarded": _forwarded,
+    "ask_signature": _signing_from_wire, "signature": _signing_from_wire,
     "guessed": guessed_from_wire, "spends": entering_from_wire, "entered": entering_from_wire,
 }  # fmt: skip
 

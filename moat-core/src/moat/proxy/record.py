@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,7 +20,8 @@ from moat.proxy.refusal import Refusal
 MAX_PATH_CHARS = 2048
 
 Emit = Callable[[ExchangeRecord], None]
-EmitFacts = Callable[[str, "Facts"], None]  # of a run's id
+EmitForwarded = Callable[[str, "Line", float, float, float], None]
+"""Of a run's id, the line, and the times as `forwarded.packed` has them."""
 
 MAX_NAME_CHARS = 128  # of what the client calls its request
 MAX_QUERY_KEYS = 32
@@ -34,14 +34,29 @@ _JSON_TYPES = {"int": int, "float": float, "str": str, "Decision": str}
 _OF_SAMPLES = ("request_headers", "response_headers", "request_body", "response_body")  # left out where there are none
 _TYPES = {each.name: _JSON_TYPES.get(str(each.type), list) for each in fields(ExchangeRecord)}
 _DEFAULTS = {each.name: each.default for each in fields(ExchangeRecord) if each.default is not MISSING}
+_REST_CHARS = 91  # of a line beyond its beginning, where it took some milliseconds
 _BEGINNING = f"req_{secrets.token_hex(4)}"  # of this process's ids
-_ENDING = '%08x","at":"%s","duration_ms":%.3f,"first_byte_ms":%.3f}\n'
-new_number = itertools.count(1).__next__  # of an id
+
+
+class _Numbers:
+    """Of ids."""
+
+    def __init__(self) -> None:
+        self._next = 1
+
+    def take(self, count: int = 1) -> int:
+        """Return the first of as many in a row, which nobody else gets."""
+        first = self._next
+        self._next += count
+        return first
+
+
+new_numbers = _Numbers().take
 
 
 def new_id() -> str:
     """Return an id for a request, unlike any other of this installation."""
-    return f"{_BEGINNING}{new_number():08x}"
+    return f"{_BEGINNING}{new_numbers():08x}"
 
 
 class Scrubs(Protocol):
@@ -227,18 +242,20 @@ class Trail:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Line:
-    """What is the same in the lines of forwarded exchanges that differ in their Facts only. beginning: of each line."""
+    """What is the same in the lines of forwarded exchanges that differ in their times only.
+
+    beginning: of each line. size: characters of a whole one.
+    """
 
     beginning: str
     status: int
     request_bytes: int
     response_bytes: int
     scrubbed: int
+    size: int = field(init=False)
 
-
-Facts = tuple[Line, int, float, float, float]
-"""Of a forwarded exchange: its line, its id's number (`new_number`), Unix time, milliseconds to end and first byte."""
-FACTS = 5
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", len(self.beginning) + _REST_CHARS)
 
 
 def beginning_of(trail: Trail) -> str:
@@ -261,34 +278,6 @@ def line_with(beginning: str, status: int, request_bytes: int, response_bytes: i
         f'"scrubbed":{scrubbed},"id":"{_BEGINNING}'
     )
     return Line(same, status, request_bytes, response_bytes, scrubbed)
-
-
-def endings_of(facts: Sequence[Any], mark: str) -> str:
-    """Return lines of exchanges, each with its end, and mark for their beginning. facts: Facts, one after the other.
-
-    All at once: for each by itself this costs twice as much.
-    """
-    values = _spelled(facts)
-    del values[::FACTS]
-    return _form(f"{mark}{_ENDING}", len(facts) // FACTS) % tuple(values)
-
-
-def lines_of(facts: Sequence[Any]) -> str:
-    """Return the lines of exchanges, each with its end, whatever they begin with. facts: as for endings_of."""
-    values = _spelled(facts)
-    values[::FACTS] = [line.beginning for line in values[::FACTS]]
-    return _form(f"%s{_ENDING}", len(facts) // FACTS) % tuple(values)
-
-
-def _spelled(facts: Sequence[Any]) -> list[Any]:
-    values = list(facts)
-    values[2::FACTS] = map(_millisecond, [int(at * 1000) for at in values[2::FACTS]])
-    return values
-
-
-@lru_cache(maxsize=8)
-def _form(line: str, count: int) -> str:
-    return line * count
 
 
 def line_of(record: ExchangeRecord) -> str:
@@ -326,14 +315,13 @@ def _fits(name: str, value: object) -> bool:
 
 def _timestamp(at: float) -> str:
     """Return ISO 8601 in UTC, to the millisecond."""
-    return _millisecond(int(at * 1000))
+    return millisecond(int(at * 1000))
 
 
 @lru_cache(maxsize=64)  # what ends together began together
-def _millisecond(millisecond: int) -> str:
-    return datetime.fromtimestamp(millisecond // 1000, UTC).strftime(
-        f"%Y-%m-%dT%H:%M:%S.{millisecond % 1000:03d}+00:00"
-    )
+def millisecond(number: int) -> str:
+    """Return the ISO 8601 of a Unix time in milliseconds."""
+    return datetime.fromtimestamp(number // 1000, UTC).strftime(f"%Y-%m-%dT%H:%M:%S.{number % 1000:03d}+00:00")
 
 
 def query_keys(target: str) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -9,8 +10,9 @@ import pytest
 from moat.api.runs import ExchangeRecord
 from moat.frames import FrameChannel
 from moat.proxy.counts import Counts
-from moat.proxy.messages import MARK, Exchanges, Pong, decode
-from moat.proxy.record import Facts, Line, endings_of, line_of, line_with, lines_of
+from moat.proxy.forwarded import lines_of, packed
+from moat.proxy.messages import Exchanges, Pong, decode
+from moat.proxy.record import line_of, line_with
 from moat.proxy.server import reports as module
 from moat.proxy.server.reports import Reports
 
@@ -55,8 +57,8 @@ def told_of(*paths: str) -> Exchanges:
 PLAIN = line_with('{"path":"/plain"', 200, 5, 7, 1)
 
 
-def some_facts(line: Line = PLAIN, duration_ms: float = 20.0) -> Facts:
-    return (line, 0xABC, 1.25, duration_ms, 1.5)
+def without_ids(lines: bytes) -> list[bytes]:
+    return [re.sub(rb"req_[0-9a-f]{16}", b"req_", line) for line in lines.splitlines()]
 
 
 async def test_the_first_exchange_after_a_silence_is_told_at_once(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +78,7 @@ async def test_what_follows_is_told_together(told: Told) -> None:
 
 async def test_a_full_batch_does_not_wait(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_S", 3600)
-    monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(module, "BATCH_CHARS", len(line_of(a_record("/second"))) + 2)
     for path in ("/first", "/second", "/third"):
         told.reports.exchange(a_record(path))
 
@@ -121,19 +123,20 @@ async def test_long_lines_do_not_wait_until_a_frame_is_too_long(told: Told, monk
     assert await told.next() == told_of("/" + "x" * 500)
 
 
-async def test_what_plain_exchanges_begin_with_is_said_once(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_plain_exchanges_have_in_common_is_said_once(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_S", 3600)
     told.reports.exchange(a_record("/first"))
     for duration_ms in (20.0, 30.0):
-        told.reports.forwarded("run_000000000001", some_facts(duration_ms=duration_ms))
+        told.reports.forwarded("run_000000000001", PLAIN, 1.25, duration_ms, 1.5)
     told.reports.flush()
 
     await told.next()
-    plain = await told.next()
+    frame = await told.daemon.receive()
+    assert frame is not None
+    assert frame[0]["tail"] == packed(1.25, 20.0, 1.5) + packed(1.25, 30.0, 1.5)
+    plain = decode(frame[0])
     assert isinstance(plain, Exchanges)
-    facts = [*some_facts(), *some_facts(duration_ms=30.0)]
-    assert (plain.beginning, plain.text.decode()) == (PLAIN.beginning, endings_of(facts, MARK.decode()))
-    assert plain.lines.decode() == lines_of(facts)
+    assert plain.lines == lines_of([PLAIN] * 2, frame[0]["number"], frame[0]["tail"])
     assert (plain.counts.requests, plain.counts.statuses) == (2, {200: 2})
     assert (plain.counts.request_bytes, plain.counts.response_bytes, plain.counts.scrubbed) == (10, 14, 2)
 
@@ -143,19 +146,22 @@ async def test_lines_stand_in_the_order_of_their_ends_whichever_way_they_went(
 ) -> None:
     monkeypatch.setattr(module, "FLUSH_S", 3600)
     told.reports.exchange(a_record("/first"))
-    told.reports.forwarded("run_000000000001", some_facts())
+    told.reports.forwarded("run_000000000001", PLAIN, 1.25, 20.0, 1.5)
     told.reports.exchange(a_record("/second"))
     lines = [line_with(beginning, 401, 1, 0, 0) for beginning in ("{a", "{b", "{a")]
     for line in lines:
-        told.reports.forwarded("run_000000000001", some_facts(line))
+        told.reports.forwarded("run_000000000001", line, 1.25, 20.0, 1.5)
     told.reports.flush()
 
     await told.next()
     mixed = await told.next()
     assert isinstance(mixed, Exchanges)
-    expected = [lines_of(some_facts()), f"{line_of(a_record('/second'))}\n"]
-    expected += [lines_of(some_facts(line)) for line in lines]
-    assert mixed.lines.decode() == "".join(expected)
+    times = packed(1.25, 20.0, 1.5)
+    expected = [lines_of([PLAIN], 1, times), f"{line_of(a_record('/second'))}\n".encode()]
+    expected.append(lines_of(lines, 2, 3 * times))
+    assert without_ids(mixed.lines) == without_ids(b"".join(expected))
+    ids = re.findall(rb"req_[0-9a-f]{16}", mixed.lines)
+    assert len(set(ids)) == 4
     assert (mixed.counts.requests, mixed.counts.request_bytes, mixed.counts.statuses[401]) == (5, 8, 3)
 
 
@@ -164,9 +170,10 @@ async def test_long_beginnings_do_not_wait_until_a_frame_is_too_long(
 ) -> None:
     monkeypatch.setattr(module, "FLUSH_S", 3600)
     monkeypatch.setattr(module, "BATCH_CHARS", 500)
+    line = line_with("x" * 100, 200, 0, 0, 0)  # 250 with the rest
     told.reports.exchange(a_record("/first"))
     for _ in range(3):
-        told.reports.forwarded("run_000000000001", some_facts(line_with("x" * 250, 200, 0, 0, 0)))
+        told.reports.forwarded("run_000000000001", line, 1.25, 20.0, 1.5)
 
     await told.next()
     full = await told.next()

@@ -20,6 +20,7 @@ from moat.proxy.admit import Admission, LiveRun
 from moat.proxy.budget import FailureBudget
 from moat.proxy.ca import load
 from moat.proxy.entering import Entered, Spends
+from moat.proxy.forwarded import lines_of, packed
 from moat.proxy.guessed import Guessed
 from moat.proxy.limits import Limits
 from moat.proxy.messages import (
@@ -33,7 +34,7 @@ from moat.proxy.messages import (
     Signature,
     Uses,
 )
-from moat.proxy.record import Emit, EmitFacts, Trail, lines_of, record_of
+from moat.proxy.record import Emit, EmitForwarded, Trail, new_numbers, record_of
 from moat.proxy.refusal import denied
 from moat.proxy.server.asks import Asks
 from moat.proxy.server.captures import Captures
@@ -66,8 +67,8 @@ log = logging.getLogger(__name__)
 class House:
     """The worker's state. on_named: (run_id, host, address) of every address given out. limits: shorter in tests.
 
-    emit, emit_facts: who is told of finished exchanges, as records and as facts; the second is the first if left out.
-    ask: takes what a run needs of the daemon there; what comes back is for answered. spend: takes what is to be
+    emit, emit_forwarded: who is told of finished exchanges, as records and as times; the second is the first if left
+    out. ask: takes what a run needs of the daemon there; what comes back is for answered. spend: takes what is to be
     entered into the audit, gathered; if left out it is ask's, use by use.
     """
 
@@ -79,12 +80,14 @@ class House:
         limits: Limits | None = None,
         failures: FailureBudget | None = None,
         ask: Callable[[Ask | AskSignature | Captured | Spends | Uses | Guessed], None] = lambda _: None,
-        emit_facts: EmitFacts | None = None,
+        emit_forwarded: EmitForwarded | None = None,
         spend: Callable[[Spends], None] | None = None,
     ) -> None:
         self._group = group
         self._emit = emit
-        self._emit_facts = emit_facts or (lambda _run_id, facts: emit(record_of(lines_of(facts))))
+        self._emit_forwarded = emit_forwarded or (
+            lambda _, line, *times: emit(record_of(lines_of([line], new_numbers(), packed(*times))))
+        )
         self._on_named = on_named
         self._limits = limits or Limits()
         self._failures = failures or FailureBudget()
@@ -107,7 +110,7 @@ class House:
         if self._services is not None:
             self._services.close()
         h2 = H2Services(Upstreams(self._group, pool), self._asks, self._captures)
-        relaying = Common(pool, self._emit_facts, self._watch, self._ways)
+        relaying = Common(pool, self._emit_forwarded, self._watch, self._ways)
         limits = replace(self._limits, first_byte_s=message.first_byte_s or self._limits.first_byte_s)
         shared = (self._emit, relaying, self._spending, self._guesses, limits, self._failures)
         self._services = Services(self._admission, leaves, pool, h2, *shared)

@@ -21,7 +21,7 @@ from moat.proxy.admit import LiveRun
 from moat.proxy.bodies import answer_reader
 from moat.proxy.flow import Arrival, Passage
 from moat.proxy.http1 import Malformed, Request, read_request, read_response
-from moat.proxy.record import EmitFacts, Line, Trail, beginning_of, line_with, new_id, new_number
+from moat.proxy.record import EmitForwarded, Line, Trail, beginning_of, line_with, new_id
 from moat.proxy.refusal import Refusal
 from moat.proxy.scrub import Scrub
 from moat.proxy.server.pool import Key, Lease, Pool
@@ -103,7 +103,7 @@ class Common:
     """What relays share."""
 
     pool: Pool
-    emit: EmitFacts
+    emit: EmitForwarded
     watch: Watch = field(default_factory=Watch)
     ways: Ways = field(default_factory=Ways)
 
@@ -300,8 +300,7 @@ class Relay:
         self._common.watch.end(self)
         self._pool.give_back(lease)
         began, first = self.started, self._first
-        facts = (line, new_number(), self._at, (now - began) * 1000, (first - began) * 1000)
-        self._common.emit(way.trail.run_id, facts)
+        self._common.emit(way.trail.run_id, line, self._at, (now - began) * 1000, (first - began) * 1000)
         if self._is_leaving:
             self.wake()
         elif self._client.buffer:

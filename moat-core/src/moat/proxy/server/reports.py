@@ -3,55 +3,65 @@
 exchange ─▶ quiet before: told at once │ else it waits with others, FLUSH_S at most ─▶ one frame a run
 send ─▶ what waits, then the message: a Pong comes after every exchange that ended before it
 
-What is plain waits as facts, not as text: lines are made of a whole batch at once, and what all of them begin with is
-said once. The daemon gets sums beside them, and need not read them.
+What is plain waits, and is told, as numbers: the daemon makes lines of a whole batch at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from moat.api.runs import ExchangeRecord
 from moat.frames import FrameChannel
 from moat.proxy.counts import Counts
-from moat.proxy.messages import MARK, Exchanges, ToDaemon, encode
-from moat.proxy.record import FACTS, Facts, endings_of, line_of, lines_of
+from moat.proxy.forwarded import TIMES_BYTES, Forwarded, count_all, lines_of, packed
+from moat.proxy.messages import Exchanges, ToDaemon, encode
+from moat.proxy.record import Line, line_of, new_numbers
 
 FLUSH_S = 0.1  # what a crash of a busy worker may lose; the daemon writes once a second
-BATCH = 1024  # half a millisecond of work, 100 KiB on the way and 600 in the trace
-BATCH_CHARS = 1_048_576  # with headers and bodies in them: a frame has a limit
-_MARK = MARK.decode()
+BATCH_CHARS = (
+    1_048_576  # of lines, some 1,700: a frame has a limit, and the daemon takes less than a millisecond for them
+)
 
 
 @dataclass(slots=True)
 class _Batch:
-    """What waits of one run: whole lines, and then Facts, one after the other."""
+    """What waits of one run: whole lines, and then the times of exchanges whose lines are still to be made.
+
+    line: of the last. turns: which line is whose, from which number on.
+    """
 
     counts: Counts = field(default_factory=Counts)
-    lines: list[str] = field(default_factory=list)
-    facts: list[Any] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    line: Line | None = None
+    turns: list[tuple[int, Line]] = field(default_factory=list)
+    times: bytearray = field(default_factory=bytearray)
 
-    def told(self, run_id: str) -> Exchanges:
+    def turn(self, line: Line) -> None:
+        """Take that the next exchanges have another line."""
+        self.line = line
+        self.turns.append((self._waiting, line))
+
+    def told(self, run_id: str) -> Exchanges | Forwarded:
         """Return all of it."""
-        if not self.lines and len(set(self.facts[::FACTS])) == 1:
-            self._count()
-            text = endings_of(self.facts, _MARK).encode()
-            return Exchanges(run_id, self.counts, text, self.facts[0].beginning)
+        if not self.lines and len(self.turns) == 1:
+            return Forwarded(run_id, self.turns[0][1], new_numbers(self._waiting), bytes(self.times))
         self.settle()
-        return Exchanges(run_id, self.counts, "".join(self.lines).encode())
+        return Exchanges(run_id, self.counts, b"".join(self.lines))
 
     def settle(self) -> None:
-        """Make lines of the facts, for others to come after them."""
-        if self.facts:
-            self._count()
-            self.lines.append(lines_of(self.facts))
-            self.facts = []
+        """Make the lines that are to be made, for others to come after them."""
+        if not self.times:
+            return
+        ends = [*(begin for begin, _ in self.turns[1:]), self._waiting]
+        lines = [line for (begin, line), end in zip(self.turns, ends, strict=True) for _ in range(begin, end)]
+        count_all(self.counts, lines, self.times)
+        self.lines.append(lines_of(lines, new_numbers(len(lines)), self.times))
+        self.line, self.turns, self.times = None, [], bytearray()
 
-    def _count(self) -> None:
-        self.counts.forwarded(Counter(self.facts[::FACTS]), self.facts[3::FACTS])
+    @property
+    def _waiting(self) -> int:
+        return len(self.times) // TIMES_BYTES
 
 
 class Reports:
@@ -60,30 +70,28 @@ class Reports:
     def __init__(self, channel: FrameChannel) -> None:
         self._channel = channel
         self._waiting: dict[str, _Batch] = {}
-        self._count = self._chars = 0
+        self._room = 0  # characters left, 0 after a silence
         self._pause: asyncio.TimerHandle | None = None
 
     def exchange(self, record: ExchangeRecord) -> None:
         """Report one finished exchange, soon."""
-        line = line_of(record)
-        batch = self._batch(record.run_id)
+        line = f"{line_of(record)}\n"
+        batch = self._waiting.get(record.run_id) or self._batch(record.run_id)
         batch.settle()
-        batch.lines.append(f"{line}\n")
+        batch.lines.append(line.encode())
         batch.counts.record(record)
-        self._count += 1
-        self._chars += len(line)
-        if self._pause is None or self._count >= BATCH or self._chars >= BATCH_CHARS:
+        self._room -= len(line)
+        if self._room <= 0:
             self._enough()
 
-    def forwarded(self, run_id: str, facts: Facts) -> None:
-        """Report one that was forwarded, and is like others but for its facts."""
-        batch = self._waiting.get(run_id)
-        if batch is None:
-            batch = self._batch(run_id)
-        batch.facts.extend(facts)
-        self._count += 1
-        self._chars += len(facts[0].beginning)
-        if self._pause is None or self._count >= BATCH or self._chars >= BATCH_CHARS:
+    def forwarded(self, run_id: str, line: Line, at: float, duration_ms: float, first_byte_ms: float) -> None:
+        """Report one that was forwarded, and is like others but for its times. See `packed`."""
+        batch = self._waiting.get(run_id) or self._batch(run_id)
+        if line is not batch.line:
+            batch.turn(line)
+        batch.times += packed(at, duration_ms, first_byte_ms)
+        self._room -= line.size
+        if self._room <= 0:
             self._enough()
 
     def send(self, message: ToDaemon) -> None:
@@ -93,14 +101,13 @@ class Reports:
 
     def flush(self) -> None:
         """Send what waits."""
-        waiting, self._waiting, self._count, self._chars = self._waiting, {}, 0, 0
+        waiting, self._waiting = self._waiting, {}
+        self._room = 0 if self._pause is None else BATCH_CHARS
         for run_id, batch in waiting.items():
             self._channel.send(encode(batch.told(run_id)))
 
     def _batch(self, run_id: str) -> _Batch:
-        batch = self._waiting.get(run_id)
-        if batch is None:
-            batch = self._waiting[run_id] = _Batch()
+        batch = self._waiting[run_id] = _Batch()
         return batch
 
     def _enough(self) -> None:
@@ -111,7 +118,5 @@ class Reports:
 
     def _flush_and_pause(self) -> None:
         """Send what waits, and let what comes in the next moments wait; if nothing came, the next is told at once."""
-        self._pause = None
-        if self._waiting:
-            self.flush()
-            self._pause = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_and_pause)
+        self._pause = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_and_pause) if self._waiting else None
+        self.flush()

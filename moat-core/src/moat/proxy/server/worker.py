@@ -61,7 +61,7 @@ async def serve(channel: FrameChannel, audit: FrameChannel, redactor: Redactor) 
     reports = Reports(channel)
     async with asyncio.TaskGroup() as group:
         named, ask = (lambda *named: reports.send(Named(*named))), reports.send
-        house = House(group, reports.exchange, named, ask=ask, emit_facts=reports.forwarded,
+        house = House(group, reports.exchange, named, ask=ask, emit_forwarded=reports.forwarded,
                       spend=lambda spends: audit.send(encode(spends)))  # fmt: skip
         entering = group.create_task(_enter(audit, house))
         reports.send(Ready())
