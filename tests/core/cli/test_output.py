@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from moat.api.errors import MoatError
@@ -84,3 +86,31 @@ def test_line_breaks_and_tabs_stay(capsys: pytest.CaptureFixture[str]) -> None:
     output.show("a\n\tb")
 
     assert capsys.readouterr().out == "a\n\tb\n"
+
+
+def with_full(stream: str, script: str) -> tuple[int, bytes]:
+    """Return the exit code of the program that does script in the place of a run, and what its other stream got."""
+    other = "stderr" if stream == "stdout" else "stdout"
+    program = f"""
+import sys
+from moat.cli import output, run_start, start
+def does(typed):
+    {script}
+    return 7
+run_start.start = does
+start.leave(start.run(None))"""
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen([sys.executable, "-c", program], **{stream: full, other: subprocess.PIPE})  # type: ignore[call-overload] # by name
+        out, err = process.communicate()
+    return process.returncode, out if stream == "stderr" else err
+
+
+@pytest.mark.parametrize("script", ["output.show('x')", "output.show_json([])", "output.show_table(('T',), ())"])
+def test_a_result_that_the_disk_does_not_take_is_one_line(script: str) -> None:
+    assert with_full("stdout", script) == (1, b"error: the output cannot be written: No space left on device\n")
+
+
+def test_words_that_the_disk_does_not_take_change_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    script = "output.warn('x'); output.say('y'); output.show('result')"
+
+    assert with_full("stderr", script) == (7, b"result\n")

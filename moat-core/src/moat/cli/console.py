@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,7 @@ from moat.api.errors import UsageError
 from moat.api.runs import RunInfo
 from moat.cli.known import complete_runs
 from moat.cli.logs import POLL_S, Tail
-from moat.cli.output import say
+from moat.cli.output import say, written
 from moat.cli.reach import is_abandoned
 from moat.paths import Home, find_home
 from moat.runs.journal import FILE_NAME, Printed, put_aside, read_entries
@@ -62,7 +61,8 @@ def of_service(home: Home, info: RunInfo, service: str) -> Path:
     if service not in (known := kept_services(folder)):
         there = f"there are: {', '.join(known)}" if known else "nothing is kept of any service"
         problem = f"{info.name} has no service {service!r} that printed something; {there}"
-        raise UsageError(problem, hint="run: moat services, for those that moat knows")
+        hint = f"run: moat logs {info.name} --service {known[0]}" if known else "services: --service, or moat.yaml"
+        raise UsageError(problem, hint=hint)
     return folder / FOLDER / service
 
 
@@ -121,6 +121,5 @@ def _is_whole(piece: Printed) -> bool:
 
 
 def _write(stream: str, data: bytes) -> None:
-    out = sys.stderr.buffer if stream == "stderr" else sys.stdout.buffer
-    out.write(data)
-    out.flush()
+    with written("stderr" if stream == "stderr" else "stdout") as out:
+        out.buffer.write(data)

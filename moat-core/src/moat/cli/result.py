@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -10,7 +9,7 @@ import click
 from moat.api.errors import UsageError
 from moat.api.runs import RunInfo
 from moat.cli.known import complete_runs
-from moat.cli.output import say, show
+from moat.cli.output import say, show, written
 from moat.cli.runs import live_ids
 from moat.paths import Home, find_home
 from moat.runs.copies import as_branch, overview, recover, take_over
@@ -27,7 +26,8 @@ def diff(name: str, stat: bool) -> None:
     if stat:
         show(overview(patch).rstrip() if patch else "nothing has changed")
     else:
-        sys.stdout.buffer.write(patch)
+        with written() as out:
+            out.buffer.write(patch)
 
 
 @click.command("apply")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from moat.cli.clean import confirm
-from moat.cli.output import say, show, show_json, show_table, warn
+from moat.cli.output import say, show, show_json, show_table, warn, written
 from moat.paths import find_home
 from moat.runs.snapshots import ID_CHARS, Snapshot, Snapshots
 
@@ -54,7 +54,9 @@ def diff(reference: str, workspace: Path | None, stat: bool) -> None:
     """Show what has changed since a snapshot."""
     kept = _of(workspace)
     options = ["--stat" if stat else "--patch", f"--color={'always' if sys.stdout.isatty() else 'never'}"]
-    sys.stdout.buffer.write(kept.diff(kept.find(reference), *options))
+    told = kept.diff(kept.find(reference), *options)
+    with written() as out:
+        out.buffer.write(told)
 
 
 @snapshot.command()

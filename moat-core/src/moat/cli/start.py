@@ -50,7 +50,9 @@ def run(typed: Typed) -> int:
         output.show_error(failure)
         return failure.exit_code
     except (KeyboardInterrupt, EOFError):
-        print(file=sys.stderr)  # noqa: T201 # as click does: the terminal shows ^C in this line
+        from moat.cli import output
+
+        output.say("")  # as click does: the terminal shows ^C in this line
         return _CTRL_C
     except BrokenPipeError:
         return swallow_output()
