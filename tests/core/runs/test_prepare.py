@@ -142,6 +142,46 @@ def test_of_the_usual_runtimes_one_with_images_is_taken(tmp_path: Path, started:
     assert prepare(spec, Home(tmp_path / "moat"), [docker, bubblewrap], {}).runtime is docker
 
 
+class Starting(Imaging):
+    """Starts images, and is ready only for those that are there."""
+
+    needs_image = True
+
+    async def readiness(self, image: str) -> Readiness:
+        return Readiness(image in self.there, f"has no image {image}", f"run: fetch {image}")
+
+
+@pytest.mark.parametrize("origin", ["--image", "moat.yaml"])
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_an_image_that_is_asked_for_is_never_passed_over(
+    tmp_path: Path, started: list[Home], monkeypatch: pytest.MonkeyPatch, origin: str, has_begun: bool
+) -> None:
+    home, engine, sandbox = Home(tmp_path / "moat"), Starting({"debian": "sha256:a"}), FakeRuntime([])
+    engine.name, sandbox.name = "docker", "bubblewrap"  # type: ignore[misc] # the usual ones
+    spec = a_spec(tmp_path, image="debain", origins={"image": origin})
+    monkeypatch.setattr(module, "running", lambda home: Client(home, []))
+
+    with Begun() as begun, pytest.raises(RuntimeUnavailable, match="docker: has no image debain") as absent:
+        prepare(spec, home, [engine, sandbox], {}, None, begun if has_begun else None)
+    with Begun() as begun, pytest.raises(RuntimeUnavailable, match="the runtime bubblewrap starts none") as refusal:
+        prepare(replace(spec, runtime="bubblewrap"), home, [engine, sandbox], {}, None, begun if has_begun else None)
+
+    assert absent.value.hint == "run: fetch debain"
+    assert ("--image" in refusal.value.hint) is (origin == "--image")
+    assert (sandbox.told, started) == ([], [])
+
+
+@pytest.mark.parametrize("origin", ["config.yaml", "default"])
+def test_an_image_for_whenever_there_is_one_does_not_keep_from_another_runtime(
+    tmp_path: Path, started: list[Home], origin: str
+) -> None:
+    engine, sandbox = Starting({}), FakeRuntime([])
+    engine.name, sandbox.name = "docker", "bubblewrap"  # type: ignore[misc] # the usual ones
+    spec = a_spec(tmp_path, image="mine", origins={"image": origin})
+
+    assert prepare(spec, Home(tmp_path / "moat"), [engine, sandbox], {}).runtime is sandbox
+
+
 class Serving(Imaging):
     def holds_services(self) -> bool:
         return True

@@ -37,6 +37,7 @@ from moat.runs.attach import fill_closed
 from moat.runs.collect import found_at
 from moat.runs.host_program import find_program
 from moat.runs.plan import INSIDE_HOME
+from moat.runs.prepare import candidates
 from moat.runs.sessions import Sessions
 from moat.runtimes.detect import choose
 from moat.store.credentials import CredentialStore
@@ -248,7 +249,7 @@ def _placed(
     agent: AgentProvider, spec: RunSpec, runtimes: Sequence[Runtime]
 ) -> tuple[RunSpec, tuple[str, ...], tuple[Mount, ...]]:
     """Return the run with its runtime, the words that start the program there, and what must be shown for it."""
-    runtime = asyncio.run(choose(runtimes, spec.runtime, spec.image))
+    runtime = asyncio.run(choose(candidates(spec, runtimes), spec.runtime, spec.image))
     spec = replace(spec, runtime=runtime.name)
     if not runtime.sealed:
         raise UsageError(f"an agent needs a home of its own, and {runtime.name} has none", hint="use another --runtime")

@@ -26,6 +26,7 @@ T = TypeVar("T")
 V = TypeVar("V", bool, int)
 
 FILE, SETTINGS, DEFAULT = "moat.yaml", "config.yaml", "default"
+IMAGE_OPTION = "--image"  # or its variable, MOAT_IMAGE
 _USUAL = Settings()
 
 
@@ -74,7 +75,7 @@ def merged(options: Options, project: Project | None, settings: Settings, home: 
         mounts=options.mounts,
         policy=_own_policy(options, settings, origins),
         runtime=_first(origins, "runtime", ("--runtime", options.runtime), (SETTINGS, settings.runtime)),
-        image=_first(origins, "image", ("--image", options.image), *_image_of(settings)),
+        image=_first(origins, "image", (IMAGE_OPTION, options.image), *_image_of(settings)),
         allow_sockets=options.allow_sockets,
         profile=options.profile,
         host_ports=tuple(dict.fromkeys(options.host_ports)),

@@ -17,6 +17,7 @@ from moat.daemon.client import DaemonClient
 from moat.daemon.lifecycle import ensure_running, running
 from moat.paths import Home
 from moat.runs.collect import collect
+from moat.runs.merge import FILE, IMAGE_OPTION
 from moat.runs.plan import Facts, RunPlan, plan
 from moat.runtimes.detect import Begun, choose
 
@@ -82,6 +83,7 @@ def _planned_early(
     named = next((each for each in runtimes if each.name == spec.runtime), None)
     if named is None or needs_image(spec) or spec.services or (client := running(home)) is None:
         return None
+    _check_image(spec, named)
     facts = collect(spec, home, client, named, env, terminal)
     made = plan(spec, facts)
     if spec.limits.names() or not named.is_proved():
@@ -94,6 +96,19 @@ def _planned_early(
 def needs_image(spec: RunSpec) -> bool:
     """Whether spec asks for an image of its own."""
     return bool(spec.dependencies or spec.post_build)
+
+
+def candidates(spec: RunSpec, runtimes: Sequence[Runtime]) -> Sequence[Runtime]:
+    """Return the runtimes that could hold the run; all where one is named, since that is refused by itself."""
+    if spec.runtime:
+        return runtimes
+    if needs_image(spec):
+        runtimes = [each for each in runtimes if each.images() is not None]
+    if _image_is_asked_for(spec):
+        runtimes = [each for each in runtimes if each.needs_image] or runtimes
+    if spec.services:
+        runtimes = [each for each in runtimes if each.holds_services()] or runtimes
+    return runtimes
 
 
 async def look_up(spec: RunSpec, runtime: Runtime) -> tuple[Recipe | None, bool]:
@@ -131,15 +146,25 @@ async def _absent(spec: RunSpec, runtime: Runtime) -> tuple[str, ...]:
 
 
 async def _chosen(spec: RunSpec, runtimes: Sequence[Runtime], begun: Begun | None) -> Runtime:
-    """Return the runtime that holds the run. Raises RuntimeUnavailable when it could not hold it to its limits."""
-    if needs_image(spec) and not spec.runtime:
-        runtimes = [each for each in runtimes if each.images() is not None]
-    if spec.services and not spec.runtime:
-        runtimes = [each for each in runtimes if each.holds_services()] or runtimes
-    runtime = await choose(runtimes, spec.runtime, spec.image, begun)
+    """Return the runtime that holds the run. Raises RuntimeUnavailable when it could not do so as it is asked to."""
+    runtime = await choose(candidates(spec, runtimes), spec.runtime, spec.image, begun)
+    _check_image(spec, runtime)
     if unenforced := await runtime.unenforced(spec.limits):
         problem = f"the runtime {runtime.name} cannot hold a run to a limit of {', '.join(unenforced)} here"
         other = "take it out of container in moat.yaml"
         hint = f"use --runtime docker, or {other}" if runtime.name != "docker" else other
         raise RuntimeUnavailable(problem, hint=hint)
     return runtime
+
+
+def _image_is_asked_for(spec: RunSpec) -> bool:
+    """Whether the run is to be in this very image. That of config.yaml is for when there is one at all."""
+    return spec.origins.get("image") in (IMAGE_OPTION, FILE)
+
+
+def _check_image(spec: RunSpec, runtime: Runtime) -> None:
+    """Raise RuntimeUnavailable where an image is asked for that would not be looked at: the run had other files."""
+    if _image_is_asked_for(spec) and not runtime.needs_image:
+        who, what = (FILE, "base_image") if spec.origins["image"] == FILE else ("the command line", IMAGE_OPTION)
+        problem = f"{who} asks for the image {spec.image}, and the runtime {runtime.name} starts none"
+        raise RuntimeUnavailable(problem, hint=f"use --runtime docker, or leave out {what}")

@@ -64,7 +64,8 @@ async def _ready(runtime: Runtime, image: str, begun: Begun | None) -> Readiness
 
 
 def _nothing_ready(reasons: list[tuple[str, Readiness]]) -> RuntimeUnavailable:
-    """Return an error that says why each failed; its hint is that of the last, which needs least."""
+    """Return an error that says why each failed. Its hint is bubblewrap's, which needs least, else the first's."""
     told = "; ".join(f"{name}: {readiness.detail}" for name, readiness in reasons) or "none is installed"
-    hint = reasons[-1][1].hint if reasons else "run: moat doctor"
+    hints = {name: readiness.hint for name, readiness in reasons}
+    hint = hints.get(AUTOMATIC[-1]) or next(iter(hints.values()), "run: moat doctor")
     return RuntimeUnavailable(f"no runtime can hold a sealed run here ({told})", hint=hint)
