@@ -13,6 +13,7 @@ from moat.paths import (
     MAX_SOCKET_PATH,
     Home,
     bind_by_folder,
+    current_folder,
     find_home,
     private_folder,
     remove_tree,
@@ -215,3 +216,13 @@ def test_what_a_run_left_is_removed_though_its_owner_may_not_write_there() -> No
     finally:
         os.seteuid(0 if is_root else os.geteuid())
         shutil.rmtree(folder)
+
+
+def test_a_folder_that_was_removed_under_ones_feet_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    assert current_folder() == gone
+    gone.rmdir()
+
+    with pytest.raises(UsageError, match="does not exist any more"):
+        current_folder()

@@ -136,6 +136,14 @@ def find_home(env: dict[str, str] | None = None) -> Home:
     return Home(Path.home() / ".moat")
 
 
+def current_folder() -> Path:
+    """Return the folder that this process works in. Raises UsageError when it has been removed meanwhile."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the folder that you are in does not exist any more", hint="cd to another one") from None
+
+
 def private_folder(path: Path) -> Path:
     """Make path and its missing parents with mode 0700, whatever the umask; return it.
 

@@ -17,7 +17,7 @@ from moat.cli.asking import agreed, ask
 from moat.cli.clean import shown_size
 from moat.cli.output import say, show, show_json, show_table
 from moat.config.settings import load_settings
-from moat.paths import Home, find_home
+from moat.paths import Home, current_folder, find_home
 from moat.plugins.manager import Plugins
 from moat.runs.build import Builder
 from moat.runs.merge import Options
@@ -35,7 +35,7 @@ def image() -> None:
 @click.option("-y", "--yes", is_flag=True, help="Grant what moat.yaml asks for, and remember it.")
 def build(workspace: Path | None, allowed: tuple[str, ...], yes: bool) -> None:
     """Build the image of a workspace's moat.yaml, unless it is there; prints its tag."""
-    home, folder = find_home(), Path.cwd() / (workspace or "")
+    home, folder = find_home(), current_folder() / (workspace or "")
     options = Options(folder, command=("true",), allowed=allowed)
     plugins = Plugins.load()
     runtimes = plugins.runtimes()

@@ -18,7 +18,7 @@ from moat.cli.run_words import own_secrets
 from moat.config.mounts import WORKSPACE, parse_mount, parse_volume
 from moat.config.settings import load_settings
 from moat.ids import checked_profile
-from moat.paths import Home, find_home
+from moat.paths import Home, current_folder, find_home
 from moat.runs.attach import own_terminal
 from moat.runs.exposure import describe, exposed_secrets
 from moat.runs.merge import Options
@@ -73,7 +73,7 @@ def options_of(
     **asked: Any,
 ) -> Options:
     """Return what the command line says, as values. asked: what needs no reading, by the names of Options."""
-    cwd = Path.cwd()
+    cwd = current_folder()
     return Options(
         workspace=cwd / words[0] if words else cwd,
         command=command,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from moat.cli.output import say, show_json, show_table
-from moat.paths import find_home
+from moat.paths import current_folder, find_home
 from moat.plugins.manager import Plugins
 from moat.runs.collect import found_at
 from moat.runs.sessions import Sessions
@@ -20,7 +20,7 @@ TITLE_CHARS = 60
 @click.option("--json", "in_json", is_flag=True, help="Print JSON.")
 def sessions(workspace: Path | None, in_json: bool) -> None:
     """List the sessions of agents in a workspace, the last first. Go on with one: moat AGENT --resume ID."""
-    home, folder = find_home(), found_at(Path.cwd() / (workspace or "")).resolved
+    home, folder = find_home(), found_at(current_folder() / (workspace or "")).resolved
     agents = [offer.value for offer in Plugins.load().agent_offers()]
     found = [(agent.name, each) for agent in agents for each in Sessions(home, agent, folder).list()]
     found.sort(key=lambda pair: pair[1].modified_at, reverse=True)

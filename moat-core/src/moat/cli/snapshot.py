@@ -9,7 +9,7 @@ import click
 
 from moat.cli.clean import confirm
 from moat.cli.output import say, show, show_json, show_table, warn, written
-from moat.paths import find_home
+from moat.paths import current_folder, find_home
 from moat.runs.snapshots import ID_CHARS, Snapshot, Snapshots
 
 _WORKSPACE = click.argument("workspace", required=False, type=click.Path(path_type=Path), metavar="[WORKSPACE]")
@@ -93,4 +93,4 @@ def warn_of_nested(made: Snapshot) -> None:
 
 
 def _of(workspace: Path | None) -> Snapshots:
-    return Snapshots(find_home(), workspace or Path.cwd())
+    return Snapshots(find_home(), workspace or current_folder())

@@ -10,7 +10,7 @@ from moat.api.errors import UsageError
 from moat.cli.clean import confirm, shown_size
 from moat.cli.output import say, show, show_json, show_table
 from moat.cli.runs import live_ids
-from moat.paths import Home, find_home
+from moat.paths import Home, current_folder, find_home
 from moat.runs.remains import size_of
 from moat.runs.volumes import Volume, all_volumes, remove_volume, users
 from moat.trace.store import RunStore
@@ -45,7 +45,7 @@ def list_volumes(in_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(names: tuple[str, ...], workspace: Path | None, dry_run: bool, yes: bool) -> None:
     """Remove volumes of a workspace, and all that runs kept in them. Says how much that is, and asks."""
-    home, folder = find_home(), (workspace or Path.cwd()).resolve()
+    home, folder = find_home(), (workspace or current_folder()).resolve()
     of_it = {each.name: each for each in all_volumes(home) if each.workspace == folder}
     if missing := [name for name in names if name not in of_it]:
         raise UsageError(f"{folder} has no volume {missing[0]}", hint="run: moat volume list")

@@ -17,7 +17,7 @@ from moat.cli.clean import confirm
 from moat.cli.output import say, show, show_json, show_table
 from moat.cli.runs import live_ids
 from moat.ids import NAME
-from moat.paths import Home, find_home
+from moat.paths import Home, current_folder, find_home
 from moat.runs.merge import Options
 from moat.runs.repositories import recover_commits
 from moat.runs.worktrees import (
@@ -72,7 +72,7 @@ def wt() -> None:
 @click.option("--json", "in_json", is_flag=True, help="As JSON.")
 def list_worktrees(in_json: bool) -> None:
     """List the worktrees of this repository: new commits, changed files, the run that works there."""
-    home, repository = find_home(), repository_of(Path.cwd())
+    home, repository = find_home(), repository_of(current_folder())
     recovered(home, repository)
     found = [_entry(home, repository, each) for each in _linked(repository)]
     if in_json:
@@ -92,7 +92,7 @@ def list_worktrees(in_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Also with files that no commit has: they are lost.")
 def remove(branches: tuple[str, ...], force: bool) -> None:
     """Remove worktrees. Their branches, and so their commits, stay."""
-    home, repository = find_home(), repository_of(Path.cwd())
+    home, repository = find_home(), repository_of(current_folder())
     recovered(home, repository)
     found = [_found(repository, branch) for branch in branches]
     for each in found:
@@ -109,7 +109,7 @@ def remove(branches: tuple[str, ...], force: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def prune(yes: bool) -> None:
     """Remove the worktrees in which nothing is left to do: no run, no changed file, every commit here already."""
-    home, repository = find_home(), repository_of(Path.cwd())
+    home, repository = find_home(), repository_of(current_folder())
     recovered(home, repository)
     entries = {each: _entry(home, repository, each) for each in _linked(repository) if each.branch}
     done = [each for each, entry in entries.items() if not (entry["commits"] or entry["changed"] or entry["run"])]
