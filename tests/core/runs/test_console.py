@@ -46,6 +46,11 @@ async def test_pipes_reach_the_journal_and_every_viewer(tmp_path: Path) -> None:
         channel.close()
 
 
+async def test_what_is_kept_of_a_run_that_has_said_nothing_yet_is_nothing(tmp_path: Path) -> None:
+    with Console(Shape(), Journal(tmp_path)):
+        assert kept(tmp_path) == ""
+
+
 async def test_who_attaches_later_sees_the_last_bytes_and_no_more_than_them(tmp_path: Path) -> None:
     console, (viewer, client) = Console(Shape(), Journal(tmp_path)), pair()
     with console:

@@ -31,6 +31,15 @@ def test_streams_are_kept_apart_and_in_order(tmp_path: Path) -> None:
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
+def test_it_is_there_before_anything_is_printed_wherever_it_can_be(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        journal = Journal(folder)
+        journal.begin()
+        journal.close()
+
+    assert entries(tmp_path) == []
+
+
 def test_secrets_are_taken_out_of_each_stream_before_anything_is_written(tmp_path: Path) -> None:
     journal = Journal(tmp_path, secrets=("s3cr3t-value",))
     for piece in (b"key: s3cr3t", b"-value\n", b"ends with s3cr"):

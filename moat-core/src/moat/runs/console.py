@@ -68,6 +68,7 @@ class Console:
         return self._shape.size is not None
 
     def __enter__(self) -> Console:
+        self._journal.begin()
         if self._size is not None:
             self._open_terminal(self._size)
         else:

@@ -44,6 +44,11 @@ class Journal:
         self._blotters: dict[Stream, Blotter] = {}
         self._decoders: dict[Stream, codecs.IncrementalDecoder] = {}
 
+    def begin(self) -> None:
+        """Make the file, so that it is known that nothing has been printed yet."""
+        with contextlib.suppress(OSError):
+            self._make_room()
+
     def write(self, stream: Stream, data: bytes) -> None:
         """Add what was printed. A character that is cut in two waits for its other half."""
         if stream not in self._decoders:
