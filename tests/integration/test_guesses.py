@@ -61,3 +61,15 @@ def test_what_was_counted_is_entered_when_the_daemon_ends(moat: Installation) ->
     moat.ok("proxy", "stop")
 
     assert counted(moat, "wrong", "127.0.0.1") == 3
+
+
+def test_git_which_shows_its_token_only_when_asked_has_not_guessed(moat: Installation) -> None:
+    asking = ["env", "GIT_CURL_VERBOSE=1", "git", "ls-remote", "https://a.example/x.git"]
+
+    (moat.home / "w").mkdir()
+    done = moat.run("run", "--runtime", "process", "--policy", "strict", "--", *asking, cwd=moat.home / "w")
+    moat.ok("proxy", "stop")
+
+    assert b"407" in done.stderr
+    assert b"403" in done.stderr
+    assert guessed(moat) == []

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from moat.api.runs import ExchangeRecord, RunContext
 from moat.proxy.budget import FailureBudget
 from moat.proxy.entering import Entered, Spends
+from moat.proxy.guessed import Guessed
 from moat.proxy.limits import Limits
 from moat.proxy.messages import Configure, ListenName, Uses
 from moat.proxy.server.house import House
@@ -34,12 +35,15 @@ class Guest:
     streams: list[PlainStream] = field(default_factory=list)
     spent: list[Spends] = field(default_factory=list)
     uses: list[Uses] = field(default_factory=list)
+    guessed: list[Guessed] = field(default_factory=list)
     says: str | None = ""
 
     def audit(self, message: object) -> None:
         """Answer first uses, as a daemon does: later."""
         if isinstance(message, Uses):
             self.uses.append(message)
+        elif isinstance(message, Guessed):
+            self.guessed.append(message)
         elif isinstance(message, Spends):
             self.spent.append(message)
             if self.says is not None:

@@ -115,6 +115,7 @@ async def test_a_body_that_is_held_ends_with_the_leave_to_send_it() -> None:
 
 
 OLD_CONNECT = b"CONNECT a.example:80 HTTP/1.0\r\n"
+CONNECT = b"CONNECT a.example:80 HTTP/1.1\r\nHost: a.example:80\r\n"
 
 
 @pytest.mark.parametrize("host", [b"Host: a.example:80\r\n", b""], ids=["with Host", "without Host"])
@@ -127,6 +128,23 @@ async def test_a_connect_of_http_1_0_opens_a_tunnel_at_a_door(host: bytes) -> No
     assert b" 200 " in opened.partition(b"\r\n")[0]
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert len(heads) == 1
+
+
+@pytest.mark.parametrize(
+    ("second", "missing"),
+    [(CONNECT + BASIC + b"\r\n", 0), (CONNECT + b"\r\n", 2), (b"", 1)],
+    ids=["shown", "not", "gone"],
+)
+async def test_a_client_that_shows_its_token_when_asked_has_not_guessed(second: bytes, missing: int) -> None:
+    async with scripted(OK) as (pin, _), a_house(a_run(), resolve={"a.example": pin}) as guest:
+        client = await guest.connect(guest.listen("", "token"))
+        asked = await guest.ask(client, CONNECT + b"\r\n", b"live run\n")
+        if second:
+            await guest.ask(client, second, b"\r\n\r\n")
+        guest.house.close()
+
+    assert asked.startswith(b"HTTP/1.1 407 ")
+    assert sum(each.missing for message in guest.guessed for each in message.guesses) == missing
 
 
 async def test_a_connect_of_http_1_0_is_known_by_its_token_and_refused_and_closed_without() -> None:

@@ -11,6 +11,7 @@ from moat.api.runs import RunContext
 from moat.proxy.limits import Limits
 from moat.proxy.server.connection import Connection
 from moat.proxy.server.endpoints import find_place, serve_endpoint
+from moat.proxy.server.guesses import Challenge, Guesses
 from moat.proxy.server.stream import PlainStream
 from support.worker import RUN, a_run
 
@@ -32,7 +33,7 @@ async def at(guest: Guest, where: Tcp | UnixPath) -> tuple[PlainStream, Connecti
     services = guest.house._services
     assert services is not None
     client, door = await plain_pair()
-    connection = Connection(services, RUN)
+    connection = Connection(services, Challenge(Guesses(lambda _: None)), RUN)
     guest.streams += (client, door)  # a house closes the door when what serves it is cancelled
     return client, connection, guest.house._group.create_task(serve_endpoint(connection, door, where))
 
@@ -97,7 +98,7 @@ async def test_a_run_that_is_gone_has_no_places() -> None:
     async with a_house(having(BYTES)) as guest:
         services = guest.house._services
         assert services is not None
-        connection = Connection(services, RUN)
+        connection = Connection(services, Challenge(Guesses(lambda _: None)), RUN)
         assert find_place(connection, "bytes.internal", 9) == BYTES.where
         guest.house.drop(RUN)
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from moat.proxy.guessed import MAX_TOLD, Guessed
 from moat.proxy.server import guesses as module
-from moat.proxy.server.guesses import Guesses
+from moat.proxy.server.guesses import Challenge, Guesses
 
 
 async def test_they_are_counted_by_peer_and_listener() -> None:
@@ -35,6 +35,38 @@ async def test_a_flood_from_everywhere_is_bounded() -> None:
 
     assert len(told[0].guesses) == MAX_TOLD
     assert told[0].more == 1000 - MAX_TOLD
+
+
+@pytest.mark.parametrize(
+    ("steps", "counted"),
+    [
+        ("none, right", []),
+        ("none, right, right, over", []),
+        ("none, over", [(0, 1)]),
+        ("none, none, right", [(0, 2)]),
+        ("none, wrong, right", [(1, 1)]),
+        ("wrong, right", [(1, 0)]),
+        ("none, right, none, right", [(0, 1)]),
+    ],
+)
+async def test_only_a_first_request_without_a_token_that_the_right_one_follows_is_no_guess(
+    steps: str, counted: list[tuple[int, int]]
+) -> None:
+    told: list[Guessed] = []
+    guesses = Guesses(told.append)
+    challenge = Challenge(guesses)
+    for step in steps.split(", "):
+        match step:
+            case "right":
+                challenge.meet()
+            case "over":
+                challenge.drop()
+            case _:
+                challenge.make("127.0.0.1", "run_1", is_wrong=step == "wrong")
+    guesses.flush()
+
+    seen = [(each.wrong, each.missing) for message in told for each in message.guesses]
+    assert seen == counted
 
 
 async def test_they_are_told_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from h2.connection import H2Connection
 from moat.api.endpoints import MAX_QUESTION_BYTES, Endpoint, ProxyPath, Question, Reply, Respond, UnixPath
 from moat.proxy.limits import Limits
 from moat.proxy.messages import Answered, Ask, AskSignature
+from moat.proxy.server.guesses import Challenge, Guesses
 from moat.proxy.server.stream import PlainStream
 from support.worker import RUN, a_run
 
@@ -144,7 +145,7 @@ async def over_http2(guest: Guest) -> tuple[Client, PlainStream]:
     client, door = await plain_pair()
     services = guest.house._services
     assert services is not None
-    connection = Connection(services, RUN)
+    connection = Connection(services, Challenge(Guesses(lambda _: None)), RUN)
     assert isinstance(SOCKET.where, UnixPath)
     guest.house._group.create_task(serve_endpoint(connection, door, SOCKET.where))
     peer = Client(H2Connection(H2Configuration(client_side=True, header_encoding=None)), client.write)

@@ -34,7 +34,7 @@ from moat.proxy.sample import begin_sample
 from moat.proxy.server.endpoints import serve_endpoint
 from moat.proxy.server.exchange import Exchange, Truncated
 from moat.proxy.server.greeting import NoHandshake, greet
-from moat.proxy.server.guesses import Guesses
+from moat.proxy.server.guesses import Challenge
 from moat.proxy.server.h2_client import H2Client, H2Services
 from moat.proxy.server.h2_near import over_either
 from moat.proxy.server.hold import hold, share_of
@@ -63,7 +63,6 @@ class Services:
     emit: Emit
     relaying: Common
     spending: Spending
-    guesses: Guesses
     limits: Limits = field(default_factory=Limits)
     failures: FailureBudget = field(default_factory=FailureBudget)
 
@@ -78,7 +77,7 @@ class Connection:
     """One connection of a client.
 
     run_id: of its door, or of the token its CONNECT came with; "" while every request brings its own token.
-    only: the one run whose token counts here; "" for any. serving: whose request it served last.
+    only: the one run whose token counts here; "" for any. serving: whose request it served last. challenge: its 407s.
     identified_by: the moment when it must have shown one. on_identified: told of each run whose token it shows; raises
     Refusal when that run has no room for it.
     current: what the request or stream under way was judged to be; None between them, and on the short way, which takes
@@ -88,6 +87,7 @@ class Connection:
     """
 
     services: Services
+    challenge: Challenge
     run_id: str
     only: str = ""
     serving: str = ""
@@ -331,12 +331,13 @@ class Connection:
         if run is None or (self.only and run.context.run_id != self.only):
             refusal = unidentified()
             trail.ask(request.method, "" if request.method == "CONNECT" else request.target)
-            self.services.guesses.count(stream.peer, self.only, is_wrong=bool(values))
+            self.challenge.make(stream.peer, self.only, is_wrong=bool(values))
             if values and self.services.failures.is_spent_by(stream.peer):
                 trail.is_done = True  # what was recorded so far tells enough, and a flood must not fill a disk
                 await asyncio.sleep(self.services.limits.guess_delay_s)
                 refusal.keeps = False
             raise refusal
+        self.challenge.meet()
         trail.run_id = run.context.run_id
         self.on_identified(trail.run_id)
         self.serving = trail.run_id
@@ -349,8 +350,7 @@ class Connection:
 
     def run(self) -> LiveRun:
         """Return the run as it is now: it may have been replaced since the connection began."""
-        run = self.services.admission.by_id(self.run_id)
-        if run is None:
+        if (run := self.services.admission.by_id(self.run_id)) is None:
             raise closed()
         return run
 

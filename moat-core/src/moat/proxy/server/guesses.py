@@ -1,6 +1,7 @@
 """Requests without a run's token, or with a wrong one, counted by peer and told to the daemon, for the audit.
 
 407 ─▶ counted ─▶ FLUSH_S at most ─▶ Guessed ─▶ daemon          a flood costs an addition each, and one message a second
+ └ the first of a connection, without a token: waits for what comes next; the right token there and it was none
 """
 
 from __future__ import annotations
@@ -46,3 +47,33 @@ class Guesses:
             message = Guessed(tuple(self._known.values()), self._more)
             self._known, self._more = {}, 0
             self._send(message)
+
+
+class Challenge:
+    """What one connection was asked for. Clients like git show a token only then: their first request is no guess."""
+
+    __slots__ = ("_guesses", "_unmet", "_was_made")
+
+    def __init__(self, guesses: Guesses) -> None:
+        self._guesses = guesses
+        self._was_made = False
+        self._unmet: _Key | None = None
+
+    def make(self, address: str, run_id: str, *, is_wrong: bool) -> None:
+        """Count a request that is answered 407, as `Guesses.count` does; the first, with no token shown, later."""
+        self.drop()
+        if is_wrong or self._was_made:
+            self._guesses.count(address, run_id, is_wrong=is_wrong)
+        else:
+            self._unmet = address, run_id
+        self._was_made = True
+
+    def meet(self) -> None:
+        """Take the right token, which was shown on this connection."""
+        self._unmet = None
+
+    def drop(self) -> None:
+        """Count what was asked for and not shown: the connection is over, or shows another that is wrong."""
+        if self._unmet is not None:
+            self._guesses.count(*self._unmet, is_wrong=False)
+            self._unmet = None

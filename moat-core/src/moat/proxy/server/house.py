@@ -41,7 +41,7 @@ from moat.proxy.server.captures import Captures
 from moat.proxy.server.connection import Connection, Services
 from moat.proxy.server.dns import DatagramResolver, serve_stream
 from moat.proxy.server.endpoints import serve_endpoint, serve_port
-from moat.proxy.server.guesses import Guesses
+from moat.proxy.server.guesses import Challenge, Guesses
 from moat.proxy.server.h2_client import H2Services
 from moat.proxy.server.h2_upstream import Upstreams
 from moat.proxy.server.hairpin import in_our_namespace, leads_to
@@ -112,7 +112,7 @@ class House:
         h2 = H2Services(Upstreams(self._group, pool), self._asks, self._captures)
         relaying = Common(pool, self._emit_forwarded, self._watch, self._ways)
         limits = replace(self._limits, first_byte_s=message.first_byte_s or self._limits.first_byte_s)
-        shared = (self._emit, relaying, self._spending, self._guesses, limits, self._failures)
+        shared = (self._emit, relaying, self._spending, limits, self._failures)
         self._services = Services(self._admission, leaves, pool, h2, *shared)
 
     def put(self, context: RunContext, names: Mapping[str, str]) -> None:
@@ -176,6 +176,8 @@ class House:
         """Close everything."""
         self._captures.close()
         self._spending.flush()
+        for challenge in [each.challenge for room in self._rooms.values() for each in room.connections.values()]:
+            challenge.drop()
         self._guesses.flush()
         for room in self._rooms.values():
             room.close()
@@ -218,7 +220,8 @@ class House:
             return sock.close()
         identified = "" if name == "token" else room.run_id  # reaching a listener for tokens proves nothing
         patience_s = self._limits.hurried_s if room.is_crowded else self._limits.unidentified_s
-        connection = Connection(self._services, identified, only=room.run_id, identified_by=within(patience_s))
+        challenge, until = Challenge(self._guesses), within(patience_s)
+        connection = Connection(self._services, challenge, identified, only=room.run_id, identified_by=until)
         task = self._group.create_task(self._serve(room, name, connection, sock))
         self._seats.take(task, connection, room)
 
@@ -235,6 +238,8 @@ class House:
             stream.abort()
             sock.close()
             raise
+        finally:
+            connection.challenge.drop()
 
     async def _dispatch(self, room: Room, name: ListenName, connection: Connection, stream: PlainStream) -> None:
         match name:
