@@ -10,10 +10,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from moat.api import AgentProvider, AgentRequest, AgentSetup, KeptFile, Session, Surroundings, instructions
+from moat.api import (
+    AgentProvider,
+    AgentRequest,
+    AgentSetup,
+    KeptFile,
+    Session,
+    Surroundings,
+    began_at,
+    instructions,
+)
 
 from moat_provider_claude.placeholders import ACCESS, KEY, KEY_VARIABLE, REFRESH, SCOPES
 
@@ -77,7 +85,7 @@ class ClaudeCode(AgentProvider):
         for file in files:
             match = SESSION.fullmatch(file.path)
             if match is not None and (title := _first_words(file.head)) is not None:
-                found.append(Session(match[1], title, file.modified_at, _began(file.head)))
+                found.append(Session(match[1], title, file.modified_at, began_at(file.head)))
         return found
 
 
@@ -130,22 +138,12 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, bool) or (isinstance(value, str) and _WORD.fullmatch(value) is not None)
 
 
-def _began(head: bytes) -> datetime | None:
-    """Return the time of the first line that has one."""
-    for line in head.splitlines():
-        try:
-            return datetime.fromisoformat(json.loads(line)["timestamp"]).astimezone(UTC)
-        except (ValueError, TypeError, KeyError, OverflowError):
-            continue
-    return None
-
-
 def _first_words(head: bytes) -> str | None:
     """Return what the user said first; None for a file in which nothing was said."""
     for line in head.splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # a run wrote it
             continue
         if isinstance(entry, dict) and entry.get("type") == "user" and not entry.get("isMeta"):
             message = entry.get("message")

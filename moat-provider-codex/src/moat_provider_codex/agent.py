@@ -10,10 +10,18 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from moat.api import AgentProvider, AgentRequest, AgentSetup, KeptFile, Session, Surroundings, instructions
+from moat.api import (
+    AgentProvider,
+    AgentRequest,
+    AgentSetup,
+    KeptFile,
+    Session,
+    Surroundings,
+    began_at,
+    instructions,
+)
 
 from moat_provider_codex.placeholders import ACCESS, KEY, KEY_VARIABLES, REFRESH, identity
 
@@ -66,7 +74,7 @@ class CodexAgent(AgentProvider):
         for file in files:
             match = SESSION.fullmatch(file.path)
             if match is not None and (title := _first_words(file.head)) is not None:
-                found.append(Session(match[1], title, file.modified_at, _began(file.head)))
+                found.append(Session(match[1], title, file.modified_at, began_at(file.head)))
         return found
 
 
@@ -119,22 +127,12 @@ def _liked(around: Surroundings) -> dict[str, str]:
     return {name: value for name, value in pairs if isinstance(value, str) and _WORD.fullmatch(value)}
 
 
-def _began(head: bytes) -> datetime | None:
-    """Return the time of the first line that has one."""
-    for line in head.splitlines():
-        try:
-            return datetime.fromisoformat(json.loads(line)["timestamp"]).astimezone(UTC)
-        except (ValueError, TypeError, KeyError, OverflowError):
-            continue
-    return None
-
-
 def _first_words(head: bytes) -> str | None:
     """Return what the user said first; None for a file in which nothing was said."""
     for line in head.splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # a run wrote it
             continue
         payload = entry.get("payload") if isinstance(entry, dict) else None
         if isinstance(payload, dict) and payload.get("type") == "message" and payload.get("role") == "user":

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from moat.api.agents import Beside, Surroundings, instructions
+from moat.api.agents import Beside, Surroundings, began_at, instructions
 from moat.api.runs import NetworkPolicy, NetworkRule
 
 GETS = NetworkRule("allow", ("GET", "PUT"), "a.b", "/x/**")
@@ -52,3 +52,24 @@ def test_an_agent_is_told_what_is_enforced_and_nothing_else(around: Surroundings
 
     assert told in text
     assert untold not in text
+
+
+@pytest.mark.parametrize(
+    ("head", "began"),
+    [
+        (
+            b'{"timestamp": "2030-01-01T10:00:00.5Z"}\n{"timestamp": "2030-01-01T11:00:00Z"}',
+            datetime(2030, 1, 1, 10, 0, 0, 500_000, tzinfo=UTC),
+        ),
+        (b'{"x": 1}\n\xff{\n[]\n{"timestamp": "2030-01-01T11:00:00+01:00"}', datetime(2030, 1, 1, 10, tzinfo=UTC)),
+        (b'{"timestamp": "soon"}\n{"timestamp": 5}\n{"timestamp": "0001-01-01T00:00:00+14:00"}', None),
+        (b"[" * 200_000, None),
+        (b"", None),
+    ],
+)
+def test_a_transcript_began_when_its_first_line_with_a_time_says(head: bytes, began: datetime | None) -> None:
+    assert began_at(head) == began
+
+
+def test_the_time_may_stand_in_another_field() -> None:
+    assert began_at(b'{"at": "2030-01-01T10:00:00Z"}', "at") == datetime(2030, 1, 1, 10, tzinfo=UTC)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -108,3 +109,11 @@ def test_a_session_began_when_its_first_line_with_a_time_says(stamps: list[objec
     (session,) = CodexAgent().sessions([kept(KEPT, *entries, said("fix it"))])
 
     assert session.began_at == began
+
+
+def test_a_line_nested_too_deeply_to_be_read_is_passed_over() -> None:
+    file = kept(KEPT, said("fix it"))
+
+    (session,) = CodexAgent().sessions([replace(file, head=b"[" * 200_000 + b"\n" + file.head)])
+
+    assert session.title == "fix it"

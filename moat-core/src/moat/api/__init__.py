@@ -9,7 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from moat.api.agents import AgentProvider, AgentRequest, AgentSetup, KeptFile, Session, Surroundings, instructions
+    from moat.api.agents import (
+        AgentProvider,
+        AgentRequest,
+        AgentSetup,
+        KeptFile,
+        Session,
+        Surroundings,
+        began_at,
+        instructions,
+    )
     from moat.api.container import ContainerSetup, Limits, Mount
     from moat.api.credentials import (
         CapturedTokens,
@@ -131,6 +140,7 @@ __all__ = [
     "Unsignable",
     "Unsigned",
     "Upstream",
+    "began_at",
     "clean_token",
     "hookimpl",
     "instructions",
@@ -144,6 +154,7 @@ _HOMES = {
         "KeptFile",
         "Session",
         "Surroundings",
+        "began_at",
         "instructions",
     ),
     "container": (

@@ -9,10 +9,11 @@ A provider is asked in the CLI, before the run exists. It returns values; it nev
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import ClassVar
 
 from moat.api.runs import NetworkPolicy, NetworkRule
@@ -103,7 +104,8 @@ class KeptFile:
 class Session:
     """A conversation that can be gone on with. title: what it began with.
 
-    began_at: as it says itself, with its zone; None where it does not. It tells which run began it.
+    began_at: as it says itself, with its zone; None where it does not. It tells which run began it. The function of
+    that name reads it from transcripts of JSON lines.
     """
 
     id: str
@@ -144,6 +146,20 @@ class AgentProvider(ABC):
         """Return the sessions that files tell of, in any order; ids that can be resumed. Default: none. Pure."""
         del files
         return ()
+
+
+def began_at(head: bytes, field: str = "timestamp") -> datetime | None:
+    """Return the time in a transcript's first line that has one, in UTC; None without.
+
+    head: of a `KeptFile`, one JSON object a line. field: of the object, in ISO 8601. What is neither is passed over,
+    since a run wrote it.
+    """
+    for line in head.splitlines():
+        try:
+            return datetime.fromisoformat(json.loads(line)[field]).astimezone(UTC)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            continue
+    return None
 
 
 def instructions(around: Surroundings) -> str:
