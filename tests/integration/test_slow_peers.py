@@ -118,6 +118,22 @@ async def test_an_upstream_that_stops_before_its_answer_is_a_504(answer: bytes, 
         assert reason in guest.records[0].reason
 
 
+async def test_an_upstream_has_its_whole_time_from_the_end_of_a_slow_upload_on() -> None:
+    limit_s, clock = 0.4, asyncio.get_running_loop().time
+    slow = GET.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 4\r\n\r\nhe")
+    async with a_place(b"", b"", limits=changed(first_byte_s=limit_s)) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        client.write(slow)
+        ready_at = clock() + 0.75 * limit_s
+        await until(lambda: clock() > ready_at)
+        ended_at = clock()
+        got = await guest.ask(client, b"re", b"moat: ")
+        waited_s = clock() - ended_at
+
+    assert b"HTTP/1.1 504 Gateway Timeout" in got
+    assert waited_s >= limit_s
+
+
 async def test_an_upgrade_that_is_not_answered_is_a_504_too() -> None:
     upgrade = GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     async with a_place(b"", b"", limits=changed(first_byte_s=SHORT_S)) as guest:

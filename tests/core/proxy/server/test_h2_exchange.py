@@ -181,6 +181,23 @@ async def test_an_upstream_that_says_nothing_is_a_504_and_a_client_that_stops_a_
     assert (asked[":status"], stopped[":status"]) == ("504", "408")
 
 
+async def test_an_upstream_has_its_whole_time_from_the_end_of_a_slow_upload_on() -> None:
+    limit_s, clock = 0.4, asyncio.get_running_loop().time
+    limits = Limits(first_byte_s=limit_s)
+    async with h2_server(lambda peer, event: None) as server, h2_house(server.port, limits=limits) as guest:
+        client = await h2_client(guest)
+        stream = client.ask(method="POST", end=False)
+        ready_at = clock() + 0.75 * limit_s
+        await until(lambda: clock() > ready_at)
+        ended_at = clock()
+        client.send(stream, data=b"late", end=True)
+        answer = await client.answered(stream)
+        waited_s = clock() - ended_at
+
+    assert answer[":status"] == "504"
+    assert waited_s >= limit_s
+
+
 async def test_once_there_is_an_answer_the_client_may_be_silent_for_as_long_as_it_likes() -> None:
     async with h2_server(echo) as server, h2_house(server.port, limits=Limits(body_idle_s=1.0)) as guest:
         client = await h2_client(guest)

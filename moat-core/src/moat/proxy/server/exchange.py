@@ -55,7 +55,7 @@ class Exchange:
 
     is_upload_done: whether the request's body was read to its end, so that the client's stream stands at the next head.
     is_tunnel: it was upgraded, and goes on till both sides end. begun: over which its head was sent already, if it was.
-    share: what the request's body has of the run's room, if it was held.
+    share: what the request's body has of the run's room, if it was held. asked_at: when the last of its body was sent.
     """
 
     client: Stream
@@ -70,6 +70,7 @@ class Exchange:
     is_tunnel: bool = False
     begun: Lease | None = None
     share: Share = field(default_factory=Share)
+    asked_at: float = 0.0
     _share_down: Share = field(default_factory=Share)
     _upload_problem: Refusal | None = None
 
@@ -142,7 +143,7 @@ class Exchange:
                 elif not reader.is_done:
                     await self._more_body()
             upstream.write(writer.finish(self.passage.trailers(reader.trailers)))
-            self.is_upload_done = True
+            self.is_upload_done, self.asked_at = True, within(0)
             self.client.resume()  # nobody reads it till there is an answer, and its end must be seen
             await upstream.drain()
             self.share.give_back()
@@ -246,12 +247,16 @@ class Exchange:
 
     async def _first_bytes(self, upstream: Stream) -> bool:
         """Wait for the answer's beginning; the limit counts from the end of the request."""
+        limit_s = self.limits.first_byte_s
+        until = within(limit_s)
         while True:
             try:
-                return await upstream.more(within(self.limits.first_byte_s))
+                return await upstream.more(until)
             except TimeoutError:
-                if self.is_upload_done:
-                    raise silent(self.passage.authority, self.limits.first_byte_s) from None
+                now = within(0)
+                until = (self.asked_at if self.is_upload_done else now) + limit_s
+                if until <= now:
+                    raise silent(self.passage.authority, limit_s) from None
 
     async def _rest_of_head(self, upstream: Stream) -> str:
         """Wait for the end of a head that has begun."""

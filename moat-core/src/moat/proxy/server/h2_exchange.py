@@ -27,7 +27,7 @@ from moat.proxy.server.h2_hold import hold
 from moat.proxy.server.h2_lane import LaneBroken, Near
 from moat.proxy.server.h2_upstream import Upstreams
 from moat.proxy.server.pool import Key
-from moat.proxy.server.stream import StreamBroken
+from moat.proxy.server.stream import StreamBroken, within
 from moat.proxy.telling import early
 from moat.proxy.usage import metered
 from moat.proxy.whole import WholeTask
@@ -47,6 +47,7 @@ class CutShort(Exception):
 class H2Exchange:
     """One request between a client's lane and an upstream. is_upload_done: whether its body was read to the end.
 
+    asked_at: when the last of its body was sent.
     share: what the request's body has of the run's room, where it was held already.
     signing: signs the passage once the body was held; None for one that is not to be signed.
     """
@@ -59,6 +60,7 @@ class H2Exchange:
     limits: Limits = field(default_factory=Limits)
     captures: Captures = field(default_factory=Captures)
     is_upload_done: bool = True
+    asked_at: float = 0.0
     share: Share = field(default_factory=Share)
     signing: Callable[[Passage], Awaitable[Passage]] | None = None
     spending: Callable[[Passage], Awaitable[None]] | None = None  # enters into the audit what is spent, before it is
@@ -151,7 +153,7 @@ class H2Exchange:
                     await far.send(payload)
                 elif not reader.is_done:
                     await self._more_body()
-            self.is_upload_done = True
+            self.is_upload_done, self.asked_at = True, within(0)
             far.finish(self.passage.trailers(reader.trailers))
         except (StreamBroken, LaneBroken):
             return  # the upstream stopped reading, and its answer may still be on the way; or the client is gone
@@ -235,14 +237,17 @@ class H2Exchange:
 
     async def _next_head(self, far: Far) -> Response:
         """Wait for a head; the limit counts from the end of the request."""
-        authority = self.passage.authority
+        authority, limit_s = self.passage.authority, self.limits.first_byte_s
+        until = within(limit_s)
         while True:
             try:
-                async with asyncio.timeout(self.limits.first_byte_s):
+                async with asyncio.timeout_at(until):
                     return await far.head()
             except TimeoutError:
-                if self.is_upload_done:
-                    raise silent(authority, self.limits.first_byte_s) from None
+                now = within(0)
+                until = (self.asked_at if self.is_upload_done else now) + limit_s
+                if until <= now:
+                    raise silent(authority, limit_s) from None
             except (StreamBroken, LaneBroken) as broken:
                 did = "reset the request" if isinstance(broken, LaneBroken) and broken.code is not None else "left it"
                 raise unreachable(f"{authority} {did} without an answer", "closed") from None
