@@ -20,6 +20,7 @@ from moat.net.hosts import HostPattern
 from moat.net.paths import decoded_path
 from moat.net.policy import Objection, basis, is_nameable, narrowed, objection, request_objection
 from moat.net.rules import Ask, rules_for
+from moat.proxy.connects import Connects
 from moat.proxy.holds import Holds
 from moat.proxy.inject import by_authority
 from moat.proxy.limits import Limits
@@ -149,9 +150,13 @@ class _Granted(Collection[Authority]):
 
 
 class Admission:
-    """The live runs, by id and by token. held_bytes: how much of bodies each may hold."""
+    """The live runs, by id and by token. held_bytes: how much of bodies each may hold.
+
+    connects: what was let through by the runs as they are now.
+    """
 
     def __init__(self, held_bytes: int = Limits().held_bytes) -> None:
+        self.connects = Connects()
         self._held_bytes = held_bytes
         self._by_id: dict[str, LiveRun] = {}
         self._by_digest: dict[str, str] = {}
@@ -161,6 +166,7 @@ class Admission:
 
     def put(self, context: RunContext) -> None:
         """Add a run or replace it whole."""
+        self.connects.clear()
         known = self._by_id.get(context.run_id)
         if known is not None:
             self._by_digest.pop(known.context.token_sha256, None)
@@ -172,6 +178,7 @@ class Admission:
 
     def drop(self, run_id: str) -> None:
         """Forget a run; unknown ones are fine."""
+        self.connects.clear()
         run = self._by_id.pop(run_id, None)
         if run is not None:
             self._by_digest.pop(run.context.token_sha256, None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 from moat.api.endpoints import Upstream, Where
@@ -47,6 +48,12 @@ class Arrival:
     via: Via
     bound: Authority | None = None
     where: Where | None = None
+
+
+@lru_cache(maxsize=256)
+def inside(authority: Authority) -> Arrival:
+    """Return how requests come inside TLS in a tunnel to authority: one object for all, as ways are looked up by it."""
+    return Arrival("connect", Authority("https", authority.host, authority.port))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,8 @@ T = TypeVar("T")
 class Last(Generic[T]):
     """A memory for one value and what it was made of."""
 
-    __slots__ = ("_parts", "_value")
-
-    def __init__(self) -> None:
-        self._parts: tuple[object, ...] = ()
-        self._value: T | None = None
+    _parts: tuple[object, ...] = ()  # of the class: each connection has three, and mostly uses none
+    _value: T | None = None
 
     def made_of(self, *parts: object) -> T | None:
         """Return the value if it was made of these, else None."""

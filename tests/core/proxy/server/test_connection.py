@@ -6,7 +6,7 @@ import pytest
 from moat.api.rules import Match, ReplaceToken
 from moat.api.runs import NetworkPolicy
 from moat.proxy.limits import Limits
-from support.worker import RUN, TOKEN, a_run
+from support.worker import OTHER_RUN, RUN, TOKEN, a_run
 
 from core.proxy.server.house_of import a_house, scripted
 from core.proxy.server.pairs import until
@@ -158,3 +158,43 @@ async def test_a_connect_of_http_1_0_is_known_by_its_token_and_refused_and_close
     assert without.startswith(b"HTTP/1.1 407 ")
     assert b"Connection: close\r\n" in without
     assert client.is_over
+
+
+CONNECT = b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n" + BASIC + b"\r\n"
+
+
+async def test_the_same_connect_is_judged_anew_once_its_run_is_another() -> None:
+    async with a_house(a_run(), a_run(run_id=OTHER_RUN, token="another")) as guest:
+        anyones, others = guest.listen("", "token"), guest.listen(OTHER_RUN, "token")
+
+        async def connected(address: tuple[str, int] = anyones) -> bytes:
+            answer = await guest.ask(await guest.connect(address), CONNECT, b"\r\n\r\n")
+            return answer[9:12]
+
+        assert [await connected() for _ in range(3)] == [b"200"] * 3
+        assert await connected(others) == b"407"  # a token of another run's counts there no more than before
+        guest.house.put(a_run(policy=NetworkPolicy("strict")), {})
+        assert await connected() == b"403"
+        guest.house.put(a_run(is_open=False), {})
+        assert await connected() == b"503"
+        guest.house.put(a_run(), {})
+        assert [await connected() for _ in range(2)] == [b"200"] * 2
+        guest.house.put(a_run(token="new"), {})
+        assert await connected() == b"407"
+        guest.house.put(a_run(), {})
+        assert [await connected() for _ in range(2)] == [b"200"] * 2
+        guest.house.drop(RUN)
+        assert await connected() == b"407"
+
+
+async def test_a_known_connect_counts_in_its_run_and_is_refused_where_that_is_full() -> None:
+    async with a_house(a_run()) as guest:
+        address, room = guest.listen("", "token"), guest.house._rooms[RUN]
+        await guest.ask(await guest.connect(address), CONNECT, b"\r\n\r\n")
+        await guest.ask(await guest.connect(address), CONNECT, b"\r\n\r\n")
+        assert len(room.connections) == 2
+        room.limit = 2
+        answer = await guest.ask(await guest.connect(address), CONNECT, b"connections")
+
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert [record.status for record in guest.records if record.status] == [503]

@@ -13,7 +13,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,8 +20,9 @@ from moat.api.endpoints import Tcp
 from moat.api.http import Authority
 from moat.proxy.admit import Admission, LiveRun
 from moat.proxy.budget import FailureBudget
+from moat.proxy.connects import Connect
 from moat.proxy.endpoint import connect_anywhere
-from moat.proxy.flow import Arrival, Passage
+from moat.proxy.flow import Arrival, Passage, inside
 from moat.proxy.holds import Share
 from moat.proxy.http1 import Malformed, Request, read_request, take_head
 from moat.proxy.limits import Limits
@@ -41,6 +41,7 @@ from moat.proxy.server.hold import hold, share_of
 from moat.proxy.server.leaves import Leaves
 from moat.proxy.server.local import local_answer
 from moat.proxy.server.pool import Lease, Pool
+from moat.proxy.server.refuse import keeps, linger, refuse
 from moat.proxy.server.relay import Begun, Common, Relay
 from moat.proxy.server.respond import responding
 from moat.proxy.server.sign import signed
@@ -135,7 +136,7 @@ class Connection:
         arrival = Arrival("http")
         while (request := await self._next(stream, arrival)) is not None:
             if request.method == "CONNECT":
-                target = await self._connect(stream, request)
+                target = self._connect_again(stream, request) or await self._connect(stream, request)
                 if isinstance(target, Tcp):
                     return await serve_endpoint(self, stream, target)
                 if target is not None:
@@ -148,8 +149,7 @@ class Connection:
         """Serve what comes through a CONNECT to authority."""
         began, first = (time.monotonic(), time.time()), await self._first_byte(stream)
         if first == _TLS_HANDSHAKE:
-            inner = Authority("https", authority.host, authority.port)
-            return await self.serve_tls(stream, Arrival("connect", inner))
+            return await self.serve_tls(stream, inside(authority))
         trail = self.trail("connect", "CONNECT", authority)
         trail.started, trail.at = began
         if first is None:
@@ -187,11 +187,12 @@ class Connection:
         relay = Relay(stream, arrival, self.run, judged, self.services.relaying, self.tunnel)
         self.relay = relay
         try:
-            with suppress(TimeoutError):
-                while await self._relayed(stream, relay) and not self.is_leaving:
-                    request = await self._next(stream, arrival)
-                    if request is None or not await self._serve(stream, arrival, request):
-                        break
+            while await self._relayed(stream, relay) and not self.is_leaving:
+                request = await self._next(stream, arrival)
+                if request is None or not await self._serve(stream, arrival, request):
+                    break
+        except TimeoutError:
+            pass
         finally:
             self.relay = None  # a cycle: what TLS holds is let go now, not when the collector finds it
         stream.close()
@@ -228,8 +229,9 @@ class Connection:
             await stream.drain()  # a client that reads no answers gets no more of them
             if not stream.buffer and not await stream.more(self._until(self.services.limits.idle_s)):
                 return None
-            until = self._until(self.services.limits.head_s)
+            until = 0.0
             while (text := take_head(stream.buffer)) is None:
+                until = until or self._until(self.services.limits.head_s)
                 if not await stream.more(until):
                     return None
             return read_request(text)
@@ -238,12 +240,26 @@ class Connection:
         except Malformed as problem:
             refusal = malformed(str(problem))
             self.trail(arrival.via, "", arrival.bound).refused(refusal)
-            await _answer(stream, refusal, self.services.limits)
+            await refuse(stream, refusal, self.services.limits)
             return None
 
     def _until(self, seconds: float) -> float:
         """Return when to wait no longer for what a client may take so many seconds for."""
         return within(seconds) if self.run_id or self.serving else min(within(seconds), self.identified_by)
+
+    def _connect_again(self, stream: PlainStream, request: Request) -> Authority | None:
+        """Let a CONNECT through that is like one before it, and return whom it is for; None: it must be judged."""
+        known = self.services.admission.connects.find(self.run_id, self.only, request)
+        if known is None:
+            return None
+        if not self.run_id:
+            try:
+                self.on_identified(known.run_id)
+            except Refusal:
+                return None  # it is found again, and told
+            self.run_id = self.serving = known.run_id
+        stream.write(_CONNECTED)
+        return known.target
 
     async def _connect(self, stream: PlainStream, request: Request) -> Authority | Tcp | None:
         trail = self.trail("connect")
@@ -252,10 +268,13 @@ class Connection:
             target = connect_anywhere(run, request, trail)
         except Refusal as refusal:
             trail.refused(refusal)
-            await _answer(stream, refusal, self.services.limits, request)
-            if not _keeps(refusal, request):
+            await refuse(stream, refusal, self.services.limits, request)
+            if not keeps(refusal, request):
                 stream.close()
             return None
+        if isinstance(target, Authority) and self.services.admission.by_id(run.context.run_id) is run:
+            connect = Connect(request, run.context.run_id, target)
+            self.services.admission.connects.keep(self.run_id, self.only, connect)
         self.run_id = run.context.run_id
         stream.write(_CONNECTED)
         return target
@@ -291,8 +310,8 @@ class Connection:
             return await forwarding
         except Refusal as refusal:
             trail.refused(refusal)
-            await _answer(stream, refusal, self.services.limits, request)
-            return _keeps(refusal, request)
+            await refuse(stream, refusal, self.services.limits, request)
+            return keeps(refusal, request)
         except (Truncated, StreamBroken) as problem:
             cut = "the upstream broke off" if isinstance(problem, Truncated) else "the client went away"
             trail.forwarded(cut)
@@ -315,12 +334,12 @@ class Connection:
         self.current = passage
         stream.on_gone(partial(_cancel, asyncio.current_task()))
         try:
-            keeps = await over_either(exchange, services.h2.upstreams)
+            is_kept = await over_either(exchange, services.h2.upstreams)
         finally:
             stream.on_gone(None)
         if not exchange.is_upload_done:
-            await _linger(stream, services.limits)
-        return keeps
+            await linger(stream, services.limits)
+        return is_kept
 
     async def _identify(self, stream: Stream, request: Request, trail: Trail) -> LiveRun:
         """Return whose request this is. Raises Refusal, late for a peer that has shown many wrong tokens."""
@@ -366,35 +385,14 @@ class Connection:
         (trail.forwarded if trail.status else trail.failed)(reason)
 
     async def _first_byte(self, stream: PlainStream) -> int | None:
-        with suppress(TimeoutError, StreamBroken):
+        try:
             has_come = stream.buffer or await stream.more(within(self.services.limits.handshake_s))
-            return stream.buffer[0] if has_come else None
-        return None
+        except (TimeoutError, StreamBroken):
+            return None
+        return stream.buffer[0] if has_come else None
 
 
 def _cancel(task: asyncio.Task[None] | None) -> None:
     """Stop what is done for a client that is gone."""
     if task is not None:
         task.cancel()
-
-
-def _keeps(refusal: Refusal, request: Request) -> bool:
-    """Whether the connection goes on after a refusal: never with an unread body on it (RFC 9112 §9.3)."""
-    return refusal.keeps and request.keeps_alive and request.framing.kind == "none"
-
-
-async def _answer(stream: Stream, refusal: Refusal, limits: Limits, request: Request | None = None) -> None:
-    """Write a refusal."""
-    refusal.keeps = keeps = request is not None and _keeps(refusal, request)
-    stream.write(refusal.render("GET" if request is None else request.method))
-    if not keeps and (request is None or request.framing.kind != "none"):
-        await _linger(stream, limits)
-
-
-async def _linger(stream: Stream, limits: Limits) -> None:
-    """Read on for a moment: closing on unread bytes resets the connection and loses the answer (RFC 9112 §9.6)."""
-    with suppress(TimeoutError, StreamBroken):
-        seen, until = 0, within(limits.linger_s)
-        while seen < limits.linger_bytes and await stream.more(until):
-            seen += len(stream.buffer)
-            stream.buffer.clear()
