@@ -9,6 +9,7 @@ A hello may come in many records and packets (RFC 8446 §5.1); it is read once, 
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from moat.proxy.http1 import Malformed
@@ -17,6 +18,7 @@ MAX_HELLO_BYTES = 65_536  # with post-quantum key shares and everything else, cl
 
 _HANDSHAKE, _CLIENT_HELLO = 22, 1  # RFC 8446 §5.1, §4
 _RECORD_HEADER, _MESSAGE_HEADER = 5, 4
+_HEADERS = struct.Struct("!BxxHxBH")  # both: kind and length of the record, and the message's length in two parts
 _MAX_FRAGMENT = 16_384
 _SERVER_NAME, _HOST_NAME, _ALPN = 0, 0, 16  # RFC 6066 §3, RFC 7301 §3.1
 
@@ -36,12 +38,11 @@ class Hello:
 
 def is_without_http2(buffer: bytearray) -> bool:
     """Whether buffer plainly holds a whole hello that never says `h2`: most do, and need not be read at all."""
-    start = _RECORD_HEADER + _MESSAGE_HEADER
-    if len(buffer) < start or buffer[0] != _HANDSHAKE:
+    if len(buffer) < _HEADERS.size:
         return False
-    record, message = int.from_bytes(buffer[3:_RECORD_HEADER]), int.from_bytes(buffer[_RECORD_HEADER + 1 : start])
-    is_whole = record == message + _MESSAGE_HEADER and len(buffer) >= _RECORD_HEADER + record
-    return is_whole and b"\x02h2" not in buffer
+    kind, record, high, low = _HEADERS.unpack_from(buffer)
+    is_whole = record == (high << 16 | low) + _MESSAGE_HEADER and len(buffer) >= _RECORD_HEADER + record
+    return kind == _HANDSHAKE and is_whole and b"\x02h2" not in buffer
 
 
 class HelloReader:

@@ -227,7 +227,7 @@ class House:
 
     async def _serve(self, room: Room, name: ListenName, connection: Connection, sock: socket.socket) -> None:
         """Serve one connection; whatever happens stays within it."""
-        stream = PlainStream()
+        stream = PlainStream(sock.fileno())
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: stream, sock)
             await self._dispatch(room, name, connection, stream)

@@ -142,10 +142,14 @@ class Inbox:
 
 
 class PlainStream(Inbox, asyncio.Protocol):
-    """A stream without TLS. above: takes the bytes instead of the buffer, once TLS has begun on top."""
+    """A stream without TLS. above: takes the bytes instead of the buffer, once TLS has begun on top.
 
-    def __init__(self) -> None:
+    number: the descriptor of the socket, where it is known; asking the loop costs a system call.
+    """
+
+    def __init__(self, number: int | None = None) -> None:
         super().__init__()
+        self._number = number
         self.above: Callable[[bytes], None] | None = None
         self._transport: asyncio.Transport | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -175,8 +179,12 @@ class PlainStream(Inbox, asyncio.Protocol):
         if self._transport is None or self._is_lost:
             return True
         if self._ask is None:  # made once: registering costs as much as asking
+            number = self._number
             poll = select.poll()
-            poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+            poll.register(
+                self._transport.get_extra_info("socket").fileno() if number is None else number,
+                select.POLLIN | select.POLLRDHUP,
+            )
             self._ask = poll.poll
         return bool(self._ask(0))
 
