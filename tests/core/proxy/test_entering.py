@@ -20,8 +20,9 @@ def test_what_is_said_is_what_is_heard(message: Spends | Entered) -> None:
     "wire",
     [
         {"type": "spends", "id": True, "uses": []},
-        {"type": "spends", "id": 1, "uses": [["run", ["g"], "a", "v", True]]},
-        {"type": "spends", "id": 1, "uses": [["run", ["g"], None, "v", 1]]},
+        {"type": "spends", "id": 1, "uses": [["run", ["g"], "a", "v", [1, True]]]},
+        {"type": "spends", "id": 1, "uses": [["run", ["g"], "a", "v", 1]]},
+        {"type": "spends", "id": 1, "uses": [["run", ["g"], None, "v", [1]]]},
         {"type": "entered", "id": 1, "problems": [None]},
         {"type": "entered", "id": None, "problems": []},
     ],
@@ -29,3 +30,12 @@ def test_what_is_said_is_what_is_heard(message: Spends | Entered) -> None:
 def test_what_is_neither_is_a_type_error(wire: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
         entering_from_wire(wire)
+
+
+def test_uses_that_differ_in_their_tunnel_only_are_one_row_and_keep_their_order() -> None:
+    one, two = Spend("run_1", ("github",), "https://a.example", "connect", 3), USES[1]
+    message = Spends(7, (one, one._replace(tunnel=5), two, one._replace(tunnel=4)))
+    wire = entering_to_wire(message)
+
+    assert [row[4] for row in wire["uses"]] == [[3, 5], [4], [4]]
+    assert entering_from_wire(json.loads(json.dumps(wire))) == message

@@ -29,7 +29,7 @@ from moat.proxy.guessed import Guessed, guessed_from_wire
 from moat.proxy.signing_wire import signed_from_wire, signed_to_wire, unsigned_from_wire, unsigned_to_wire
 from moat.proxy.snapshot import from_wire, to_wire
 
-VERSION = 3  # 3: exchanges that differ in their times only as numbers
+VERSION = 3  # 3: exchanges that differ in their times only as numbers, alike first uses in one row
 ListenName: TypeAlias = str  # one of _LISTENERS, "tcp:PORT", or "unix:PATH" with the path inside
 _LISTENERS = frozenset(("proxy", "http", "tls", "dns-udp", "dns-tcp", "token"))
 Wire: TypeAlias = dict[str, Any]  # one JSON object; decode checks what it takes out
