@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from pathlib import Path
 from typing import Protocol
 
 from moat.api.http import Authority
@@ -63,6 +64,7 @@ class Records:
         self.denials = denials
         self._names: dict[str, dict[str, str]] = {}
         self.tally = Counts()
+        self._files: dict[str, Path] = {}  # of live runs: making one costs as much as all that is done with it
 
     @property
     def lost(self) -> int:
@@ -75,7 +77,8 @@ class Records:
         if not self._registry.count(run_id, counts.requests, denied=counts.denied):
             log.info("exchanges of no live run", extra={"first": lines[:_SHOWN_BYTES].decode(errors="replace")})
             return
-        self._network.append(self._store.network(run_id), lines)
+        file = self._files.get(run_id) or self._files.setdefault(run_id, self._store.network(run_id))
+        self._network.append(file, lines)
         self.tally.add(counts)
         if counts.denied and self.denials is not None:
             for line in lines.splitlines():
@@ -99,6 +102,7 @@ class Records:
 
     def close(self, run_id: str) -> None:
         """Write what is left of one run."""
+        self._files.pop(run_id, None)
         self._network.close(self._store.network(run_id))
         self._write_names(run_id)
 

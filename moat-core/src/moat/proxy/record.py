@@ -242,7 +242,7 @@ class Trail:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Line:
-    """What is the same in the lines of forwarded exchanges that differ in their times only.
+    """What is the same in the lines of forwarded exchanges of one run that differ in their times only.
 
     beginning: of each line. size: characters of a whole one.
     """

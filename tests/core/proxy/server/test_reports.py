@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -179,3 +180,28 @@ async def test_long_beginnings_do_not_wait_until_a_frame_is_too_long(
     full = await told.next()
     assert isinstance(full, Exchanges)
     assert full.counts.requests == 2
+
+
+async def test_plain_exchanges_of_several_runs_go_to_their_own(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_S", 3600)
+    told.reports.exchange(a_record("/first"))
+    lines = {f"run_00000000000{number}": line_with(f'{{"run":{number}', 200, 0, number, 0) for number in (1, 2)}
+    for number in range(4):
+        for run_id, line in lines.items():
+            told.reports.forwarded(run_id, line, 1.25, float(number), 1.5)
+    told.reports.flush()
+    told.reports.forwarded("run_000000000002", lines["run_000000000002"], 1.25, 9.0, 1.5)
+    told.reports.flush()
+
+    await told.next()
+    answers = [await told.next() for _ in range(3)]
+    found = {
+        (each.run_id, *(json.loads(line)["run"] for line in each.lines.splitlines()))
+        for each in answers
+        if isinstance(each, Exchanges)
+    }
+    assert found == {
+        ("run_000000000001", 1, 1, 1, 1),
+        ("run_000000000002", 2, 2, 2, 2),
+        ("run_000000000002", 2),
+    }

@@ -28,19 +28,18 @@ BATCH_CHARS = (
 class _Batch:
     """What waits of one run: whole lines, and then the times of exchanges whose lines are still to be made.
 
-    line: of the last. turns: which line is whose, from which number on.
+    turns: from which of them on which line is theirs.
     """
 
     counts: Counts = field(default_factory=Counts)
     lines: list[bytes] = field(default_factory=list)
-    line: Line | None = None
     turns: list[tuple[int, Line]] = field(default_factory=list)
     times: bytearray = field(default_factory=bytearray)
 
     def turn(self, line: Line) -> None:
-        """Take that the next exchanges have another line."""
-        self.line = line
-        self.turns.append((self._waiting, line))
+        """Take that the next exchanges have this line."""
+        if not self.turns or self.turns[-1][1] is not line:
+            self.turns.append((self._waiting, line))
 
     def told(self, run_id: str) -> Exchanges | Forwarded:
         """Return all of it."""
@@ -57,7 +56,7 @@ class _Batch:
         lines = [line for (begin, line), end in zip(self.turns, ends, strict=True) for _ in range(begin, end)]
         count_all(self.counts, lines, self.times)
         self.lines.append(lines_of(lines, new_numbers(len(lines)), self.times))
-        self.line, self.turns, self.times = None, [], bytearray()
+        self.turns, self.times = [], bytearray()
 
     @property
     def _waiting(self) -> int:
@@ -70,6 +69,8 @@ class Reports:
     def __init__(self, channel: FrameChannel) -> None:
         self._channel = channel
         self._waiting: dict[str, _Batch] = {}
+        self._line: Line | None = None  # of the last exchange, if the next may go where it went
+        self._times = bytearray()  # of its batch
         self._room = 0  # characters left, 0 after a silence
         self._pause: asyncio.TimerHandle | None = None
 
@@ -77,6 +78,7 @@ class Reports:
         """Report one finished exchange, soon."""
         line = f"{line_of(record)}\n"
         batch = self._waiting.get(record.run_id) or self._batch(record.run_id)
+        self._line = None
         batch.settle()
         batch.lines.append(line.encode())
         batch.counts.record(record)
@@ -86,10 +88,9 @@ class Reports:
 
     def forwarded(self, run_id: str, line: Line, at: float, duration_ms: float, first_byte_ms: float) -> None:
         """Report one that was forwarded, and is like others but for its times. See `packed`."""
-        batch = self._waiting.get(run_id) or self._batch(run_id)
-        if line is not batch.line:
-            batch.turn(line)
-        batch.times += packed(at, duration_ms, first_byte_ms)
+        if line is not self._line:
+            self._turn(run_id, line)
+        self._times += packed(at, duration_ms, first_byte_ms)
         self._room -= line.size
         if self._room <= 0:
             self._enough()
@@ -101,7 +102,7 @@ class Reports:
 
     def flush(self) -> None:
         """Send what waits."""
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting, self._line = self._waiting, {}, None
         self._room = 0 if self._pause is None else BATCH_CHARS
         for run_id, batch in waiting.items():
             self._channel.send(encode(batch.told(run_id)))
@@ -109,6 +110,11 @@ class Reports:
     def _batch(self, run_id: str) -> _Batch:
         batch = self._waiting[run_id] = _Batch()
         return batch
+
+    def _turn(self, run_id: str, line: Line) -> None:
+        batch = self._waiting.get(run_id) or self._batch(run_id)
+        batch.turn(line)
+        self._line, self._times = line, batch.times
 
     def _enough(self) -> None:
         if self._pause is None:
