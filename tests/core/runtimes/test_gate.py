@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +22,20 @@ spec.loader.exec_module(gate)
 gate.enter_namespace()
 gate.add_second_address()
 """
+
+AT_WORK = f"""#!{sys.executable}
+import os, sys, time
+info = int(sys.argv[2])  # --info-fd N, as bwrap is given it
+if not (child := os.fork()):
+    os.close(info)
+    time.sleep(600)
+os.write(1, b"%d\\n" % child)
+for piece in (b'{{"child-pid": %d,' % child, b' "more": 1}}'):
+    os.write(info, piece)
+    time.sleep(0.1)
+os.close(info)
+time.sleep(600)
+"""  # as bwrap is while it makes the sandbox: its child is there, has no child, and would outlive it
 
 
 def in_a_namespace(program: str) -> str:
@@ -133,3 +150,23 @@ def test_only_a_200_of_the_proxy_counts(monkeypatch: pytest.MonkeyPatch, answer:
 
 def test_missing_file_of_proc_is_empty(tmp_path: Path) -> None:
     assert gate.contents(str(tmp_path / "absent")) == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sandbox_that_is_not_made_yet_ends_as_a_whole(tmp_path: Path, number: int) -> None:
+    program = tmp_path / "bwrap"
+    program.write_text(AT_WORK)
+    program.chmod(0o755)
+    reading, writing = os.pipe()
+    stdio = [os.open(os.devnull, os.O_RDONLY), writing, os.dup(2)]
+    config = {"place": "outside", "terminal": False, "argv": [str(program)], "pass_fds": [], "env": {}, "stdio": stdio}
+
+    command = gate.Command(config)
+    with os.fdopen(reading) as told:
+        child = os.pidfd_open(int(told.readline()))
+    command.signal(number)
+
+    assert command.code() == 128 + signal.SIGKILL
+    assert select.select([child], [], [], 30)[0]
+    os.close(child)
+    os.close(command.ended)

@@ -184,8 +184,7 @@ class Door:
         """Return what we see of the world. Nothing that the daemon names must be reachable."""
         places = [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port)) for host, port in probe["tcp"]]
         reached = [f"{target[0]} port {target[1]}" for family, target in places if can_connect(family, target)]
-        if can_connect(socket.AF_UNIX, "\0" + probe["abstract"]):
-            reached.append("an abstract unix socket")
+        reached += ["an abstract unix socket"] * can_connect(socket.AF_UNIX, "\0" + probe["abstract"])
         seen = {"interfaces": interfaces(), "routes": routes(), "reached": reached}
         return seen | {"cookie": netns_cookie(), "answer": door_answer()}
 
@@ -244,32 +243,26 @@ class Command:
         self.is_ours = config["place"] == "inside"  # nothing stands between us and the command
         self.info, info = os.pipe()
         self.terminal = os.dup(config["stdio"][0]) if config["terminal"] else -1
-        argv, given = list(config["argv"]), config["pass_fds"]
-        if not self.is_ours:
-            argv[1:1] = ["--info-fd", str(info)]
-            given = [*given, info]
+        argv, given = list(config["argv"]), [*config["pass_fds"], *[info] * (not self.is_ours)]
+        argv[1:1] = ["--info-fd", str(info)] * (not self.is_ours)
         stdin, stdout, stderr = config["stdio"]
-        take_terminal = self.take_terminal if self.is_ours and config["terminal"] else None
+        has_terminal = self.is_ours and config["terminal"]  # and takes it for the session that it begins
         self.process = subprocess.Popen(
             argv, env=config["env"], stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=given,
-            start_new_session=True, preexec_fn=take_terminal,
+            start_new_session=True,
+            preexec_fn=(lambda: fcntl.ioctl(self.terminal, termios.TIOCSCTTY, 0)) if has_terminal else None,
         )  # fmt: skip
         for number in {info, *given, *config["stdio"]}:
             os.close(number)
         self.ended = os.pidfd_open(self.process.pid)
 
-    def take_terminal(self) -> None:
-        """Make the run's terminal the controlling one of the session that the child has just begun."""
-        fcntl.ioctl(self.terminal, termios.TIOCSCTTY, 0)
-
     def group(self) -> int:
         """Return the process group of the command, 0 while bwrap is still at work."""
         if self.is_ours:
             return self.process.pid
-        if self.info >= 0:
-            self.init = json.loads(os.read(self.info, 4096) or b"{}").get("child-pid", 0)
-            os.close(self.info)
-            self.info = -1
+        if self.info >= 0:  # written in pieces
+            with os.fdopen(self.info) as told:
+                self.init, self.info = json.loads(told.read() or "{}").get("child-pid", 0), -1
         children = contents(f"/proc/{self.init}/task/{self.init}/children").split()
         return os.getpgid(int(children[0])) if children else 0
 
@@ -279,7 +272,16 @@ class Command:
             if group := self.group():
                 os.killpg(group, number)
             else:
-                self.process.kill()
+                self.kill()
+
+    def kill(self) -> None:
+        """End bwrap, and first its child: that dies with it only after it has made the sandbox."""
+        if not self.is_ours:
+            self.process.send_signal(signal.SIGSTOP)  # from now on it makes no other child
+            for child in contents(f"/proc/{self.process.pid}/task/{self.process.pid}/children").split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
+        self.process.kill()
 
     def resize(self, rows: int, columns: int) -> None:
         """Set the terminal's size; the kernel tells the foreground group."""
@@ -287,19 +289,18 @@ class Command:
             fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def stop(self) -> int:
-        """End the command, politely first; return its exit code. Killing bwrap kills its whole pid namespace."""
+        """End the command, politely first; return its exit code. What is left in the sandbox ends with it."""
         self.signal(signal.SIGTERM)
         try:
             self.process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGKILL)
-            self.process.kill()
+            self.kill()
         return self.code()
 
     def code(self) -> int:
         """Wait, and return the exit code as a shell gives it."""
-        code = self.process.wait()
-        return 128 - code if code < 0 else code
+        return 128 - code if (code := self.process.wait()) < 0 else code
 
 
 class Gate:
@@ -325,8 +326,7 @@ class Gate:
 
     def controlled(self) -> dict[str, Any] | None:
         """Read control lines; the end of input is the launcher's end."""
-        data = os.read(0, 65_536)
-        if not data:
+        if not (data := os.read(0, 65_536)):
             return {"event": "exited", "code": self.command.stop() if self.command else 0}
         *lines, self.lines = (self.lines + data).split(b"\n")
         for line in lines:
