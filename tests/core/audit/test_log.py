@@ -76,6 +76,16 @@ def test_what_cannot_be_written_leaves_nothing_and_the_next_follows_on(tmp_path:
     assert kinds(path, RUN)[-2:] == ["used", ENDED]
 
 
+def test_a_folder_that_others_may_change_is_told_with_what_to_type(tmp_path: Path) -> None:
+    (folder := tmp_path / "full").mkdir()
+    folder.chmod(0o777)
+
+    with pytest.raises(AuditUnwritable, match="full can be written by others") as refused:
+        AuditLog(folder / "audit.db")
+
+    assert refused.value.hint == f"run: chmod 700 {folder}"
+
+
 def test_entries_of_somebody_else_stop_the_writer(tmp_path: Path) -> None:
     path = tmp_path / "audit.db"
     with closing(AuditLog(path)) as log:

@@ -9,6 +9,7 @@ had committed. A run's first and last entry bring one of the installation's chai
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -277,6 +278,7 @@ def _unwritable(failure: Exception) -> AuditUnwritable:
     text = str(failure)
     if isinstance(failure, sqlite3.IntegrityError):
         text = "somebody else has put entries into it; run: moat audit verify"
-    elif "full" in text:
+    elif (isinstance(failure, sqlite3.Error) and "full" in text) or getattr(failure, "errno", 0) == errno.ENOSPC:
         text = "no space left on the disk"
-    return AuditUnwritable(f"the audit cannot be written: {text}", hint="run: moat doctor")
+    hint = failure.hint if isinstance(failure, UsageError) else "run: moat doctor"
+    return AuditUnwritable(f"the audit cannot be written: {text}", hint=hint)
