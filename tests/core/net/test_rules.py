@@ -45,7 +45,7 @@ def test_a_line_is_read_and_written_alike(line: str, rule: NetworkRule) -> None:
     ["", "allow", "permit a.example", "allow GET /repos/**", "allow GET a.example b.example", "allow G=T a.example",
      "allow GET, a.example", "allow a*.example", "allow *.com", "allow a.example/x?y", "allow a.example/%41",
      "allow a.example/a//b", "allow a.example/../b", "allow a.example/a;b", "allow https://a.example/",
-     "allow GET a.example/a b"],
+     "allow GET a.example/a b", "deny DELETE", "allow GET/x"],
 )  # fmt: skip
 def test_what_is_no_rule_is_an_error_that_says_what_to_write(line: str) -> None:
     with pytest.raises(UsageError) as error:

@@ -20,7 +20,7 @@ from moat.api import (
 from moat.api.endpoints import Question, Reply
 from moat.api.errors import PluginError, UsageError
 from moat.plugins.discovery import Candidate
-from moat.plugins.manager import Plugins
+from moat.plugins.manager import Plugins, how_to_have
 from moat.testing import FakeHost
 
 from core.plugins.plugin import a_plugin, a_provider, raw_plugin
@@ -112,6 +112,17 @@ def test_an_unknown_provider_lists_what_is_installed_and_how_to_get_it() -> None
         Plugins([offering("a"), offering("b")]).credential_provider("gitlab")
 
     assert caught.value.hint == "run: pip install moat-provider-gitlab"
+
+
+def test_a_provider_whose_name_is_mistyped_is_named_and_nothing_is_proposed_to_install() -> None:
+    plugins = Plugins([offering("github"), offering("claude")])
+
+    for typed, meant in (("githb", "github"), ("cluade", "claude")):
+        with pytest.raises(UsageError) as caught:
+            plugins.credential_provider(typed)
+        assert caught.value.hint == f"did you mean {meant}?"
+    assert how_to_have("gitlab", ["github"]) == "run: pip install moat-provider-gitlab"
+    assert how_to_have("no name", ["github"]) == "run: moat plugins"
 
 
 BROKEN = {

@@ -149,6 +149,11 @@ def test_a_rule_that_is_none_is_told_with_its_file() -> None:
         joined("", options(rules=("allow GET /path",)))
 
 
+def test_a_host_that_is_none_is_told_with_its_file() -> None:
+    with pytest.raises(UsageError, match=r"moat\.yaml: network\.allow: 'https://a\.example' is no host pattern"):
+        joined("network: {allow: ['https://a.example']}")
+
+
 def test_what_options_set_is_not_shown_by_accident() -> None:
     assert "s3cr3t" not in repr(options(env={"A": "s3cr3t"}))
 

@@ -280,5 +280,6 @@ def _unwritable(failure: Exception) -> AuditUnwritable:
         text = "somebody else has put entries into it; run: moat audit verify"
     elif (isinstance(failure, sqlite3.Error) and "full" in text) or getattr(failure, "errno", 0) == errno.ENOSPC:
         text = "no space left on the disk"
-    hint = failure.hint if isinstance(failure, UsageError) else "run: moat doctor"
-    return AuditUnwritable(f"the audit cannot be written: {text}", hint=hint)
+    elif isinstance(failure, UsageError):
+        text = f"{failure.problem}; {failure.hint}"
+    return AuditUnwritable(f"the audit cannot be written: {text}", hint="run: moat doctor")

@@ -31,7 +31,7 @@ from moat.cli.run_steps import carry_out, check_json, options_of, rehearse
 from moat.config.mounts import WORKSPACE
 from moat.config.settings import load_settings
 from moat.paths import Home, find_home
-from moat.plugins.manager import Plugins
+from moat.plugins.manager import Plugins, how_to_have
 from moat.runs.agent import beside, relayed, with_agent, with_image
 from moat.runs.attach import fill_closed
 from moat.runs.collect import found_at
@@ -139,7 +139,7 @@ def agent_called(name: str) -> AgentProvider:
     agents = {offer.value.name: offer.value for offer in Plugins.load().agent_offers()}
     if name not in agents:
         problem = f"no agent called {name!r} is installed; there are: {', '.join(agents) or 'none'}"
-        raise UsageError(problem, hint=f"run: pip install moat-provider-{name}")
+        raise UsageError(problem, hint=how_to_have(name, agents))
     return agents[name]
 
 

@@ -52,6 +52,8 @@ _EXPECTED = {  # pydantic's types of errors, in words of the file
     "bool_parsing": "must be true or false",
     "int_parsing": "must be a whole number",
     "float_parsing": "must be a number",
+    "missing": "is missing",
+    "string_too_short": "must not be empty",
 }
 
 

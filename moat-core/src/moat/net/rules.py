@@ -23,6 +23,7 @@ from moat.net.paths import covers
 
 _VERDICTS: dict[str, Verdict] = {"allow": "allow", "deny": "deny"}
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
+_ALONE = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # meant as methods, not as hosts
 _HINT = "write: allow GET api.example.com/path/**"
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_.~:@+,=-]*)+")  # what stands in a rule, and in a shell's quotes, as it is
 
@@ -48,6 +49,10 @@ def parse_rule(text: str) -> NetworkRule:
     host, slash, path = rest[-1].partition("/")
     if not host:
         raise UsageError(f"the rule {text!r} names no host", hint=f"{_HINT}, or */path for every host")
+    if len(rest) == 1 and host in _ALONE:
+        raise UsageError(
+            f"the rule {text!r} names a method and no host", hint=f"write: {verdict} {host} *, for every host"
+        )
     HostPattern.parse(host)
     return NetworkRule(_VERDICTS[verdict], _methods(rest[0] if len(rest) > 1 else "*", text), host,
                        _checked_path(slash + path, text))  # fmt: skip

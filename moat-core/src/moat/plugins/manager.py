@@ -40,6 +40,7 @@ T = TypeVar("T", "AgentProvider", "CredentialProvider", "EndpointProvider", "Run
 RESERVED = frozenset({"list", "show", "revoke"})  # words of `moat grant` that no provider may be called
 OWN_SCHEMES = frozenset({"env", "file", "cmd", "op"})  # of secrets, which no source may be called
 SCHEMES_OF = {"ssm": "moat-provider-aws"}  # what to install for the schemes of moat's own plugins
+_NEAR = 0.8  # of difflib: githb is github, gitlab is not
 
 log = logging.getLogger(__name__)
 
@@ -116,10 +117,8 @@ class Plugins:
         for problem in self.problems:
             if name == problem.plugin.name or problem.plugin.distribution == f"moat-provider-{name}":
                 raise PluginError(f"the plugin for {name} is disabled: {problem}", hint="run: moat plugins")
-        raise UsageError(
-            f"no provider called {name!r} is installed; there are: {', '.join(providers) or 'none'}",
-            hint=f"run: pip install moat-provider-{name}" if NAME.fullmatch(name) else "run: moat plugins",
-        )
+        absent = f"no provider called {name!r} is installed; there are: {', '.join(providers) or 'none'}"
+        raise UsageError(absent, hint=how_to_have(name, providers))
 
     def agent_offers(self) -> list[Offer[AgentProvider]]:
         """Return every agent with its plugin, by name. Raises PluginError when two claim one name."""
@@ -309,6 +308,15 @@ class Plugins:
                 _claim(owners, f"the name {value.name!r}", value.name, plugin)
                 offers[value.name] = Offer(plugin, value)
         return [offers[name] for name in sorted(offers)]
+
+
+def how_to_have(name: str, known: Iterable[str]) -> str:
+    """Return what to do about a grant or an agent that is not there: a name that is meant, or what to install."""
+    import difflib
+
+    if near := difflib.get_close_matches(name, known, n=1, cutoff=_NEAR):
+        return f"did you mean {near[0]}?"
+    return f"run: pip install moat-provider-{name}" if NAME.fullmatch(name) else "run: moat plugins"
 
 
 def _call(implementation: pluggy.HookImpl, **arguments: object) -> object:

@@ -190,9 +190,23 @@ def _joined_policy(
     mode = own.mode if options.policy or asked.policy is None else asked.policy
     if not options.policy and asked.policy is not None:
         origins["policy"] = FILE
+    _check_hosts(asked.allow)
     origins |= {f"allow.{host}": FILE for host in asked.allow if host not in own.allow}
     first, last = own.rules[: len(options.rules)], own.rules[len(options.rules) :]
     return NetworkPolicy(mode, _once((*own.allow, *asked.allow)), (*first, *_rules(asked.rules, FILE, origins), *last))
+
+
+def _check_hosts(patterns: tuple[str, ...]) -> None:
+    """Raise UsageError for what is no host pattern in the file, before anybody is asked about it."""
+    if not patterns:
+        return
+    from moat.net.hosts import HostPattern
+
+    for pattern in patterns:
+        try:
+            HostPattern.parse(pattern)
+        except UsageError as failure:
+            raise UsageError(f"{FILE}: network.allow: {failure.problem}", hint=failure.hint) from None
 
 
 def _rules(lines: tuple[str, ...], owner: str, origins: dict[str, str]) -> list[NetworkRule]:
