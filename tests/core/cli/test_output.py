@@ -50,6 +50,12 @@ def test_tables_are_aligned_without_trailing_space(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "NAME    SOURCE\ngithub  gh\na\n"
 
 
+def test_a_row_of_a_table_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    output.show_table(("COMMAND", "B"), [("sh -c 'a\nb'", "\t")])
+
+    assert capsys.readouterr().out == "COMMAND       B\nsh -c 'a\\nb'  \\t\n"
+
+
 def test_colour_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_a_terminal(monkeypatch)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from moat.api.errors import UsageError
 from moat.api.runs import RunSpec
-from moat.cli.run_steps import check_json, checked_command, parse_variables, seconds_of, terminal_of
+from moat.cli.run_steps import check_json, check_text, checked_command, parse_variables, seconds_of, terminal_of
 
 
 def test_the_last_of_two_values_counts() -> None:
@@ -21,6 +21,12 @@ def test_json_is_for_plans() -> None:
     check_json(in_json=True, dry_run=True)
     with pytest.raises(UsageError, match="--dry-run"):
         check_json(in_json=True, dry_run=False)
+
+
+def test_bytes_that_are_no_text_are_refused_before_anything_is_there() -> None:
+    check_text(("é", "\n", ""))
+    with pytest.raises(UsageError, match=r"b'a\\xff' is no UTF-8"):
+        check_text(("true", "a\udcff"))
 
 
 def test_a_time_between_snapshots_is_seconds() -> None:

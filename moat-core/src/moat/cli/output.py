@@ -52,8 +52,8 @@ def written(name: Literal["stdout", "stderr"] = "stdout") -> Iterator[TextIO]:
 
 
 def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in aligned columns under titles; the last column is not padded."""
-    cells = [[_visible(cell) for cell in row] for row in rows]
+    """Print rows in aligned columns under titles, each in one line; the last column is not padded."""
+    cells = [[_visible(cell).replace("\n", "\\n").replace("\t", "\\t") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(titles), *cells]) for i in range(len(titles))]
     for number, row in enumerate([list(titles), *cells]):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -74,8 +74,10 @@ def options_of(
 ) -> Options:
     """Return what the command line says, as values. asked: what needs no reading, by the names of Options."""
     cwd = current_folder()
+    workspace = cwd / words[0] if words else cwd
+    check_text((str(workspace), *command, *variables, *mounts, *volumes))
     return Options(
-        workspace=cwd / words[0] if words else cwd,
+        workspace=workspace,
         command=command,
         env=parse_variables(variables),
         mounts=tuple(parse_mount(text, cwd, Path.home()) for text in mounts),
@@ -87,6 +89,16 @@ def options_of(
         snapshot_every_s=seconds_of(every),
         **asked,
     )
+
+
+def check_text(texts: Iterable[str]) -> None:
+    """Raise UsageError for what is no UTF-8: the daemon and engines speak JSON, which holds nothing else."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            problem = f"{os.fsencode(text)!r} is no UTF-8"
+            raise UsageError(problem, hint="rename it, or have a script in the workspace say it") from None
 
 
 def check_json(*, in_json: bool, dry_run: bool) -> None:
