@@ -139,6 +139,7 @@ def test_without_a_grant_and_anybody_to_ask_it_says_what_to_type(
     [
         ((), "there is no terminal to talk to pal in", "run: moat pal -p PROMPT"),
         (("fix", "it's"), "'fix' is no folder", "run: moat pal -p 'fix it'\"'\"'s'"),
+        (("nowhere", "-p", "x"), "'nowhere' is no folder", "name one that is there"),
         (("-p", "x", "-c", "--resume", "y"), "--continue and --resume", "use one of them"),
         (("-p", "x", "--json"), "--json goes with --dry-run only", "run: moat run --dry-run --json"),
         (("-p", "x", "-c"), "pal has no session in this workspace", "begin one: moat pal"),

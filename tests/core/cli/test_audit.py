@@ -84,6 +84,20 @@ def test_what_is_added_is_shown_as_it_comes(home: Home, monkeypatch: pytest.Monk
     assert next(coming).seq == 4
 
 
+def test_a_run_that_has_ended_is_followed_to_its_end_only(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = said(capsys, "-f", RUN)
+
+    assert code == 0
+    assert out.splitlines()[-1].split()[3] == "ended"
+
+
+def test_a_file_that_is_not_there_is_not_taken_for_a_run(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = said(capsys, "verify", "otter.json")
+
+    assert code == 2
+    assert "there is no file otter.json" in err
+
+
 def test_a_run_that_is_not_there_or_is_several_is_an_error(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, "nobody")[0] == 1
     code, _, err = said(capsys, "run_")

@@ -72,6 +72,17 @@ def test_a_run_without_requests_says_so(home: Home, capfd: pytest.CaptureFixture
     assert "no requests" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"), [([], "no requests"), (["--denied"], "no such requests"), (["--host", "x"], "no such requests")]
+)
+def test_that_none_fits_is_told_apart_from_none_at_all(
+    home: Home, capfd: pytest.CaptureFixture[str], flags: list[str], told: str
+) -> None:
+    run(["trace", "calm-otter", *flags])
+
+    assert capfd.readouterr().out.splitlines()[-1] == told
+
+
 def test_json_is_the_records(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
     run(["trace", "--network", "--json"])
 
@@ -152,7 +163,9 @@ def test_what_is_missing_is_told(home: Home, capfd: pytest.CaptureFixture[str]) 
     assert "7 exchanges are missing" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [["-f", "--summary"], ["--status", "six"], ["-f", "--har", "x"]])
+@pytest.mark.parametrize(
+    "flags", [["-f", "--summary"], ["--status", "six"], ["--host", "http://x"], ["-f", "--har", "x"]]
+)
 def test_what_cannot_be_done_is_an_error(home: Home, capfd: pytest.CaptureFixture[str], flags: list[str]) -> None:
     assert run(["trace", *flags]) == 2
 

@@ -132,6 +132,29 @@ def test_a_log_that_nobody_signed_is_a_warning(tmp_path: Path) -> None:
     assert "signed by nobody yet" in check.detail
 
 
+def test_a_daemon_that_has_just_started_is_given_time_to_get_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(Home(tmp_path / "home"), Ring(), {})
+    kept = (desk.home.root / "audit.json").read_bytes(), dict(desk.ring.kept)
+    (desk.home.root / "audit.json").unlink()
+    desk.ring.kept.clear()
+    sealed: list[bool] = []
+
+    def seal(_: object) -> None:
+        sealed.append((desk.home.root / "audit.json").exists())
+
+    def pass_time(_: float) -> None:
+        (desk.home.root / "audit.json").write_bytes(kept[0])
+        desk.ring.kept.update(kept[1])
+
+    monkeypatch.setattr("moat.runs.audit_check.DaemonClient.seal", seal)
+    monkeypatch.setattr("moat.runs.audit_check.time.sleep", pass_time)
+
+    assert desk.check().state == "ok"
+    assert sealed == [False, True]
+
+
 def test_a_key_beside_the_log_is_a_warning_unless_that_was_asked_for(tmp_path: Path) -> None:
     none = Ring()
     none.failure = NoKeyring("there is none")

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from moat.api.errors import DaemonError, SandboxFailed
+from moat.api.runs import RunInfo
 from moat.api.runtimes import Readiness
 from moat.config.settings import Settings
-from moat.daemon.protocol import Health, SetupRequest, SetupResponse
+from moat.daemon.protocol import Health, RegisterRequest, RegisterResponse, SetupRequest, SetupResponse
 from moat.paths import Home
 from moat.plugins.discovery import Candidate
 from moat.plugins.manager import Plugins
@@ -24,6 +25,7 @@ from moat.runs.checkup import (
     check_up,
 )
 from moat.store.keyring import NoKeyring, SystemKeyring
+from moat.trace.store import RunStore
 
 from core.runs.fakes import FakeClient, FakeRuntime
 from core.runs.plans import a_setup
@@ -31,6 +33,15 @@ from core.runs.plans import a_setup
 
 class Client(FakeClient):
     worker_pid = 8
+
+    def __init__(self, home: Home, told: list[str]) -> None:
+        super().__init__(home, told)
+        self.store = RunStore(home)
+
+    def register(self, request: RegisterRequest) -> RegisterResponse:
+        over = RunInfo(request.run_id, request.name, "fake", "permissive", (), "/x", ("sh",), "2026-01-01", "stopped")
+        self.store.write(over)
+        return super().register(request)
 
     def setup(self, request: SetupRequest) -> SetupResponse:
         return a_setup()
@@ -111,6 +122,7 @@ def test_a_door_is_checked_by_a_whole_run(tmp_path: Path, client: Client) -> Non
 
     assert door == Check("door in fake", "ok", "sealed ✓")
     assert names == Check("names in fake", "ok", "the door answers")
+    assert not RunStore(Home(tmp_path / "moat")).list(), "the check is no run of the user's"
     assert client.told == ["register doctor", "launch", "created box-1", "close", "end 0"]
 
 
@@ -121,6 +133,7 @@ def test_a_door_that_does_not_open_says_why(tmp_path: Path, client: Client) -> N
     assert list(check_door(Home(tmp_path / "moat"), runtime, "")) == [
         Check("door in fake", "failed", "a canary was reached", "look")
     ]
+    assert RunStore(Home(tmp_path / "moat")).list(), "there is something to look at"
 
 
 def test_a_sandbox_with_a_caveat_is_not_called_sealed(tmp_path: Path, client: Client) -> None:

@@ -102,7 +102,7 @@ def start_agent(
 ) -> int:
     """Run an agent and return its exit code."""
     fill_closed()
-    _check_words(agent, words)
+    _check_words(agent, words, has_prompt=bool(prompt))
     check_json(in_json=in_json, dry_run=dry_run)
     if resume and continues:
         raise UsageError("--continue and --resume are two different sessions", hint="use one of them")
@@ -204,11 +204,12 @@ def _ready(
     return with_agent(spec, agent, request, around, [*mounts, *sessions.mounts(INSIDE_HOME)])
 
 
-def _check_words(agent: AgentProvider, words: tuple[str, ...]) -> None:
+def _check_words(agent: AgentProvider, words: tuple[str, ...], *, has_prompt: bool) -> None:
     """Raise UsageError for words that are no workspace: a prompt without -p, most of the time."""
     if len(words) > 1 or (words and not Path(words[0]).is_dir()):
         typed = shlex.quote(" ".join(words))
-        raise UsageError(f"{words[0]!r} is no folder to work in", hint=f"run: moat {agent.name} -p {typed}")
+        hint = "name one that is there, once, or go to it" if has_prompt else f"run: moat {agent.name} -p {typed}"
+        raise UsageError(f"{words[0]!r} is no folder to work in", hint=hint)
 
 
 def _check_request(agent: AgentProvider, request: AgentRequest, *, is_alone: bool) -> None:

@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 
 from moat.api.errors import DaemonError, MoatError, RunNotFound, StoreLocked, UsageError
 from moat.audit.bundle import Bundle, as_object, read_bundle, render, sealed_only, verify_bundle
-from moat.audit.chain import INSTALLATION, STARTED, Entry, Fault
+from moat.audit.chain import ENDED, INSTALLATION, STARTED, Entry, Fault
 from moat.audit.heads import public_key_of, read
 from moat.audit.reading import AuditReader
 from moat.audit.verify import Pin, Report, verify_log
@@ -63,7 +63,7 @@ def audit() -> None:
 
 @audit.command("show")
 @click.argument("run", default="", shell_complete=complete_runs)
-@click.option("-f", "--follow", is_flag=True, help="Go on showing what is added, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Go on showing what is added, till the run ends.")
 @click.option("--json", "in_json", is_flag=True, help="One JSON array, every field; with -f an object a line.")
 def show_entries(run: str, follow: bool, in_json: bool) -> None:
     """Show a run's entries (`moat audit RUN`); without RUN the installation's: grants, approvals, daemons, runs."""
@@ -197,8 +197,8 @@ def _verified(home: Home, what: str, pin: Pin) -> tuple[Report, str, bool]:
     file = Path(what)
     if what and file.is_file():
         return (*_of_file(file, pin), False)
-    if "/" in what:
-        raise UsageError(f"there is no file {what}", hint="run: moat audit verify --help")
+    if "/" in what or file.suffix:
+        raise UsageError(f"there is no file {what}", hint="name a run, or a file of moat audit export")
     if not home.audit.exists() and pin.anchor is not None:
         return verify_log({}, [], pin), pin.public_key, True
     with AuditReader(home.audit) as reader:
@@ -234,12 +234,14 @@ def _follow(home: Home, chain: str, entries: Sequence[Entry], *, in_json: bool) 
 
 
 def coming(home: Home, chain: str, entries: Sequence[Entry]) -> Iterator[Entry]:
-    """Yield entries, and those that are added to their chain, for ever."""
+    """Yield entries, and those that are added to their chain: a run's till its end, the installation's for ever."""
     seq = 0
     while True:
         for entry in entries:
             seq = entry.seq
             yield entry
+            if entry.kind == ENDED and chain != INSTALLATION:
+                return
         time.sleep(POLL_S)
         with AuditReader(home.audit) as reader:
             entries = list(reader.entries(chain, seq))

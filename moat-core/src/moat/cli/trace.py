@@ -26,7 +26,7 @@ from moat.paths import Home, find_home
 from moat.trace.following import Following
 from moat.trace.har import har
 from moat.trace.network import Gap, read_trace
-from moat.trace.selection import Selection, ranges
+from moat.trace.selection import Selection, hosts_of, ranges
 from moat.trace.store import LIVE_STATES, RunStore
 from moat.trace.summary import summary
 
@@ -61,7 +61,7 @@ def trace(
     del network  # there is nothing else to choose yet
     if follow and (sums_up or archive):
         raise UsageError("-f shows exchanges as they end, and makes no totals and no archive of them")
-    selection = Selection(hosts, ranges(statuses), denied, slow)
+    selection = Selection(hosts_of(hosts), ranges(statuses), denied, slow)
     home = find_home()
     info = chosen_run(home, run)
     file = RunStore(home).network(info.run_id)
@@ -75,7 +75,7 @@ def trace(
     elif in_json:
         show_json([asdict(exchange) for exchange in exchanges])
     else:
-        _show(info, exchanges, missing)
+        _show(info, exchanges, missing, is_narrow=selection.is_narrow)
     return None
 
 
@@ -103,10 +103,10 @@ def _read(file: Path, selection: Selection) -> tuple[list[ExchangeRecord], int]:
     return exchanges, missing
 
 
-def _show(info: RunInfo, exchanges: list[ExchangeRecord], missing: int) -> None:
+def _show(info: RunInfo, exchanges: list[ExchangeRecord], missing: int, *, is_narrow: bool) -> None:
     show(f"{info.name} ({info.run_id}, {info.state})")
     if not exchanges:
-        show("no requests")
+        show("no such requests" if is_narrow else "no requests")
     elif sys.stdout.isatty():
         _show_fitted(exchanges)
     else:

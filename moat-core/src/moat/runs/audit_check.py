@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from pathlib import Path
 
 from moat.api.errors import DaemonError, MoatError, StoreLocked
@@ -26,6 +27,7 @@ KEYRING_TIMEOUT_S = 5.0  # nobody is to type a password for a check
 _VERIFY = "run: moat audit verify"
 _RESTING = "what cannot be entered is not done: requests with credentials are refused"
 _KEY_CHARS = 16
+_POLL_S = 0.05
 
 
 def check_audit(home: Home, keys: AuditKeys | None = None) -> Check:
@@ -33,8 +35,7 @@ def check_audit(home: Home, keys: AuditKeys | None = None) -> Check:
     keys = keys or AuditKeys(home, os.environ, SystemKeyring(KEYRING_TIMEOUT_S))
     if problem := _unwritable(home.audit):
         return Check("audit", "failed", f"{problem}; {_RESTING}", f"make room, or make {home.audit.parent} writable")
-    with contextlib.suppress(DaemonError):
-        DaemonClient(home).seal()  # which enters what is still in its memory
+    _have_sealed(DaemonClient(home), keys)
     try:
         secret = keys.look()
     except StoreLocked as failure:
@@ -51,6 +52,17 @@ def check_audit(home: Home, keys: AuditKeys | None = None) -> Check:
     except MoatError as failure:
         return Check("audit", "failed", failure.problem, _VERIFY)
     return _told(report, pin, keys)
+
+
+def _have_sealed(client: DaemonClient, keys: AuditKeys) -> None:
+    """Have a daemon enter and sign what is in its memory. One that has just started is given time to get the key."""
+    until = time.monotonic() + KEYRING_TIMEOUT_S
+    with contextlib.suppress(DaemonError):
+        client.seal()
+        while keys.place is None and time.monotonic() < until:
+            time.sleep(_POLL_S)
+            if keys.place is not None:
+                client.seal()
 
 
 def _verified(home: Home, pin: Pin) -> Report:

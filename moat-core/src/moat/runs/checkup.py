@@ -7,6 +7,7 @@ door answers: nobody outside is asked.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,9 @@ from moat.runs.checks import Check
 from moat.runs.launch import Launch
 from moat.runs.machine import check_ca, check_machine
 from moat.runs.prepare import prepare
+from moat.runs.remains import of_run, remove
 from moat.store.keyring import KeyringFailed, SystemKeyring
+from moat.trace.store import RunStore
 
 KEYRING_TIMEOUT_S = 5.0  # nobody is to type a password for a check
 NOT_FOUND, NO_GETENT = 53, 54
@@ -138,8 +141,16 @@ def check_door(home: Home, runtime: Runtime, image: str) -> Iterator[Check]:
     elif any(caveats):
         yield Check(name, "warning", caveats[0])
     else:
+        _forget(home, prepared.plan.registration.run_id)
         yield Check(name, "ok", "sealed ✓")
         yield _names_inside(runtime.name, outcome.exit_code)
+
+
+def _forget(home: Home, run_id: str) -> None:
+    """Remove the record of a run of ours that went well: it is no run of the user's, and would be the newest."""
+    with contextlib.suppress(MoatError, OSError):
+        if (remains := of_run(home, RunStore(home).read(run_id), ())) is not None:
+            remove(remains)
 
 
 def _names_inside(runtime: str, exit_code: int) -> Check:
