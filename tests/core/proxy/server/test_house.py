@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 from moat.api.runs import NetworkPolicy
+from moat.proxy.limits import Limits
 from moat.proxy.server import rooms
 from moat.proxy.server.house import House
+from moat.proxy.server.stream import PlainStream
 from support.worker import OTHER_RUN, RUN, a_run
 
-from core.proxy.server.house_of import a_house
-from core.proxy.server.pairs import until
+from core.proxy.server.house_of import Guest, a_house, scripted
+from core.proxy.server.pairs import flows, until
 from core.proxy.server.test_dns import query
 
 PROBE = b"GET /_moat/probe HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -165,3 +167,82 @@ async def test_a_worker_that_leaves_waits_for_nobody_longer_than_it_may() -> Non
 
         assert not await busy.more()
         await until(lambda: [each.outcome for each in guest.records] == ["failed"])
+
+
+LAST_BYTES = 200_000  # below what makes moat wait before it has written all
+SMALL_BYTES = 4_096
+
+
+def narrow(guest: Guest, run_id: str, name: str) -> tuple[str, int]:
+    """Hand a listener over whose connections have little room in the kernel."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BYTES)
+    sock.bind(("127.0.0.1", 0))
+    sock.listen()
+    address: tuple[str, int] = sock.getsockname()
+    guest.house.listen(run_id, name, sock)
+    return address
+
+
+async def reads_nothing(guest: Guest, address: tuple[str, int]) -> PlainStream:
+    """Return a client with little room too, that does not read."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BYTES)
+    sock.connect(address)
+    _, client = await asyncio.get_running_loop().create_connection(PlainStream, sock=sock)
+    client.pause()
+    guest.streams.append(client)
+    return client
+
+
+async def to_the_end(client: PlainStream) -> int:
+    """Return how many bytes came until the connection ended."""
+    async with asyncio.timeout(30):
+        while await flows(client):
+            pass
+    return len(client.buffer)
+
+
+LAST = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % LAST_BYTES + bytes(LAST_BYTES)
+CLOSING = b"GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("ending", ["it takes them", "the run ends"])
+async def test_a_client_has_its_seat_until_it_took_the_last_of_its_answers_or_the_run_ends(ending: str) -> None:
+    async with scripted(b"!" + LAST) as (pin, _), a_house(a_run(), resolve={"a.example": pin}) as guest:
+        client = await reads_nothing(guest, narrow(guest, RUN, "proxy"))
+        seats = guest.house._rooms[RUN].connections
+        client.write(CLOSING)
+        await until(lambda: bool(guest.records))
+        for _ in range(100):
+            await asyncio.sleep(0)
+
+        assert len(seats) == 1
+        if ending == "the run ends":
+            guest.house.drop(RUN)
+            assert await to_the_end(client) < LAST_BYTES
+        else:
+            assert await to_the_end(client) > LAST_BYTES
+        await until(lambda: not seats)
+
+
+async def test_a_worker_that_leaves_lets_a_client_take_the_last_of_its_answers() -> None:
+    async with scripted(b"!" + LAST) as (pin, _), a_house(a_run(), resolve={"a.example": pin}) as guest:
+        client = await reads_nothing(guest, narrow(guest, RUN, "proxy"))
+        client.write(CLOSING)
+        await until(lambda: bool(guest.records))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(guest.house.drain(30))
+            assert await to_the_end(client) > LAST_BYTES
+
+
+async def test_who_shows_no_token_and_reads_no_answers_loses_its_seat_in_time() -> None:
+    limits = Limits(unidentified_s=0.2, linger_s=0.05)
+    async with a_house(a_run(), limits=limits) as guest:
+        client = await reads_nothing(guest, narrow(guest, "", "token"))
+        seats = guest.house._rooms[""].connections
+        await until(lambda: len(seats) == 1)
+        client.write(GET * 3_000)
+
+        await until(lambda: not seats)

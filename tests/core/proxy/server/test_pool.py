@@ -10,7 +10,7 @@ from moat.proxy.messages import Configure
 from moat.proxy.refusal import unreachable
 from moat.proxy.server import pool as module
 from moat.proxy.server.pool import IDLE_S, MAX_IDLE_PER_KEY, Key, Lease, Pool
-from moat.proxy.server.stream import PlainStream, Stream
+from moat.proxy.server.stream import HIGH_BYTES, PlainStream, Stream
 from moat.proxy.server.upstream import DialSettings
 from moat.proxy.server.versions import HTTP1, OnlyHttp2
 from support.tls_server import tls_server
@@ -117,6 +117,33 @@ async def test_an_old_connection_is_not_used_again(dialler: Dialler) -> None:
 
     assert not second.is_reused
     close(pool, dialler, second)
+
+
+async def test_an_upstream_that_takes_little_of_what_is_asked_is_not_asked_again_there(dialler: Dialler) -> None:
+    pool = a_pool()
+    first = await pool.lease(KEY)
+    dialler.far[0].pause()
+    first.stream.write(bytes(8 * HIGH_BYTES))
+    await until(lambda: first.stream.is_full)
+    pool.give_back(first)
+    second = await pool.lease(KEY)
+
+    assert second.stream is not first.stream
+    await until(lambda: first.stream.untaken() == 0)  # nor does it stay, for a peer that may never take the rest
+    close(pool, dialler, second)
+
+
+async def test_one_that_takes_nothing_any_more_is_closed_with_the_pool(dialler: Dialler) -> None:
+    pool = a_pool()
+    first = await pool.lease(KEY)
+    dialler.far[0].pause()
+    first.stream.write(bytes(HIGH_BYTES))
+    await until(lambda: first.stream.untaken() > 0)
+    pool.give_back(first)
+    pool.close()
+
+    await until(lambda: first.stream.untaken() == 0)
+    close(pool, dialler)
 
 
 async def test_only_a_few_are_kept_and_none_after_closing(dialler: Dialler) -> None:

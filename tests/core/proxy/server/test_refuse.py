@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from moat.proxy.http1 import read_request
 from moat.proxy.limits import Limits
 from moat.proxy.refusal import Refusal
-from moat.proxy.server.refuse import keeps, linger, refuse
+from moat.proxy.server.refuse import keeps, refuse
 
 from core.proxy.server.pairs import plain_pair
 
@@ -30,16 +28,4 @@ async def test_a_refusal_says_whether_the_connection_goes_on(head: str, is_kept:
 
     assert (b"Connection: close" in client.buffer) != is_kept
     client.abort()
-    server.abort()
-
-
-async def test_what_a_refused_client_still_sends_is_read_for_a_while_and_dropped() -> None:
-    client, server = await plain_pair()
-    client.write(b"x" * 1000)
-    client.close()
-    async with asyncio.timeout(30):
-        await linger(server, Limits(linger_s=30.0))
-
-    assert server.is_over
-    assert not server.buffer
     server.abort()

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import socket
 import struct
 from collections.abc import Callable
 
 import pytest
 import uvloop
+from moat.proxy.server import stream as stream_module
 from moat.proxy.server.stream import HIGH_BYTES, PlainStream, StreamBroken
 
 from core.proxy.server.pairs import plain_pair, until
@@ -108,3 +111,67 @@ def test_ending_a_connection_that_was_reset_just_now_is_no_error_and_the_reset_i
 ) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(_end_after_a_reset())
+
+
+async def test_a_close_lasts_until_the_peer_has_what_was_queued() -> None:
+    ours, theirs = await plain_pair()
+    theirs.pause()
+    ours.write(bytes(4 * HIGH_BYTES))
+    ours.close()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        closing = group.create_task(ours.closed())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not closing.done()
+
+        received = 0
+        while await theirs.more():
+            received += len(theirs.buffer)
+            theirs.buffer.clear()
+    assert received == 4 * HIGH_BYTES
+    theirs.abort()
+
+
+async def test_a_peer_that_takes_nothing_of_what_is_left_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "UNTAKEN_S", 0.1)
+    ours, theirs = await plain_pair()
+    theirs.pause()
+    ours.write(bytes(4 * HIGH_BYTES))
+    ours.close()
+    async with asyncio.timeout(30):
+        await ours.closed()
+    assert ours.untaken() == 0
+
+    theirs.abort()
+
+
+async def test_a_peer_that_takes_what_is_left_slowly_is_not_cut_off() -> None:
+    mine, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    loop = asyncio.get_running_loop()
+    _, ours = await loop.connect_accepted_socket(PlainStream, mine)
+    ours.write(bytes(4 * HIGH_BYTES))
+    ours.close()
+    now, late = loop.time(), 0
+    while (before := ours.untaken()) > 2 * HIGH_BYTES:
+        while ours.untaken() >= before:  # the kernel counts its own pieces
+            with contextlib.suppress(BlockingIOError):
+                theirs.recv(65_536)
+            await asyncio.sleep(0)
+        late += 1
+        assert ours.look(now + late * stream_module.UNTAKEN_S) < math.inf
+    assert ours.look(now + (late + 1) * stream_module.UNTAKEN_S) == math.inf  # it took nothing since
+
+    theirs.close()
+    await until(lambda: ours.untaken() == 0)
+
+
+async def test_what_is_untaken_counts_the_kernels_part() -> None:
+    ours, theirs = await plain_pair()
+    theirs.pause()
+    ours.write(b"12345")
+    await asyncio.sleep(0)
+    await until(lambda: ours.untaken() > 0)
+    theirs.abort()
+    await until(lambda: ours.untaken() == 0)
+    ours.abort()

@@ -33,15 +33,16 @@ from moat.proxy.revoke import revoked
 from moat.proxy.sample import begin_sample
 from moat.proxy.server.endpoints import serve_endpoint
 from moat.proxy.server.exchange import Exchange, Truncated
-from moat.proxy.server.greeting import NoHandshake, greet
+from moat.proxy.server.greeting import NoHandshake, first_byte, greet
 from moat.proxy.server.guesses import Challenge
 from moat.proxy.server.h2_client import H2Client, H2Services
 from moat.proxy.server.h2_near import over_either
 from moat.proxy.server.hold import hold, share_of
 from moat.proxy.server.leaves import Leaves
+from moat.proxy.server.linger import drained, linger
 from moat.proxy.server.local import local_answer
 from moat.proxy.server.pool import Lease, Pool
-from moat.proxy.server.refuse import keeps, linger, refuse
+from moat.proxy.server.refuse import keeps, refuse
 from moat.proxy.server.relay import Begun, Common, Relay
 from moat.proxy.server.respond import responding
 from moat.proxy.server.sign import signed
@@ -107,6 +108,11 @@ class Connection:
     def __post_init__(self) -> None:
         self.tunnel = self.services.spending.tunnel()
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it was said whose connection this is."""
+        return bool(self.run_id or self.serving)
+
     def outlived(self, run: LiveRun) -> str:
         """Return why what is open here may not go on under run, as it is now; "" if it may."""
         is_its = run.context.run_id in (self.run_id, self.serving)
@@ -147,7 +153,7 @@ class Connection:
 
     async def serve_tunnel(self, stream: PlainStream, authority: Authority) -> None:
         """Serve what comes through a CONNECT to authority."""
-        began, first = (time.monotonic(), time.time()), await self._first_byte(stream)
+        began, first = (time.monotonic(), time.time()), await first_byte(stream, self.services.limits.handshake_s)
         if first == _TLS_HANDSHAKE:
             return await self.serve_tls(stream, inside(authority))
         trail = self.trail("connect", "CONNECT", authority)
@@ -226,7 +232,7 @@ class Connection:
     async def _next(self, stream: Stream, arrival: Arrival) -> Request | None:
         """Return the next request, or None when there is none: end, silence, or a head that was refused."""
         try:
-            await stream.drain()  # a client that reads no answers gets no more of them
+            await (stream.drain() if self.is_known else drained(stream, self.identified_by))
             if not stream.buffer and not await stream.more(self._until(self.services.limits.idle_s)):
                 return None
             until = 0.0
@@ -245,7 +251,7 @@ class Connection:
 
     def _until(self, seconds: float) -> float:
         """Return when to wait no longer for what a client may take so many seconds for."""
-        return within(seconds) if self.run_id or self.serving else min(within(seconds), self.identified_by)
+        return within(seconds) if self.is_known else min(within(seconds), self.identified_by)
 
     def _connect_again(self, stream: PlainStream, request: Request) -> Authority | None:
         """Let a CONNECT through that is like one before it, and return whom it is for; None: it must be judged."""
@@ -258,6 +264,7 @@ class Connection:
             except Refusal:
                 return None  # it is found again, and told
             self.run_id = self.serving = known.run_id
+        self.challenge.meet()
         stream.write(_CONNECTED)
         return known.target
 
@@ -383,13 +390,6 @@ class Connection:
     def _end_cancelled(self, stream: Stream, trail: Trail) -> None:
         reason = "the client went away" if stream.is_over else self.ending
         (trail.forwarded if trail.status else trail.failed)(reason)
-
-    async def _first_byte(self, stream: PlainStream) -> int | None:
-        try:
-            has_come = stream.buffer or await stream.more(within(self.services.limits.handshake_s))
-        except (TimeoutError, StreamBroken):
-            return None
-        return stream.buffer[0] if has_come else None
 
 
 def _cancel(task: asyncio.Task[None] | None) -> None:

@@ -24,6 +24,15 @@ class NoHandshake(Exception):
     """There is no TLS with this client; the text says why."""
 
 
+async def first_byte(stream: PlainStream, limit_s: float) -> int | None:
+    """Return what a tunnel begins with, which stays to be read; None when nothing comes within limit_s."""
+    try:
+        has_come = stream.buffer or await stream.more(within(limit_s))
+    except (TimeoutError, StreamBroken):
+        return None
+    return stream.buffer[0] if has_come else None
+
+
 async def greet(stream: PlainStream, leaves: Leaves, host: str, limit_s: float) -> TlsStream:
     """Shake hands as host; return the stream inside. Raises NoHandshake; stream is then the caller's to close."""
     until = within(limit_s)

@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote
@@ -34,10 +33,11 @@ from moat.proxy.server.h2_exchange import CutShort, H2Exchange
 from moat.proxy.server.h2_lane import Lane, LaneBroken
 from moat.proxy.server.h2_link import Link
 from moat.proxy.server.h2_upstream import Upstreams
+from moat.proxy.server.linger import linger
 from moat.proxy.server.respond import responding
 from moat.proxy.server.sign import signed
 from moat.proxy.server.spending import Tunnel
-from moat.proxy.server.stream import Stream, StreamBroken, within
+from moat.proxy.server.stream import Stream
 
 MAX_STREAMS_OF_A_RUN = 2_048  # as many as it may have connections: each may hold a window's bytes both ways
 
@@ -103,17 +103,8 @@ class H2Client:
             for task in self._tasks.values():
                 task.cancel()
         if link.problem:
-            await self._linger()
+            await linger(link.stream, self._limits)  # the GOAWAY tells why
         link.stream.close()
-
-    async def _linger(self) -> None:
-        """Read on for a moment: closing on unread bytes resets the connection, and loses the GOAWAY that tells why."""
-        stream, limits = self._link.stream, self._limits
-        with suppress(TimeoutError, StreamBroken):
-            seen, until = 0, within(limits.linger_s)
-            while seen < limits.linger_bytes and await stream.more(until):
-                seen += len(stream.buffer)
-                stream.buffer.clear()
 
     def end_outlived(self, run: LiveRun) -> None:
         """Reset the streams that may not go on under run, as it is now: some never end, and make no further request."""

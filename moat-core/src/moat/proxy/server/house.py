@@ -231,6 +231,7 @@ class House:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: stream, sock)
             await self._dispatch(room, name, connection, stream)
+            await self._taken(connection, stream)
         except Exception:
             log.exception("a connection failed", extra={"run_id": room.run_id, "listener": name})
             stream.abort()
@@ -240,6 +241,17 @@ class House:
             raise
         finally:
             connection.challenge.drop()
+
+    async def _taken(self, connection: Connection, stream: PlainStream) -> None:
+        """Let the client take the last of its answers. Its seat is its own meanwhile; a shared one is for a moment."""
+        connection.is_asking = True
+        if connection.is_known:
+            return await stream.closed()
+        try:
+            async with asyncio.timeout(self._limits.linger_s):
+                await stream.closed()
+        except TimeoutError:
+            return stream.abort()
 
     async def _dispatch(self, room: Room, name: ListenName, connection: Connection, stream: PlainStream) -> None:
         match name:

@@ -22,7 +22,7 @@ from moat.api.http import Authority
 from moat.net.route import ProxyRoute
 from moat.proxy.refusal import Refusal
 from moat.proxy.server.dialler import Dialler
-from moat.proxy.server.stream import Stream
+from moat.proxy.server.stream import Stream, let_go
 from moat.proxy.server.tls import TlsStream
 from moat.proxy.server.trust import context_for
 from moat.proxy.server.upstream import DialSettings, dial
@@ -106,8 +106,9 @@ class Pool:
         self._remember_session(lease)
         waiting = self._idle.get(lease.key, [])
         is_full = self._is_closed or len(waiting) >= MAX_IDLE_PER_KEY
-        if is_full or lease.stream.has_unread() or lease.stream.is_over:
-            lease.stream.close()
+        is_behind = lease.stream.is_full  # answered, but took little of what was asked: that may not pile up
+        if is_full or is_behind or lease.stream.has_unread() or lease.stream.is_over:
+            let_go(lease.stream)
             return
         if self._count >= MAX_IDLE:
             self._make_room()
@@ -173,7 +174,7 @@ class Pool:
             is_usable = not stream.has_unread() and not stream.is_over and idle_s < IDLE_S
             if is_usable and not stream.has_news():  # every time: the loop may not have looked yet
                 return stream
-            stream.close()
+            let_go(stream)
         return None
 
     def _remember_session(self, lease: Lease) -> None:
@@ -200,7 +201,7 @@ class Pool:
     def _make_room(self) -> None:
         """Close the connection that has waited longest, whoever's it is."""
         key = min((key for key, waiting in self._idle.items() if waiting), key=lambda key: self._idle[key][0][0])
-        self._idle[key].pop(0)[1].close()
+        let_go(self._idle[key].pop(0)[1])
         self._count -= 1
 
     def _sweep_out(self) -> None:
@@ -210,7 +211,7 @@ class Pool:
             kept = [(since, stream) for since, stream in waiting if since > oldest and not stream.is_over]
             for entry in waiting:
                 if entry not in kept:
-                    entry[1].close()
+                    let_go(entry[1])
             self._count -= len(waiting) - len(kept)
             if kept:
                 self._idle[key] = kept
@@ -221,5 +222,5 @@ class Pool:
 
     def _close_all(self, key: Key) -> None:
         for _, stream in self._idle.pop(key):
-            stream.close()
+            let_go(stream)
             self._count -= 1

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from moat.proxy.http1 import Request
 from moat.proxy.limits import Limits
 from moat.proxy.refusal import Refusal
-from moat.proxy.server.stream import Stream, StreamBroken, within
+from moat.proxy.server.linger import linger
+from moat.proxy.server.stream import Stream
 
 
 def keeps(refusal: Refusal, request: Request) -> bool:
@@ -21,12 +20,3 @@ async def refuse(stream: Stream, refusal: Refusal, limits: Limits, request: Requ
     stream.write(refusal.render("GET" if request is None else request.method))
     if not is_kept and (request is None or request.framing.kind != "none"):
         await linger(stream, limits)
-
-
-async def linger(stream: Stream, limits: Limits) -> None:
-    """Read on for a moment: closing on unread bytes resets the connection and loses the answer (RFC 9112 §9.6)."""
-    with suppress(TimeoutError, StreamBroken):
-        seen, until = 0, within(limits.linger_s)
-        while seen < limits.linger_bytes and await stream.more(until):
-            seen += len(stream.buffer)
-            stream.buffer.clear()

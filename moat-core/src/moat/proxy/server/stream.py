@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import select
+import sys
+import termios
 from collections.abc import Callable
 from typing import Protocol, cast
 
 from moat.proxy.server.waits import FOREVER, waits_of
 
 HIGH_BYTES = 262_144  # less starves bulk transfers, more costs memory per slow reader (measured)
+UNTAKEN_S = 300.0  # after a close: a peer that takes nothing of what is left for so long gets no more of it
+_LOOKS = 8  # so many times meanwhile
 
 
 class StreamBroken(ConnectionError):
@@ -79,8 +84,12 @@ class Stream(Protocol):
         """Take that the peer has all it asked for, and asks for no more: closing need not tell an end from a cut."""
         ...
 
+    def untaken(self) -> int:
+        """Return how many written bytes the peer has not acknowledged: ours and the kernel's."""
+        ...
+
     def close(self) -> None:
-        """Close after what is queued."""
+        """Close after what is queued; at once when the peer takes nothing of it for UNTAKEN_S."""
         ...
 
     def abort(self) -> None:
@@ -91,6 +100,14 @@ class Stream(Protocol):
 def within(seconds: float) -> float:
     """Return the moment that is so far from now, on the running loop's clock."""
     return asyncio.get_running_loop().time() + seconds
+
+
+def let_go(stream: Stream) -> None:
+    """Close a stream whose peer is owed nothing: at once where something is queued that it does not take."""
+    if stream.untaken():
+        stream.abort()
+    else:
+        stream.close()
 
 
 class Inbox:
@@ -157,6 +174,7 @@ class PlainStream(Inbox, asyncio.Protocol):
         self._is_paused = False
         self._is_lost = False
         self._has_ended = False
+        self._left: tuple[int, float] | None = None
         self._ask: Callable[[int], list[tuple[int, int]]] | None = None
         self._error: Exception | None = None
         self.is_full = False
@@ -247,11 +265,42 @@ class PlainStream(Inbox, asyncio.Protocol):
     def owe_nothing(self) -> None:
         """Do nothing: there is no goodbye without TLS."""
 
+    def untaken(self) -> int:
+        """Return how many written bytes the peer has not acknowledged: ours and the kernel's."""
+        transport = self._transport
+        if transport is None or self._is_lost:
+            return 0
+        kernels = bytearray(4)
+        with contextlib.suppress(OSError):  # closed just now
+            fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, kernels)
+        return transport.get_write_buffer_size() + int.from_bytes(kernels, sys.byteorder)
+
     def close(self) -> None:
-        """Close after what is queued."""
+        """Close after what is queued; at once when the peer takes nothing of it for UNTAKEN_S."""
         self._gone = None
         if self._transport is not None:
             self._transport.close()
+            if self._is_going():
+                self._left = (self.untaken(), within(UNTAKEN_S))
+                self._waits.begin(self, within(UNTAKEN_S / _LOOKS))
+
+    async def closed(self) -> None:
+        """Wait, once it was closed, until the connection is gone too."""
+        while self._is_going():
+            self._writer = self._loop.create_future()
+            await self._writer
+
+    def look(self, now: float) -> float:
+        """End a wait that is late, or the wait for a peer that takes nothing of what is left. See Waits."""
+        if self._left is None or self._is_lost:
+            return super().look(now)
+        (before, until), count = self._left, self.untaken()
+        if count < before:
+            self._left = (count, now + UNTAKEN_S)
+        elif now >= until:
+            self.abort()
+            return FOREVER
+        return now + UNTAKEN_S / _LOOKS
 
     def abort(self) -> None:
         """Close at once."""
@@ -296,6 +345,12 @@ class PlainStream(Inbox, asyncio.Protocol):
         """Called by the loop."""
         self.is_full = False
         _wake(self._writer)
+
+    def _is_going(self) -> bool:
+        """Whether it was closed, and something is queued for its peer."""
+        transport = self._transport
+        is_closed = transport is not None and not self._is_lost and transport.is_closing()
+        return is_closed and transport is not None and transport.get_write_buffer_size() > 0
 
     def _tell_end(self) -> None:
         if self.above is not None:

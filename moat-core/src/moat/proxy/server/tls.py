@@ -148,13 +148,17 @@ class TlsStream(Inbox):
         """Wait while more than HIGH_BYTES are queued. Raises StreamBroken when nobody will ever take them."""
         await self._below.drain()
 
+    def untaken(self) -> int:
+        """Return how many written bytes the peer has not acknowledged: ours and the kernel's."""
+        return self._below.untaken()
+
     def end(self) -> None:
         """Say goodbye (close_notify, RFC 8446 §6.1) and end below; what the peer says is still read."""
         self._say_goodbye()
         self._below.end()
 
     def close(self) -> None:
-        """Say goodbye, so that an end is told from a truncation, and close after what is queued."""
+        """Say goodbye, so that an end is told from a truncation, and close after what is queued. See Stream."""
         if self._owes_goodbye or not self._was_bidden_farewell or not self._below.has_news():
             self._say_goodbye()
         self._let_go()
