@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 
 from moat.api.endpoints import UnixPath
@@ -253,18 +253,21 @@ class House:
         except TimeoutError:
             return stream.abort()
 
-    async def _dispatch(self, room: Room, name: ListenName, connection: Connection, stream: PlainStream) -> None:
+    def _dispatch(
+        self, room: Room, name: ListenName, connection: Connection, stream: PlainStream
+    ) -> Coroutine[None, None, None]:
+        """Return what serves a connection to a socket of this name."""
         match name:
             case "http":
-                await serve_transparent(connection, stream, room.names, "http")
+                return serve_transparent(connection, stream, room.names, "http")
             case "tls":
-                await serve_transparent(connection, stream, room.names, "https")
+                return serve_transparent(connection, stream, room.names, "https")
             case "dns-tcp":
-                await serve_stream(stream, lambda host: self._address(room, host))
+                return serve_stream(stream, lambda host: self._address(room, host))
             case "proxy" | "token":
-                await connection.serve_proxy(stream)
+                return connection.serve_proxy(stream)
             case _:
-                await _serve_place(connection, stream, room.names, name)
+                return _serve_place(connection, stream, room.names, name)
 
 
 async def _serve_place(connection: Connection, stream: PlainStream, names: Names, name: ListenName) -> None:

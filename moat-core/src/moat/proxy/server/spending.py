@@ -153,7 +153,7 @@ class Tunnel:
 
     def known(self, key: Key) -> Use | None:
         """Return the uses like this one, None where the first of them is not entered."""
-        return self._uses.get(key)
+        return self._uses.get(key) if self._uses else None  # a key's hash is a call
 
     def count(self, use: Use) -> None:
         """Count a use that leaves. Where use.count is not 0, adding to that is enough."""
@@ -188,10 +188,10 @@ class Tunnel:
 
     def ask(self, key: Key, via: str, done: Done) -> None:
         """Have the first use like this one entered; done is called with why it could not be, "" once it is known."""
-        if (waiting := self._entering.get(key)) is not None:  # a hundred streams at once are one first use
-            waiting.append(done)
+        waiting = self._entering.setdefault(key, [])
+        waiting.append(done)
+        if len(waiting) > 1:  # a hundred streams at once are one first use
             return
-        self._entering[key] = [done]
         spend = Spend(key.run_id, key.grants, where_of(key), via, self.number)
         self._spending.enter(spend, partial(self._entered, key))
         self.came()

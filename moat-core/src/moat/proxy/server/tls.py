@@ -194,18 +194,19 @@ class TlsStream(Inbox):
 
     def _received(self, data: bytes) -> None:
         """Take encrypted bytes; none at the end of the connection."""
-        self._incoming.write(data)
-        if not data:
+        if not data:  # of what came before nothing is left to decrypt
             self.is_over = True
             self._wait_no_more()  # whoever is cancelled with the stream below closes that one only
+            return self._arrived()
+        self._incoming.write(data)
         if self._is_shaken:
             before = len(self.buffer)
             self._decrypt()
             if len(self.buffer) == before and not self.is_over:
-                return  # part of a record, or TLS's own (tickets)
+                return None  # part of a record, or TLS's own (tickets)
         else:
             self._seen += len(data)
-        self._arrived()
+        return self._arrived()
 
     def _decrypt(self) -> None:
         """Decrypt until nothing whole is left."""
