@@ -226,3 +226,12 @@ def test_a_folder_that_was_removed_under_ones_feet_is_an_error(tmp_path: Path, m
 
     with pytest.raises(UsageError, match="does not exist any more"):
         current_folder()
+
+
+def test_a_file_is_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".moat").write_text("mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    for env in ({"MOAT_HOME": str(tmp_path / ".moat")}, {}):
+        with pytest.raises(UsageError, match="is no folder"):
+            find_home(env)

@@ -26,6 +26,7 @@ import contextlib
 import os
 import re
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,13 +128,25 @@ class Home:
 
 
 def find_home(env: dict[str, str] | None = None) -> Home:
-    """Return the installation that env (default: this process's) names. Raises UsageError for a relative MOAT_HOME."""
+    """Return the installation that env (default: this process's) names. Raises UsageError for none.
+
+    None is a relative MOAT_HOME, and whatever is no folder.
+    """
     values = os.environ if env is None else env
-    if named := values.get("MOAT_HOME"):
-        if not Path(named).is_absolute():
-            raise UsageError(f"MOAT_HOME is {named!r}, which is not an absolute path", hint="export MOAT_HOME=/…")
-        return Home(Path(named))
-    return Home(Path.home() / ".moat")
+    if (named := values.get("MOAT_HOME")) and not Path(named).is_absolute():
+        raise UsageError(f"MOAT_HOME is {named!r}, which is not an absolute path", hint="export MOAT_HOME=/…")
+    root = Path(named) if named else Path.home() / ".moat"
+    if _is_no_folder(root):
+        raise UsageError(f"{root} is no folder, and moat keeps all in one", hint="name another: export MOAT_HOME=/…")
+    return Home(root)
+
+
+def _is_no_folder(path: Path) -> bool:
+    """Whether something else stands there. What cannot be looked at is told by whoever needs it."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def current_folder() -> Path:

@@ -98,6 +98,27 @@ def test_a_file_that_is_not_there_is_not_taken_for_a_run(home: Home, capsys: pyt
     assert "there is no file otter.json" in err
 
 
+def test_a_key_that_is_gone_is_told_to_programs_too(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    (home.root / "audit.key").unlink()
+
+    code, out, _ = said(capsys, "verify", "--json")
+
+    assert (code, json.loads(out)["ok"]) == (1, False)
+    assert "key is gone" in json.loads(out)["first_bad"]["problem"]
+    assert said(capsys, "verify")[0] == 1
+
+
+def test_of_what_cannot_be_read_no_key_is_compared(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.json").write_text("{}")
+
+    code, out, err = said(capsys, "verify", str(tmp_path / "x.json"))
+
+    assert (code, err) == (1, "")
+    assert "no bundle" in out
+
+
 def test_a_run_that_is_not_there_or_is_several_is_an_error(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, "nobody")[0] == 1
     code, _, err = said(capsys, "run_")

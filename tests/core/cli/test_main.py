@@ -74,6 +74,7 @@ def test_an_unknown_command_suggests_the_nearest(capsys: pytest.CaptureFixture[s
         (["--bogus"], "error: no such option"),
         (["plugins", "list", "extra"], "error: got unexpected extra argument"),
         (["grant", "show"], "error: missing argument 'NAME'"),
+        (["run", "--name"], "error: option '--name' requires an argument"),
     ],
 )
 def test_wrong_usage_is_an_error_a_hint_and_exit_2(
@@ -83,7 +84,7 @@ def test_wrong_usage_is_an_error_a_hint_and_exit_2(
 
     error, hint = capsys.readouterr().err.splitlines()
     assert error.startswith(told)
-    words = [word for word in arguments if word in ("plugins", "list", "grant", "show")]
+    words = [word for word in arguments if word in ("plugins", "list", "grant", "show", "run")]
     assert hint == f"hint: run: {' '.join(['moat', *words])} --help"
 
 

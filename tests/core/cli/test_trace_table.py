@@ -38,7 +38,7 @@ def test_a_denial_says_why_and_what_to_add() -> None:
     assert row["GRANTS"] == "-"
 
 
-@pytest.mark.parametrize("width", [80, 100, 200])
+@pytest.mark.parametrize("width", [40, 48, 60, 80, 100, 200])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     long = replace(FORWARDED, path="/" + "x" * 500, grants=("a-long-name-of-a-grant", "and-another-one"))
 
@@ -46,6 +46,14 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
 
     assert max(len(line.text) for line in lines) <= width
     assert "…" in lines[2].text
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_the_url_stays() -> None:
+    titles = [next(fitted([FORWARDED, DENIED], width)).text.split() for width in (80, 50, 40)]
+
+    assert titles[0] == ["AT", "METHOD", "STATUS", "URL", "GRANTS", "TIME"]
+    assert "GRANTS" not in titles[1]
+    assert titles[2][:3] == ["METHOD", "STATUS", "URL"]
 
 
 def test_a_waterfall_says_when_an_answer_was_waited_for_and_when_it_came() -> None:

@@ -189,10 +189,10 @@ def _anchored(installation: _Seen, head: Head | None, anchor: Anchor | None) -> 
     if anchor is None or not anchor.counter:
         return
     if head is None:
-        what = f"its signed head is missing: the {anchor.counter}th is remembered"
+        what = f"its signed head is missing: head {anchor.counter} is remembered"
         yield Fault(INSTALLATION, len(installation.hashes), what)
     elif head.counter < anchor.counter:
-        what = f"it is older than what is remembered: head {head.counter}, and there was a {anchor.counter}th"
+        what = f"it is older than what is remembered: head {head.counter}, and there was head {anchor.counter}"
         yield Fault(INSTALLATION, head.tip.seq, what)
     yield from _against(INSTALLATION, anchor.tip, installation, "it was remembered apart from the log")
 

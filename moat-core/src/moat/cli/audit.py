@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from moat.api.errors import DaemonError, MoatError, RunNotFound, StoreLocked, UsageError
+from moat.api.errors import DaemonError, MoatError, RunNotFound, StoreCorrupt, StoreLocked, UsageError
 from moat.audit.bundle import Bundle, as_object, read_bundle, render, sealed_only, verify_bundle
 from moat.audit.chain import ENDED, INSTALLATION, STARTED, Entry, Fault
 from moat.audit.heads import public_key_of, read
@@ -94,28 +94,41 @@ def verify(what: str, key: str, in_json: bool) -> int:
     What is signed must be signed by this installation's key, which lies in the keyring, or by that of --key.
     """
     home = find_home()
-    pin = pinned(home, checked_key(key))
+    checked = checked_key(key)
+    try:
+        pin = pinned(home, checked)
+    except StoreCorrupt as broken:
+        if not in_json:
+            raise
+        show_json(as_json(_unreadable(INSTALLATION, broken), checked))
+        return 1
     with contextlib.suppress(DaemonError):
         DaemonClient(home).seal()
+    is_read = True
     try:
         report, signer, is_own = _verified(home, what, pin)
     except (UsageError, RunNotFound):
         raise
     except MoatError as broken:  # nothing that could be read: for programs too
-        report, signer, is_own = Report((Fault(what or INSTALLATION, 0, broken.problem),)), pin.public_key, False
-    is_served = _is_served(home) or not is_own
+        report, signer, is_own = _unreadable(what or INSTALLATION, broken), pin.public_key, False
+        is_read = False
     if in_json:
         show_json(as_json(report, signer))
     else:
-        show(verdict(report, signer))
-        for fault in report.faults[1:]:
-            show(f"  {fault.chain}, entry {fault.seq}: {fault.problem}")
-        for remark in remarks(report, is_served=is_served):
-            warn(remark)
-        place = AuditKeys(home, os.environ).place
-        if is_own and place is not None and place.lives_in == "file":
-            warn("there was no keyring: the key lies in a file beside the log, and who can write there can sign")
+        _tell(home, report, signer, is_own=is_own, is_read=is_read)
     return 0 if report.is_whole else 1
+
+
+def _tell(home: Home, report: Report, signer: str, *, is_own: bool, is_read: bool) -> None:
+    """Print a report for people. is_own: it is of this installation's log. is_read: there was something to compare."""
+    show(verdict(report, signer))
+    for fault in report.faults[1:]:
+        show(f"  {fault.chain}, entry {fault.seq}: {fault.problem}")
+    for remark in remarks(report, is_served=not is_own or _is_served(home)) if is_read else ():
+        warn(remark)
+    place = AuditKeys(home, os.environ).place
+    if is_own and place is not None and place.lives_in == "file":
+        warn("there was no keyring: the key lies in a file beside the log, and who can write there can sign")
 
 
 @audit.command("export")
@@ -190,6 +203,10 @@ def checked_key(text: str) -> str:
     if text and (len(text) != 64 or not all(each in "0123456789abcdef" for each in text.lower())):
         raise UsageError("--key is no public key", hint="it has 64 characters, as moat audit key prints them")
     return text.lower()
+
+
+def _unreadable(what: str, failure: MoatError) -> Report:
+    return Report((Fault(what, 0, failure.problem),))
 
 
 def _verified(home: Home, what: str, pin: Pin) -> tuple[Report, str, bool]:

@@ -156,7 +156,7 @@ def run(arguments: Sequence[str]) -> int:
         output.say(str(failure))
         return UsageError.exit_code
     except click.ClickException as failure:
-        output.show_error(_as_usage_error(failure))
+        output.show_error(_as_usage_error(failure, arguments))
         return UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
@@ -209,8 +209,13 @@ def _of_agent(agent: AgentProvider) -> click.Command:
     return command_of(agent)
 
 
-def _as_usage_error(failure: click.ClickException) -> UsageError:
+def _as_usage_error(failure: click.ClickException, arguments: Sequence[str]) -> UsageError:
+    """Return the same as an error of ours. Click does not say whose option lacks its value; the first word does."""
     message = failure.format_message().rstrip(".")
     context = failure.ctx if isinstance(failure, click.UsageError) else None
-    path = context.command_path if context is not None else "moat"
+    path = (
+        context.command_path
+        if context is not None
+        else " ".join(["moat", *(each for each in arguments[:1] if each[:1] != "-")])
+    )
     return UsageError(message[:1].lower() + message[1:], hint=f"run: {path} --help")

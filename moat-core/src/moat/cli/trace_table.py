@@ -21,6 +21,7 @@ HOST_TITLES = ("HOST", "REQUESTS", "DENIED", "FAILED", "UP", "DOWN", "MEDIAN", "
 MODEL_TITLES = ("MODEL", "CALLS", "INPUT", "CACHED", "OUTPUT", "COST (ESTIMATE)")
 _ROOMY = (8, 7, 6, 1_000, 16, 8)
 _LINE_TITLES = ("AT", "METHOD", "STATUS", "URL", "GRANTS", "TIME")
+_URL, _FIRST_TO_GO = 3, (4, 0, 5)  # columns of a line: the URL stays longest
 _MIN_URL_CHARS, _MAX_GRANT_CHARS = 20, 16
 _WATERFALL_CHARS, _URL_BESIDE_CHARS = 24, 30  # of a waterfall, and of a URL that leaves room for it
 
@@ -60,13 +61,14 @@ def fitted(exchanges: Sequence[ExchangeRecord], width: int, *, has_waterfall: bo
     widths = [max(len(row[at]) for row in [_LINE_TITLES, *cells]) for at in range(len(_LINE_TITLES))]
     if not has_waterfall:  # one by one, as they come: the next is to stand below this one
         widths = [max(pair) for pair in zip(widths, _ROOMY, strict=True)]
-    room = width - sum(widths) + widths[3] - 2 * (len(widths) - 1)
+    columns = _columns(widths, width)
+    room = _room(widths, columns, width)
     bars = has_waterfall and len(exchanges) > 1 and room - _WATERFALL_CHARS - 3 >= _URL_BESIDE_CHARS
-    widths[3] = max(min(widths[3], room - (_WATERFALL_CHARS + 3 if bars else 0)), _MIN_URL_CHARS)
-    yield Line(_joined(_LINE_TITLES, widths), "dim")
+    widths[_URL] = max(min(widths[_URL], room - (_WATERFALL_CHARS + 3 if bars else 0)), _MIN_URL_CHARS)
+    yield Line(_joined(_LINE_TITLES, widths, columns), "dim")
     drawn = _waterfall(exchanges) if bars else [""] * len(exchanges)
     for exchange, row, bar in zip(exchanges, cells, drawn, strict=True):
-        yield Line(_joined(row, widths, bar), _style(exchange), _notes(exchange))
+        yield Line(_joined(row, widths, columns, bar), _style(exchange), _notes(exchange))
 
 
 def usage_words(exchange: ExchangeRecord) -> str:
@@ -132,9 +134,24 @@ def _cells(exchange: ExchangeRecord) -> tuple[str, ...]:
     return (exchange.at[11:19], exchange.method or "-", status, url, shown, span(exchange.duration_ms))
 
 
-def _joined(row: Sequence[str], widths: Sequence[int], bar: str = "") -> str:
+def _columns(widths: Sequence[int], width: int) -> tuple[int, ...]:
+    """Return which columns are shown: on a narrow terminal the grants go first, then the times."""
+    shown = tuple(range(len(widths)))
+    for each in _FIRST_TO_GO:
+        if _room(widths, shown, width) < min(widths[_URL], _MIN_URL_CHARS):
+            shown = tuple(at for at in shown if at != each)
+    return shown
+
+
+def _room(widths: Sequence[int], columns: Sequence[int], width: int) -> int:
+    """Return how many characters are left for the URL."""
+    return width - sum(widths[at] for at in columns if at != _URL) - 2 * (len(columns) - 1)
+
+
+def _joined(row: Sequence[str], widths: Sequence[int], columns: Sequence[int], bar: str = "") -> str:
     cells = []
-    for at, (cell, width) in enumerate(zip(row, widths, strict=True)):
+    for at in columns:
+        cell, width = row[at], widths[at]
         short = cell if len(cell) <= width else f"{cell[: width - 1]}…"
         cells.append(short.rjust(width) if at == len(widths) - 1 else short.ljust(width))
     return "  ".join([*cells, *([f"▏{bar}"] if bar else [])]).rstrip()

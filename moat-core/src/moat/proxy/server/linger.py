@@ -1,7 +1,7 @@
 """Waits for peers that are slow to take what they get: before they are asked for more, and before a connection ends.
 
-A connection is read on for a moment before it is closed (RFC 9112 §9.6): closing on bytes that nobody read resets it, and
-what was written last is lost.
+A connection is read on for a moment before it is closed (RFC 9112 §9.6): closing on bytes that nobody read resets it,
+and what was written last is lost.
 """
 
 from __future__ import annotations
