@@ -310,3 +310,72 @@ async def test_an_upstream_that_takes_nothing_stops_the_client() -> None:
 
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert service.count == WHOLE
+
+
+async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read a head, and no more than a reader takes by itself; begin an answer to one that wants it begun."""
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"X-Begin" in head:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun")
+        await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def to_the_deaf(limits: Limits) -> AsyncIterator[Guest]:
+    async with asyncio.TaskGroup() as group:
+        tasks: list[asyncio.Task[None]] = []
+
+        def welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            tasks.append(group.create_task(deaf(reader, writer)))
+            tasks[-1].add_done_callback(lambda _: writer.close())
+
+        server = await asyncio.start_server(welcome, "127.0.0.1", 0)
+        pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with a_house(a_run(), resolve={"a.example": pin}, limits=limits) as guest:
+            yield guest
+        server.close()
+        for task in tasks:
+            task.cancel()
+
+
+async def pour(client: PlainStream, head: bytes) -> None:
+    """Send a head and a body of WHOLE bytes, as far as they are taken."""
+    client.write(head)
+    with contextlib.suppress(ConnectionError):
+        for _ in range(WHOLE // len(PIECE)):
+            client.write(PIECE)
+            await client.drain()
+
+
+POST = b"POST http://a.example/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: %d\r\n\r\n" % WHOLE
+
+
+@pytest.mark.parametrize("is_begun", [False, True], ids=["before its answer", "in its answer"])
+async def test_an_upstream_that_stops_in_the_middle_of_an_upload_is_given_up(*, is_begun: bool) -> None:
+    head = POST.replace(b"\r\n\r\n", b"\r\nX-Begin: 1\r\n\r\n") if is_begun else POST
+    async with to_the_deaf(changed(upload_idle_s=0.2, first_byte_s=LONG_S)) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(pour(client, head))
+            got = await until_cut(client)
+        await until(lambda: bool(guest.records))
+
+    if is_begun:
+        assert got.endswith(b"begun")
+        assert guest.records[0].reason == "the upstream broke off"
+    else:
+        assert b"HTTP/1.1 504 Gateway Timeout" in got
+        assert b"upstream.upload_idle_minutes" in got
+        assert (guest.records[0].status, guest.records[0].error) == (504, "timeout")
+
+
+async def test_the_installation_sets_how_long_an_upload_may_stop() -> None:
+    async with to_the_deaf(changed(first_byte_s=LONG_S)) as guest:
+        services = guest.house._services
+        assert services is not None
+        assert services.limits.upload_idle_s == Limits().upload_idle_s
+        guest.house.configure(Configure(CA.certificate_pem, CA.key_pem, upload_idle_s=SHORT_S))
+
+        assert guest.house._services is not None
+        assert guest.house._services.limits.upload_idle_s == SHORT_S

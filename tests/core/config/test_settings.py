@@ -207,12 +207,13 @@ def test_a_time_that_makes_no_sense_is_an_error(tmp_path: Path, text: str) -> No
         settings(tmp_path, text)
 
 
-def test_how_long_an_answer_may_take_to_begin_is_set_and_checked(tmp_path: Path) -> None:
-    assert settings(tmp_path, "image: x").upstream.first_byte_minutes == 5
-    assert settings(tmp_path, "upstream: {first_byte_minutes: 0.5}").upstream.first_byte_minutes == 0.5
+@pytest.mark.parametrize("name", ["first_byte_minutes", "upload_idle_minutes"])
+def test_how_long_a_service_may_take_is_set_and_checked(tmp_path: Path, name: str) -> None:
+    assert getattr(settings(tmp_path, "image: x").upstream, name) == 5
+    assert getattr(settings(tmp_path, f"upstream: {{{name}: 0.5}}").upstream, name) == 0.5
     for number in ("0", "-1", ".nan", ".inf", "1441", "soon"):
-        with pytest.raises(UsageError, match=r"upstream\.first_byte_minutes"):
-            settings(tmp_path, f"upstream: {{first_byte_minutes: {number}}}")
+        with pytest.raises(UsageError, match=rf"upstream\.{name}"):
+            settings(tmp_path, f"upstream: {{{name}: {number}}}")
 
 
 def test_what_is_hidden_of_every_workspace_is_set_and_checked(tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ def test_the_worker_is_told_ca_roots_pins_and_ranges(tmp_path: Path) -> None:
     bundle = tmp_path / "roots.pem"
     bundle.write_text(ROOTS)
     proxy, direct = "http://moat:s3cr3t@proxy:3128", ("*.corp",)
-    upstream = UpstreamSettings(bundle, {"api.internal": "10.0.0.5"}, ("10.0.0.0/8",), proxy, direct, 0.5)
+    upstream = UpstreamSettings(bundle, {"api.internal": "10.0.0.5"}, ("10.0.0.0/8",), proxy, direct, 0.5, 2)
 
     told = an_installation(upstream).configuration()
 
     pins = {"api.internal": "10.0.0.5"}
-    assert told == Configure("CERT", "KEY", ROOTS, pins, ("10.0.0.0/8",), proxy, direct, 30.0)
+    assert told == Configure("CERT", "KEY", ROOTS, pins, ("10.0.0.0/8",), proxy, direct, 30.0, 120.0)
     assert "s3cr3t" not in repr(told)
 
 

@@ -60,6 +60,7 @@ MESSAGES: list[ToWorker | ToDaemon] = [
         "http://u:s3cr3t@p:1",
         ("*.corp",),
         1.5,
+        2.5,
     ),
     SetRun(RunContext("run_1", "ab", NetworkPolicy("strict", ("a.example",))), {"a.example": "127.107.0.1"}),
     Listen("run_1", "dns-udp"),

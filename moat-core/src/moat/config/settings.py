@@ -14,6 +14,7 @@
       proxy: http://proxy.corp.example:3128
       no_proxy: ["*.corp.example"]
       first_byte_minutes: 5
+      upload_idle_minutes: 5
     daemon:
       idle_minutes: 5
     routing:
@@ -60,7 +61,8 @@ class UpstreamSettings:
     ca_bundle: PEM file with roots trusted besides the system's. resolve: host → "address" or "address:port", an IPv6
     address with a port in brackets. allow_cidrs: ranges that may be dialled although they are not public. proxy: the
     company's, http://[user:password@]host:port, "" for none. no_proxy: hosts that are reached without it.
-    first_byte_minutes: how long a service may take for the first byte of an answer.
+    first_byte_minutes: how long a service may take for the first byte of an answer. upload_idle_minutes: how long it
+    may take nothing of a request's body, and say nothing.
     """
 
     ca_bundle: Path | None = None
@@ -69,6 +71,7 @@ class UpstreamSettings:
     proxy: str = field(default="", repr=False)
     no_proxy: tuple[str, ...] = ()
     first_byte_minutes: float = 5.0
+    upload_idle_minutes: float = 5.0
 
     def pinned(self, host: str) -> tuple[str, int | None] | None:
         """Return the address, and the port if one is set, that host is pinned to; None when it is not."""
@@ -211,8 +214,9 @@ def _checked(path: Path, values: object) -> Settings:
         raise _explained(path, failure) from None
     if not 0 <= settings.daemon.idle_minutes < math.inf:
         raise UsageError(f"{path}: daemon.idle_minutes is no time", hint="write minutes, 0 for never")
-    if not 0 < settings.upstream.first_byte_minutes <= _DAY_MINUTES:
-        raise UsageError(f"{path}: upstream.first_byte_minutes is no time", hint="write minutes, 1440 at most")
+    for name in ("first_byte_minutes", "upload_idle_minutes"):
+        if not 0 < getattr(settings.upstream, name) <= _DAY_MINUTES:
+            raise UsageError(f"{path}: upstream.{name} is no time", hint="write minutes, 1440 at most")
     return replace(settings, upstream=_checked_upstream(path, settings.upstream))
 
 

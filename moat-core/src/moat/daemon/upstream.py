@@ -48,6 +48,7 @@ class Installation:
             upstream.proxy,
             upstream.no_proxy,
             upstream.first_byte_minutes * 60,
+            upstream.upload_idle_minutes * 60,
         )
 
     def bare(self) -> Configure:

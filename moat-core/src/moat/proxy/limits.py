@@ -1,7 +1,7 @@
 """How long each stage of a connection may take, and how much of a thing is too much. Values only.
 
 client   ─ idle ─▶ head ─▶ (CONNECT ─▶ handshake ─▶ head) ─▶ body, idle between its pieces
-upstream ─ first byte ─▶ rest of the head ─▶ body, without a limit          101 ─▶ both ways, idle between bytes
+upstream ─ takes the body ─▶ first byte ─▶ rest of the head ─▶ body, without a limit     101 ─▶ idle between bytes
 
 There is no limit on a whole exchange: models think for minutes, and downloads take hours.
 """
@@ -24,6 +24,7 @@ class Limits:
     linger_s: float = 2.0  # reading on after a refusal, so that a client in the middle of its body can read the answer
     linger_bytes: int = 1_048_576
     held_bytes: int = 67_108_864  # of a run's bodies that rules must see whole, together: 16 of the largest kind
+    upload_idle_s: float = 300.0  # an upstream that takes nothing of a body, and says nothing: nginx gives a minute
     first_byte_s: float = 300.0  # of an answer
     answer_head_s: float = 60.0  # from its first byte to the head's last
     upgrade_idle_s: float = 3600.0  # neither side said anything: websockets ping every minute or so, terminals do not

@@ -40,6 +40,7 @@ class Configure:
     """The installation: its CA and the upstream settings. First, and again when they change.
 
     first_byte_s: how long an upstream may take for the beginning of an answer; 0 for the worker's own limit.
+    upload_idle_s: how long it may take nothing of a request's body, likewise.
     """
 
     ca_certificate: str
@@ -50,6 +51,7 @@ class Configure:
     proxy: str = field(default="", repr=False)
     no_proxy: tuple[str, ...] = ()
     first_byte_s: float = 0.0
+    upload_idle_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,8 @@ def encode(message: ToWorker | ToDaemon) -> Wire:
             upstream = {"roots": message.roots, "resolve": dict(message.resolve),
                         "allow_cidrs": [*message.allow_cidrs],
                         "proxy": message.proxy, "no_proxy": [*message.no_proxy],
-                        "first_byte_s": message.first_byte_s}  # fmt: skip
+                        "first_byte_s": message.first_byte_s,
+                        "upload_idle_s": message.upload_idle_s}  # fmt: skip
             return {"type": "configure", "version": VERSION, "ca_certificate": message.ca_certificate,
                     "ca_key": message.ca_key, "upstream": upstream}  # fmt: skip
         case SetRun(context, names):
@@ -265,6 +268,7 @@ def _configure(wire: Wire) -> Configure:
         _text(upstream.get("proxy", "")),
         tuple(_text(pattern) for pattern in upstream.get("no_proxy", ())),
         float(upstream.get("first_byte_s", 0)),
+        float(upstream.get("upload_idle_s", 0)),
     )
 
 

@@ -138,6 +138,11 @@ def silent(authority: object, limit_s: float) -> Refusal:
     return late(f"{authority} did not answer in {limit_s:g} s, which upstream.first_byte_minutes sets")
 
 
+def stalled(authority: object, limit_s: float) -> Refusal:
+    """Return the 504 for an upstream that stopped in the middle of an upload; the setting goes into config.yaml."""
+    return late(f"{authority} took nothing of the request for {limit_s:g} s, which upstream.upload_idle_minutes sets")
+
+
 def late(reason: str) -> Refusal:
     """Return the 504 for an upstream that took too long."""
     return Refusal(504, reason, "failed", "timeout", keeps=True)

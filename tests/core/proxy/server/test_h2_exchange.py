@@ -253,6 +253,50 @@ async def test_an_upstream_that_takes_nothing_stops_the_client_within_two_window
     assert sent <= WINDOW_BYTES + 65_535 + WINDOW_BYTES // 2
 
 
+async def test_an_upstream_that_gives_no_more_room_is_given_up_and_its_other_streams_go_on() -> None:
+    def serve(peer: Peer, event: events.Event) -> None:
+        if isinstance(event, events.RequestReceived) and event.stream_id > 1:
+            peer.send(event.stream_id, (":status", "204"), end=True)
+
+    limits = Limits(upload_idle_s=0.2)
+    async with h2_server(serve) as server, h2_house(server.port, limits=limits) as guest:
+        server.acknowledges = False
+        client = await h2_client(guest)
+        await client.until(lambda: client.h2.remote_settings.initial_window_size == WINDOW_BYTES)
+        stream = client.ask(method="POST", end=False)
+        await filled(client, stream)
+        answer = await client.answered(stream)
+        other = await client.answered(client.ask())
+        await until(lambda: len(guest.records) == 2)
+
+    assert (answer[":status"], other[":status"]) == ("504", "204")
+    assert b"upstream.upload_idle_minutes" in client.body(stream)
+    assert len(server.peers) == 1
+    assert server.peers[0].reset_code(1) == CANCEL
+
+
+async def test_an_upstream_may_be_as_slow_as_it_likes_with_what_it_takes() -> None:
+    limit_s, clock = 1.0, asyncio.get_running_loop().time
+    async with (
+        h2_server(lambda peer, event: None) as server,
+        h2_house(server.port, limits=Limits(upload_idle_s=limit_s)) as guest,
+    ):
+        server.acknowledges = False
+        client = await h2_client(guest)
+        await client.until(lambda: client.h2.remote_settings.initial_window_size == WINDOW_BYTES)
+        stream = client.ask(method="POST", end=False)
+        await filled(client, stream)
+        await until(lambda: len(server.peers) == 1 and len(server.peers[0].body(1)) == 65_535)
+        late = clock() + 2 * limit_s
+        while clock() < late:  # a byte now and then, much sooner than the limit
+            server.peers[0].h2.increment_flow_control_window(1, 1)
+            server.peers[0].h2.increment_flow_control_window(1)
+            server.peers[0].flush()
+            await asyncio.sleep(limit_s / 20)
+        assert not client.ended(stream)
+        assert not guest.records
+
+
 async def test_a_client_that_reads_nothing_stops_the_upstream_within_two_windows() -> None:
     sent = [0]
 

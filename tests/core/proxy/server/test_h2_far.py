@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 from moat.proxy.bodies import ChunkedReader
-from moat.proxy.http2 import INTERNAL_ERROR, NO_ERROR
+from moat.proxy.http2 import INTERNAL_ERROR, NO_ERROR, Http2
+from moat.proxy.limits import Limits
+from moat.proxy.server.h2_far import OverHttp2
+from moat.proxy.server.h2_link import Link
+from moat.proxy.server.stream import HIGH_BYTES, PlainStream
 
-from core.proxy.server.h2_peers import SECRET, h2_client, h2_house, server_context
-from core.proxy.server.pairs import until
+from core.proxy.server.h2_peers import SECRET, Client, h2_client, h2_house, server_context
+from core.proxy.server.pairs import plain_pair, until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -186,6 +191,62 @@ async def test_an_early_answer_stops_the_body_and_the_connection_is_not_used_aga
 
     assert client.reset_code(stream) == NO_ERROR
     assert server.connections == 2
+
+
+class Deaf(Http1):
+    """Reads a head and nothing else, until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        await reader.readuntil(END)
+        await self.go.wait()
+        writer.close()
+
+
+async def test_an_upstream_that_stops_reading_in_the_middle_of_an_upload_is_a_504() -> None:
+    server = Deaf()
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=server_context("http/1.1"))
+    port = listening.sockets[0].getsockname()[1]
+    async with h2_house(port, limits=Limits(upload_idle_s=0.2)) as guest:
+        client = await h2_client(guest)
+        stream = client.ask(method="POST", end=False)
+        async with asyncio.timeout(30):
+            while not client.ended(stream):
+                while (room := min(client.h2.local_flow_control_window(stream), 16_384)) > 0:
+                    client.send(stream, data=bytes(room))
+                seen = len(client.seen)
+                await client.until(partial(_has_more, client, seen))
+        server.go.set()
+    listening.close()
+
+    assert client.fields(stream)[":status"] == "504"
+    assert b"upstream.upload_idle_minutes" in client.body(stream)
+
+
+def _has_more(client: Client, seen: int) -> bool:
+    return len(client.seen) > seen
+
+
+async def test_a_connection_that_takes_nothing_is_not_asked_for_more() -> None:
+    for is_stuck in (False, True):
+        ours, theirs = await plain_pair()
+        theirs.pause()
+        link = Link(ours, Http2(is_client=True))
+        ours.write(bytes(8 * HIGH_BYTES if is_stuck else 1))
+        await until(partial(_is_full, ours, is_stuck))
+        OverHttp2(link, is_reused=False).give_up()
+
+        assert link.is_leaving == is_stuck
+        ours.abort()
+        theirs.abort()
+
+
+def _is_full(stream: PlainStream, expected: bool) -> bool:
+    return stream.is_full == expected
 
 
 async def test_cancelling_closes_the_upstream_connection() -> None:

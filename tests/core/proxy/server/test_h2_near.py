@@ -234,6 +234,15 @@ async def test_a_request_that_a_leaving_server_did_not_look_at_is_sent_again() -
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+async def test_an_upstream_that_gives_no_more_room_is_a_504() -> None:
+    async with h2_server(lambda peer, event: None) as server, asking(server, Limits(upload_idle_s=0.1)) as (client, _):
+        server.acknowledges = False
+        answer = await ask(client, request("POST", "/", "Content-Length: 3000000") + bytes(1_000_000), b"minutes sets")
+
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    assert b"upstream.upload_idle_minutes" in answer
+
+
 async def test_an_answer_that_does_not_come_is_a_504() -> None:
     limits = Limits(first_byte_s=0.05)
     async with h2_server(lambda peer, event: None) as server, asking(server, limits) as (client, _):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 
 from moat.net.route import ProxyRoute
 from moat.proxy import telling
@@ -27,12 +28,13 @@ from moat.proxy.http1 import (
 )
 from moat.proxy.limits import Limits
 from moat.proxy.record import Trail
-from moat.proxy.refusal import Refusal, late, malformed, silent, unreachable
+from moat.proxy.refusal import Refusal, late, malformed, silent, stalled, unreachable
 from moat.proxy.repeats import Repeats
 from moat.proxy.server.captures import Captures, Known
 from moat.proxy.server.chain import wrong_credentials
 from moat.proxy.server.pool import Key, Lease, Pool
 from moat.proxy.server.pump import Pump
+from moat.proxy.server.stall import Stall
 from moat.proxy.server.stream import Stream, StreamBroken, within
 from moat.proxy.server.tunnel import join
 from moat.proxy.telling import Told
@@ -131,17 +133,21 @@ class Exchange:
     async def _upload(self, upstream: Stream) -> None:
         """Send the client's body; a problem is remembered, and ends the wait for an answer."""
         reader, writer = reader_for(self.request.framing), writer_for(self.request.framing)
+        stall = Stall(self.limits.upload_idle_s, partial(self._moved, upstream), partial(self._give_up, upstream))
         try:
-            while not reader.is_done:
-                payload = reader.take(self.client.buffer)
-                if payload:
-                    self.trail.sent(payload)
-                    upstream.write(writer.encode(payload))
-                    if not reader.is_done:
-                        await upstream.drain()
-                        self.share.give_back()  # what was held has left, all of it at once
-                elif not reader.is_done:
-                    await self._more_body()
+            with stall:
+                while not reader.is_done:
+                    payload = reader.take(self.client.buffer)
+                    if payload:
+                        self.trail.sent(payload)
+                        upstream.write(writer.encode(payload))
+                        if not reader.is_done:
+                            stall.is_waiting = True
+                            await upstream.drain()
+                            stall.is_waiting = False
+                            self.share.give_back()  # what was held has left, all of it at once
+                    elif not reader.is_done:
+                        await self._more_body()
             upstream.write(writer.finish(self.passage.trailers(reader.trailers)))
             self.is_upload_done, self.asked_at = True, within(0)
             self.client.resume()  # nobody reads it till there is an answer, and its end must be seen
@@ -155,6 +161,15 @@ class Exchange:
         except Malformed as problem:
             self._upload_problem = malformed(str(problem))
             upstream.abort()
+
+    def _moved(self, upstream: Stream) -> object:
+        """Return what changes when the upstream takes or says something; None while it waits for the client."""
+        trail = self.trail
+        return None if self.client.is_full else (upstream.untaken(), trail.request_bytes, trail.response_bytes)
+
+    def _give_up(self, upstream: Stream) -> None:
+        self._upload_problem = stalled(self.passage.authority, self.limits.upload_idle_s)
+        upstream.abort()
 
     async def _more_body(self) -> None:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from moat.proxy.bodies import BodyReader
 from moat.proxy.flow import Passage
@@ -19,7 +20,7 @@ from moat.proxy.http2 import INTERNAL_ERROR
 from moat.proxy.http2_heads import response_fields
 from moat.proxy.limits import Limits
 from moat.proxy.record import Trail
-from moat.proxy.refusal import Refusal, silent, unreachable
+from moat.proxy.refusal import Refusal, silent, stalled, unreachable
 from moat.proxy.server.captures import Captures, Known
 from moat.proxy.server.exchange import MAX_INTERIM
 from moat.proxy.server.h2_far import Far, Unsent
@@ -27,6 +28,7 @@ from moat.proxy.server.h2_hold import hold
 from moat.proxy.server.h2_lane import LaneBroken, Near
 from moat.proxy.server.h2_upstream import Upstreams
 from moat.proxy.server.pool import Key
+from moat.proxy.server.stall import Stall
 from moat.proxy.server.stream import StreamBroken, within
 from moat.proxy.telling import early
 from moat.proxy.usage import metered
@@ -142,17 +144,17 @@ class H2Exchange:
     async def _upload(self, far: Far) -> None:
         """Send the client's body; a problem is remembered, and ends the wait for an answer."""
         reader = self.lane.body
+        stall = Stall(self.limits.upload_idle_s, partial(self._moved, far), partial(self._give_up, far))
         try:
-            if self._begun:
-                self.trail.sent(self._begun)
-                await far.send(self._begun)
-            self.share.give_back()
-            while not reader.is_done:
-                if payload := reader.take(self.lane.buffer):
-                    self.trail.sent(payload)
-                    await far.send(payload)
-                elif not reader.is_done:
-                    await self._more_body()
+            with stall:
+                if self._begun:
+                    await self._send(far, self._begun, stall)
+                self.share.give_back()
+                while not reader.is_done:
+                    if payload := reader.take(self.lane.buffer):
+                        await self._send(far, payload, stall)
+                    elif not reader.is_done:
+                        await self._more_body()
             self.is_upload_done, self.asked_at = True, within(0)
             far.finish(self.passage.trailers(reader.trailers))
         except (StreamBroken, LaneBroken):
@@ -160,6 +162,21 @@ class H2Exchange:
         except Refusal as problem:
             self._upload_problem = problem
             far.leave()
+
+    async def _send(self, far: Far, payload: bytes, stall: Stall) -> None:
+        self.trail.sent(payload)
+        stall.is_waiting = True
+        await far.send(payload)
+        stall.is_waiting = False
+
+    def _moved(self, far: Far) -> object:
+        """Return what changes when the upstream takes or says something; None while it waits for the client."""
+        trail = self.trail
+        return None if self.lane.is_full else (far.untaken(), trail.request_bytes, trail.response_bytes)
+
+    def _give_up(self, far: Far) -> None:
+        self._upload_problem = stalled(self.passage.authority, self.limits.upload_idle_s)
+        far.give_up()
 
     async def _more_body(self) -> None:
         """Wait for more of the client's body: for ever once there is an answer, as calls that stream both ways do."""

@@ -59,6 +59,14 @@ class Far(Protocol):
         """Send a piece of its body, as the upstream takes it. Raises StreamBroken or LaneBroken."""
         ...
 
+    def untaken(self) -> object:
+        """Return what changes when the upstream takes some of what is sent."""
+        ...
+
+    def give_up(self) -> None:
+        """Break it off while it takes nothing: whoever waits for it gets StreamBroken or LaneBroken."""
+        ...
+
     def finish(self, trailers: Iterable[tuple[str, str]]) -> None:
         """End its body. Raises LaneBroken."""
         ...
@@ -109,6 +117,14 @@ class OverHttp1:
         """Send a piece of its body, as the upstream takes it. Raises StreamBroken."""
         self._lease.stream.write(self._writer.encode(payload))
         await self._lease.stream.drain()
+
+    def untaken(self) -> object:
+        """Return how much of what was sent the upstream has not taken."""
+        return self._lease.stream.untaken()
+
+    def give_up(self) -> None:
+        """Close the connection."""
+        self._lease.stream.abort()
 
     def finish(self, trailers: Iterable[tuple[str, str]]) -> None:
         """End its body."""
@@ -173,6 +189,16 @@ class OverHttp2:
     async def send(self, payload: bytes) -> None:
         """Send a piece of its body, as the upstream takes it. Raises LaneBroken."""
         await self._begun().send(payload)
+
+    def untaken(self) -> object:
+        """Return what changes when the upstream takes some of this lane, or of what the connection holds before it."""
+        return self._begun().untaken()
+
+    def give_up(self) -> None:
+        """Reset the stream; where it is the connection that does not take it, nothing else is sent there."""
+        if self._link.stream.is_full:
+            self._link.is_leaving = True
+        self.leave()
 
     def finish(self, trailers: Iterable[tuple[str, str]]) -> None:
         """End its body. Raises LaneBroken."""

@@ -19,6 +19,7 @@ from moat.proxy.bodies import BodyReader
 from moat.proxy.http1 import Malformed
 from moat.proxy.http2 import CANCEL, Head, Http2, Payload
 from moat.proxy.http2_heads import plain_fields, read_trailers
+from moat.proxy.server.stream import Stream
 
 
 class Carrier(Protocol):
@@ -27,6 +28,7 @@ class Carrier(Protocol):
     wire: Http2
     turn: asyncio.Lock
     is_over: bool
+    stream: Stream
 
     def took(self, lane: Lane, count: int) -> None:
         """Let the peer send count bytes more on lane."""
@@ -50,6 +52,11 @@ class Near(Protocol):
 
     buffer: bytearray
     has_finished: bool
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client does not take what is sent."""
+        ...
 
     @property
     def body(self) -> BodyReader:
@@ -109,6 +116,7 @@ class Lane:
         self.has_finished = False
         self.on_broken: Callable[[], None] | None = None
         self._due: int | None = None
+        self._sent_bytes = 0
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
@@ -142,8 +150,18 @@ class Lane:
                 await self.link.drain()
                 if room := self._room():
                     self.link.wire.data(self.number, view[:room])
+                    self._sent_bytes += len(view[:room])
                     self.link.flush()
                     view = view[room:]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the peer does not take what is sent."""
+        return self._is_shut or self.link.stream.is_full
+
+    def untaken(self) -> object:
+        """Return what changes when the peer takes some of what is sent."""
+        return self._sent_bytes, 0 if self._is_shut else self.link.stream.untaken()
 
     def head(self, fields: Iterable[HeaderTuple], *, is_over: bool = False) -> None:
         """Send a field section. Raises LaneBroken."""
@@ -201,6 +219,11 @@ class Lane:
             callback, self.on_broken = self.on_broken, None
             if callback is not None and not (self.has_ended and self.has_finished):
                 callback()
+
+    @property
+    def _is_shut(self) -> bool:
+        """Whether it waits for the peer to open its window."""
+        return self._writer is not None and not self._writer.done()
 
     def _room(self) -> int:
         self._check()

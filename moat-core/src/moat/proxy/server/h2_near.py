@@ -79,6 +79,11 @@ class Http1Near:
         """Whether all of the request has come."""
         return self.body.is_done
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the client does not take what is sent."""
+        return self._stream.is_full
+
     async def more(self) -> bool:
         """Wait for more of the request. Raises LaneBroken when there is none."""
         try:

@@ -45,9 +45,11 @@ class _Shared:
         """Say goodbye and close it; nothing hangs on it."""
         link = self.link
         link.is_leaving = True
+        if link.stream.untaken():  # it would not hear it either
+            return link.stream.abort()
         link.wire.goodbye()
         link.flush()
-        link.stream.close()
+        return link.stream.close()
 
 
 @dataclass(slots=True)

@@ -111,7 +111,11 @@ class House:
             self._services.close()
         h2 = H2Services(Upstreams(self._group, pool), self._asks, self._captures)
         relaying = Common(pool, self._emit_forwarded, self._watch, self._ways)
-        limits = replace(self._limits, first_byte_s=message.first_byte_s or self._limits.first_byte_s)
+        limits = replace(
+            self._limits,
+            first_byte_s=message.first_byte_s or self._limits.first_byte_s,
+            upload_idle_s=message.upload_idle_s or self._limits.upload_idle_s,
+        )
         shared = (self._emit, relaying, self._spending, limits, self._failures)
         self._services = Services(self._admission, leaves, pool, h2, *shared)
 
