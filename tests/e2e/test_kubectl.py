@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from moat.proxy.scrub import mask
 from support.host_programs import is_shown, shown
 from support.kube_api import HOST, LOG_LINES, KubeApi, running_kube
 from support.places import ROOT_PLACES, Place, docker_answers
@@ -61,6 +62,13 @@ def test_kubectl_executes_with_standard_input_and_an_exit_code(place: Place, api
 
     assert said.splitlines()[:4] == ["through the pod", "out", "7", "err"]
     assert _came(api, "exec")
+
+
+@ROOT_PLACES
+def test_a_credential_that_a_pod_repeats_is_not_seen(place: Place, api: KubeApi, tmp_path: Path) -> None:
+    (tmp_path / "told").write_text(f"<{api.secret}>" * 3)
+
+    assert kubectl(place, f"kubectl exec web -- cat {tmp_path}/told") == f"<{mask(len(api.secret)).decode()}>" * 3
 
 
 @ROOT_PLACES

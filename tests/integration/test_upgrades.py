@@ -23,6 +23,7 @@ from support.worker import OTHER_RUN, RUN, TOKEN, a_run
 HOST = "api.example.com"
 UPGRADE = f"GET /socket HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n".encode()
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n"
+PING, PONG = b"\0\0\0\1\0\0\0\4ping", b"\0\0\0\1\0\0\0\4pong"  # frames of data (SPDY/3.1)
 CA = make_test_ca()
 
 
@@ -48,7 +49,7 @@ class Echo:
 async def an_upgraded_connection(
     context: RunContext, limits: Limits | None = None, door: str = RUN
 ) -> AsyncIterator[tuple[Guest, TlsStream, Echo]]:
-    """Open one through a house; it has carried four bytes each way."""
+    """Open one through a house; it has carried a frame each way."""
     echo = Echo()
     server = await asyncio.start_server(echo.serve, "127.0.0.1", 0, ssl=CA.server_context(HOST))
     echo.pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -61,9 +62,9 @@ async def an_upgraded_connection(
                 assert await client.more()
             assert client.buffer == SWITCHED
             client.buffer.clear()
-            client.write(b"ping")
+            client.write(PING)
             assert await client.more()
-            assert client.buffer == b"ping"
+            assert client.buffer == PING
             yield guest, client, echo
     finally:
         server.close()
@@ -96,12 +97,12 @@ async def test_a_tunnel_is_closed_when_its_grant_is_gone_and_only_then(after: Ru
             record = await ended(guest, client, echo)
             assert why in record.reason
             assert (record.status, record.outcome, record.grants) == (101, "forwarded", (RULE.grant,))
-            assert (record.request_bytes, record.response_bytes) == (4, 4)
+            assert (record.request_bytes, record.response_bytes) == (len(PING), len(PING))
         else:
             client.buffer.clear()
-            client.write(b"pong")
+            client.write(PONG)
             assert await client.more()
-            assert client.buffer == b"pong"
+            assert client.buffer == PONG
 
 
 async def test_a_tunnel_is_closed_when_the_policy_denies_its_host() -> None:
@@ -116,7 +117,7 @@ async def test_a_tunnel_in_which_nobody_says_anything_is_closed_and_counted() ->
         record = await ended(guest, client, echo)
 
     assert record.reason == "nothing was said for 1 s"
-    assert (record.request_bytes, record.response_bytes) == (4, 4)
+    assert (record.request_bytes, record.response_bytes) == (len(PING), len(PING))
 
 
 async def test_the_bytes_of_a_tunnel_are_counted_also_when_its_run_ends() -> None:
@@ -124,7 +125,7 @@ async def test_the_bytes_of_a_tunnel_are_counted_also_when_its_run_ends() -> Non
         guest.house.drop(RUN)
         record = await ended(guest, client, echo)
 
-    assert (record.reason, record.request_bytes, record.response_bytes) == ("the run was stopped", 4, 4)
+    assert (record.reason, record.request_bytes, record.response_bytes) == ("the run was stopped", len(PING), len(PING))
 
 
 async def test_an_endpoint_carries_upgrades_until_it_is_taken_away() -> None:
@@ -137,7 +138,7 @@ async def test_an_endpoint_carries_upgrades_until_it_is_taken_away() -> None:
         client = await guest.connect(guest.listen(RUN, "proxy"))
         upgrade = UPGRADE.replace(b"/socket", b"/_moat/kube/exec").replace(HOST.encode(), b"127.0.0.1:19080")
         assert (await guest.ask(client, upgrade, b"\r\n\r\n")) == SWITCHED
-        assert (await guest.ask(client, b"ping", b"ping")) == b"ping"
+        assert (await guest.ask(client, PING, PING)) == PING
         guest.house.put(replace(context, endpoints=()), {})
         with contextlib.suppress(ConnectionError):
             assert not await client.more()

@@ -120,11 +120,48 @@ async def test_frames_that_cannot_be_read_end_the_connection() -> None:
     assert "extension" in guest.records[0].reason
 
 
-@pytest.mark.parametrize(("rules", "protocol"), [((), "websocket"), ((RULE,), "SPDY/3.1")])
-async def test_where_no_scrub_is_due_everything_passes_as_it_is(rules: tuple[Rule, ...], protocol: str) -> None:
+async def test_a_credential_in_spdy_is_removed_and_another_stream_goes_on_meanwhile() -> None:
+    first, second = data(1, b"you are " + TOKEN[:6]), data(1, TOKEN[6:] + b"!", 1)
+    service = Service((first[:5], first[5:] + data(3, b"else"), second), protocol="SPDY/3.1")
+    async with upgraded(service, RULE) as (guest, client):
+        seen = await received(client, len(first + second) + 12)
+        client.close()
+        await until(lambda: bool(guest.records))
+
+    came = seen.partition(b"\r\n\r\n")[2]
+    assert SECRET.encode() in service.heads[0]
+    assert TOKEN not in came
+    assert TOKEN[6:] not in came
+    assert came.startswith(data(1, b"you are "))
+    assert data(3, b"else") in came
+    assert came.endswith(data(1, HIDDEN + b"!", 1))
+    assert (guest.records[0].status, guest.records[0].scrubbed) == (101, 1)
+
+
+async def test_spdy_that_cannot_be_read_ends_the_connection() -> None:
+    service = Service((data(1, b"fine"), data(1, b"zzzz", 2), data(1, TOKEN)), protocol="SPDY/3.1")
+    async with upgraded(service, RULE) as (guest, client):
+        with contextlib.suppress(ConnectionError):
+            while await client.more():
+                pass
+        await until(lambda: bool(guest.records))
+        seen = bytes(client.buffer)
+
+    assert b"zzzz" not in seen
+    assert TOKEN not in seen
+    assert "SPDY/3.1" in guest.records[0].reason
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "SPDY/3.1", "foo/1"])
+async def test_where_no_scrub_is_due_everything_passes_as_it_is(protocol: str) -> None:
     service = Service((bytes((0xC1, 4)) + b"zzzz",), protocol=protocol)
-    async with upgraded(service, *rules) as (_, client):
+    async with upgraded(service) as (_, client):
         seen = await received(client, 6)
 
     assert seen.endswith(b"zzzz")
-    assert (b"permessage-deflate" in service.heads[0]) is (not rules)
+    assert b"permessage-deflate" in service.heads[0]
+
+
+def data(stream: int, payload: bytes, flags: int = 0) -> bytes:
+    """Return a frame of data of SPDY/3.1."""
+    return stream.to_bytes(4) + bytes((flags,)) + len(payload).to_bytes(3) + payload

@@ -8,7 +8,9 @@ from moat.proxy.answering import Answering, plain_wanted, whole_wanted
 from moat.proxy.bodies import reader_for
 from moat.proxy.http1 import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, Malformed, Response
 from moat.proxy.refusal import Refusal
-from moat.proxy.scrub import Scrub, Spent, mask
+from moat.proxy.scrub import PromptStream, Scrub, Spent, mask
+from moat.proxy.spdy import ScrubbedSpdy
+from moat.proxy.websocket import ScrubbedFrames
 
 SECRET = "s3cr3t-of-the-answer"
 MASK = mask(len(SECRET)).decode()
@@ -181,3 +183,26 @@ def test_what_the_run_spends_while_an_answer_lasts_is_looked_for_from_then_on() 
     assert answering.feed(f"event: s3cr3t-renewed, {SECRET};".encode()) == b"event: %b, %b;" % (mask(14), MASK.encode())
     assert answering.trailers([("X", "s3cr3t-renewed")]) == [("X", mask(14).decode())]
     assert answering.begun().scrub is spent.scrub
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kind"),
+    [("WebSocket", ScrubbedFrames), ("spdy/3.1", ScrubbedSpdy), ("SPDY/3.1", ScrubbedSpdy), ("foo/1", PromptStream)],
+)
+def test_whatever_a_connection_is_upgraded_to_is_searched(protocol: str, kind: type) -> None:
+    sieve = an_answering().sieve(a_response(("Upgrade", protocol), status=101, framing=NO_BODY))
+
+    assert isinstance(sieve, kind)
+
+
+def test_bytes_of_a_protocol_that_nobody_knows_lose_the_secret_and_what_the_run_spends_later() -> None:
+    spent = Spent()
+    answering = Answering(Scrub([SECRET]), False, spent)
+    spent.add([SECRET])
+    sieve = answering.sieve(a_response(("Upgrade", "foo/1"), status=101, framing=NO_BODY))
+    before = sieve.feed(f"\0{SECRET}s3cr3t-of-later".encode())
+    spent.add(["s3cr3t-of-later"])
+
+    assert before == f"\0{MASK}s3cr3t-of-later".encode()
+    assert sieve.feed(b"s3cr3t-of-later") == mask(15)
+    assert answering.scrubbed == 2

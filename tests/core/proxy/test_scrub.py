@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moat.proxy.scrub import Scrub, Spent, mask
+from moat.proxy.scrub import PROMPT_BYTES, PromptStream, Scrub, Spent, mask
 
 SECRET = "ghp_s3cr3tTokenOfSomeLength"
 ODD = "s3cr3t/+odd=one:x"
@@ -191,3 +191,36 @@ def test_what_is_taken_out_is_counted_once_however_a_stream_is_cut() -> None:
         stream.finish()
 
         assert sum(counts) == scrub.count(body) == 3
+
+
+def test_a_stream_without_ends_keeps_back_nothing_that_is_short_and_hides_what_follows_from_it() -> None:
+    stream, few = PromptStream(lambda: SCRUB), SECRET[: PROMPT_BYTES - 1].encode()
+
+    assert stream.feed(b"$ " + few) == b"$ " + few
+    assert (stream.is_remembering, stream.is_waiting) == (True, False)
+    assert stream.feed(SECRET[len(few) :].encode()) == mask(len(SECRET))[len(few) :]
+    assert (stream.is_remembering, stream.is_waiting) == (False, False)
+
+
+def test_it_keeps_back_what_is_longer_and_gives_it_at_the_end() -> None:
+    stream = PromptStream(lambda: SCRUB)
+
+    assert stream.feed(b"> " + SECRET[:9].encode()) == b"> "
+    assert stream.is_waiting
+    assert stream.finish() == SECRET[:9].encode()
+    assert stream.feed(SECRET[9:].encode()) == SECRET[9:].encode()
+
+
+@given(bodies.map(b"".join), st.lists(st.integers(0, 300), max_size=12))
+def test_however_it_is_cut_it_hides_all_but_the_first_bytes_of_a_secret(body: bytes, cuts: list[int]) -> None:
+    counts: list[int] = []
+    stream, out = PromptStream(lambda: SCRUB, counts.append), b""
+    for start, end in pairwise([0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]):
+        out += stream.feed(body[start:end])
+    out += stream.finish()
+    expected, found = SCRUB.whole(body), SCRUB.find(body)
+    shown = {at for start, _ in found for at in range(start, start + PROMPT_BYTES - 1)}
+
+    assert len(out) == len(body)
+    assert all(out[at] == expected[at] or (at in shown and out[at] == body[at]) for at in range(len(body)))
+    assert sum(counts) == SCRUB.count(body)

@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from moat.api.http import Headers, RequestHead, ResponseHead
 from moat.proxy.bodies import BodyReader
 from moat.proxy.decode import Decoder, decoder_for, named_codings, quotable
-from moat.proxy.http1 import NO_BODY, UNTIL_CLOSE, Response
+from moat.proxy.http1 import NO_BODY, UNTIL_CLOSE, Response, listed
 from moat.proxy.refusal import Refusal
-from moat.proxy.scrub import Scrub, ScrubbedStream, Spent
+from moat.proxy.scrub import PromptStream, Scrub, ScrubbedStream, Spent
+from moat.proxy.spdy import ScrubbedSpdy
 from moat.proxy.websocket import ScrubbedFrames, check_extensions, is_websocket
 
 _PARTIAL = 206
@@ -65,15 +66,17 @@ class Answering:
                 self._stream.look_for(self.scrub)
         return self.scrub
 
-    def sieve(self, response: Response) -> ScrubbedFrames | None:
-        """Return what an upgraded connection's bytes go through, None for another protocol than websockets.
+    def sieve(self, response: Response) -> ScrubbedFrames | ScrubbedSpdy | PromptStream:
+        """Return what an upgraded connection's bytes go through; those of a protocol that nobody here knows are bytes.
 
-        Raises Malformed where the server uses extensions that it was not offered.
+        Raises Malformed where the server uses websocket extensions that it was not offered.
         """
-        if not is_websocket(response):
-            return None
-        check_extensions(response)
-        return ScrubbedFrames(lambda: self.latest, self._note)
+        if is_websocket(response):
+            check_extensions(response)
+            return ScrubbedFrames(lambda: self.latest, self._note)
+        if listed(response.fields, "upgrade") == ("spdy/3.1",):
+            return ScrubbedSpdy(lambda: self.latest, self._note)
+        return PromptStream(lambda: self.latest, self._note)
 
     @property
     def has_more(self) -> bool:

@@ -16,6 +16,7 @@ from moat.proxy.search import holds
 
 _MASK = b"[moat:redacted]"
 _HINT_BYTES = 4  # of a form's beginning: enough to find candidates by
+PROMPT_BYTES = 4  # of a secret's beginning: fewer are met by chance at the end of what is said
 _MAX_REMEMBERED = 64  # of one run, the latest: each costs time on every byte
 
 
@@ -115,6 +116,53 @@ class ScrubbedStream:
     def finish(self) -> bytes:
         """Return what was held back: the body is over, so it was no secret."""
         rest, self._raw, self._clean, self._covered = self._clean, b"", b"", 0
+        return rest
+
+
+class PromptStream:
+    """One stream without ends of its own: what begins a secret waits only from PROMPT_BYTES on.
+
+    A service may say its last word and wait for the other side's (a terminal, a database): a tail of a few bytes is
+    likely no secret, and leaves. It is remembered: of a secret that follows from there, all but those bytes is hidden.
+    """
+
+    def __init__(self, scrub: Callable[[], Scrub], found: Callable[[int], None] | None = None) -> None:
+        self._scrub = scrub
+        self._found = found
+        self._raw = b""
+        self._clean = b""
+        self._left = 0  # how much of it has left already
+        self._covered = 0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is held back."""
+        return self._left < len(self._raw)
+
+    @property
+    def is_remembering(self) -> bool:
+        """Whether its end may begin a secret, held back or not."""
+        return bool(self._raw)
+
+    def feed(self, payload: bytes) -> bytes:
+        """Return what may leave now, b"" for nothing."""
+        scrub = self._scrub()
+        raw, clean, left = self._raw + payload, self._clean + payload, self._left
+        if found := scrub.find(raw):
+            clean = _masked(clean, found, self._covered)
+            if self._found is not None:
+                self._found(_count(found, self._covered))
+            self._covered = max(self._covered, *(end for _, end in found))
+        held = scrub.held(raw)
+        cut = len(raw) - held
+        until = max(left, cut if held >= PROMPT_BYTES else len(raw))
+        self._raw, self._clean = raw[cut:], clean[cut:]
+        self._left, self._covered = max(0, until - cut), max(0, self._covered - cut)
+        return clean[left:until]
+
+    def finish(self) -> bytes:
+        """Return what was held back: the stream is over, so it was no secret."""
+        rest, self._raw, self._clean, self._left, self._covered = self._clean[self._left :], b"", b"", 0, 0
         return rest
 
 
