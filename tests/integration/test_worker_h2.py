@@ -17,12 +17,14 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, StreamEnded, StreamReset
 from h2.exceptions import ProtocolError
 from moat.api.runs import NetworkPolicy
+from moat.proxy.scrub import mask
 from support.grpc_service import GrpcService, grpc_call, grpc_service
 from support.proxied import HOST, RULE, SECRET, Proxied, proxied, run
 from support.upstream import make_test_ca
 from support.worker import RUN, RunningWorker, a_run, running_worker
 
 NGHTTP = pytest.mark.skipif(shutil.which("nghttp") is None, reason="nghttp2-client is not installed")
+TOKEN = SECRET.removeprefix("Bearer ")
 OVER_H2 = "/demo.Service/"
 
 
@@ -61,6 +63,28 @@ async def test_grpc_calls_work_and_spend_the_credential(
     assert service.seen == [(words[0], SECRET)]
     assert (record.method, record.path, record.status) == ("POST", OVER_H2 + words[0], 200)
     assert (record.outcome, record.grants) == ("forwarded", ("example",))
+
+
+async def test_a_word_of_a_grpc_conversation_that_ends_like_a_credential_begins_does_not_wait_for_the_next(
+    tmp_path: Path,
+) -> None:
+    words = ("this", "these are s3cr3t", f"not {TOKEN[:-1]}", TOKEN, "s")
+    async with grpc(tmp_path) as (worker, _, proxy):
+        found = await grpc_call(proxy, worker.ca_file, f"{HOST}:443", "Converse", *words)
+
+    assert found == {"answers": [word if word != TOKEN else mask(len(TOKEN)).decode() for word in words]}
+
+
+@pytest.mark.parametrize("more", [(), ("packed",)], ids=["who is asked plainly", "who is asked in gzip"])
+async def test_a_credential_that_a_grpc_service_repeats_in_gzip_is_removed(
+    more: tuple[str, ...], tmp_path: Path
+) -> None:
+    async with grpc(tmp_path) as (worker, _, proxy):
+        found = await grpc_call(proxy, worker.ca_file, f"{HOST}:443", "Repeat", "x" * 400, *more)
+        (record,) = await worker.records(1)
+
+    assert found == {"answer": "x" * 400 + f"Bearer {mask(len(TOKEN)).decode()}" * 3}
+    assert record.scrubbed == 3
 
 
 async def test_a_grpc_call_that_is_cancelled_is_cancelled_upstream(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # its stubs are a distribution of their own
@@ -40,6 +41,12 @@ def count(request: bytes, context: Any) -> Iterator[bytes]:
 def echo(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
     del context
     yield from requests
+
+
+def repeat(request: bytes, context: Any) -> bytes:
+    context.set_compression(grpc.Compression.Gzip)
+    authorization: str = dict(context.invocation_metadata())["authorization"]
+    return request + authorization.encode() * 3
 
 
 def fail(request: bytes, context: Any) -> None:
@@ -73,6 +80,7 @@ def serve(pem: str, authorization: str) -> None:
         "Hello": grpc.unary_unary_rpc_method_handler(guarded("Hello", hello)),
         "Count": grpc.unary_stream_rpc_method_handler(guarded("Count", count)),
         "Echo": grpc.stream_stream_rpc_method_handler(guarded("Echo", echo)),
+        "Repeat": grpc.unary_unary_rpc_method_handler(guarded("Repeat", repeat)),
         "Fail": grpc.unary_unary_rpc_method_handler(guarded("Fail", fail)),
         "Wait": grpc.unary_stream_rpc_method_handler(guarded("Wait", wait)),
     }
@@ -99,6 +107,11 @@ def call(target: str, method: str, *words: str) -> None:
 
 def _made(channel: Any, method: str, options: dict[str, Any], words: tuple[str, ...]) -> dict[str, object]:
     path, first = f"/{SERVICE}/{method}", words[0].encode() if words else b""
+    if method == "Converse":
+        return {"answers": list(_conversation(channel.stream_stream(f"/{SERVICE}/Echo"), options, words))}
+    if method == "Repeat":
+        packing = grpc.Compression.Gzip if words[1:] else None
+        return {"answer": channel.unary_unary(path)(first, compression=packing, **options).decode()}
     if method in ("Hello", "Fail"):
         answer, done = channel.unary_unary(path).with_call(first, **options)
         return {"answer": answer.decode(), "trailers": dict(done.trailing_metadata()), "code": done.code().name}
@@ -113,6 +126,16 @@ def _made(channel: Any, method: str, options: dict[str, Any], words: tuple[str, 
         return {"first": said, "code": answers.code().name}
     got = [answer.decode() for answer in answers]
     return {"count": len(got), "last": got[-1], "trailers": dict(answers.trailing_metadata())}
+
+
+def _conversation(echo: Callable[..., Any], options: dict[str, Any], words: tuple[str, ...]) -> Iterator[str]:
+    """Say each word once the one before was answered."""
+    said: SimpleQueue[str] = SimpleQueue()
+    answers = echo((word.encode() for word in iter(said.get, "")), **options)
+    for word in words:
+        said.put(word)
+        yield next(answers).decode()
+    said.put("")
 
 
 if __name__ == "__main__":

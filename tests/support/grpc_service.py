@@ -5,6 +5,8 @@
 
 /demo.Service/  Hello  one answer, with a trailer      Count  n answers      Echo  both ways, message by message
                 Fail   ALREADY_EXISTS                  Wait   until the client cancels
+                Repeat the authorization, in gzip where its client takes that; the client too with a second word
+a call of Converse says its words to Echo, each once the one before was answered
 """
 
 from __future__ import annotations

@@ -30,6 +30,11 @@ def test_a_request_asks_for_an_answer_that_can_be_read() -> None:
     head = RequestHead("GET", Authority("https", "a.example", 443), "/", Headers((("accept-encoding", "gzip, br"),)))
 
     assert plain_wanted(head).headers.items == (("Accept-Encoding", "identity"),)
+    packed = (("grpc-accept-encoding", "gzip"), ("Connect-Accept-Encoding", "br"), ("te", "trailers"))
+    assert plain_wanted(head.with_headers(Headers(packed))).headers.items == (
+        packed[2],
+        ("Accept-Encoding", "identity"),
+    )
 
 
 def test_and_for_all_of_it_where_a_credential_goes_out() -> None:
@@ -206,3 +211,47 @@ def test_bytes_of_a_protocol_that_nobody_knows_lose_the_secret_and_what_the_run_
     assert before == f"\0{MASK}s3cr3t-of-later".encode()
     assert sieve.feed(b"s3cr3t-of-later") == mask(15)
     assert answering.scrubbed == 2
+
+
+GRPC = ("content-type", "application/grpc")
+
+
+def a_message(payload: bytes, flags: int = 0) -> bytes:
+    return bytes((flags,)) + len(payload).to_bytes(4) + payload
+
+
+def test_messages_of_grpc_are_searched_each_by_itself_and_compressed_ones_too() -> None:
+    answering = an_answering()
+    response = a_response(GRPC, ("grpc-encoding", "gzip"), ("content-length", "99"), framing=Framing("length", 99))
+    told, _ = answering.answer(response, reader_for(CHUNKED))
+
+    assert (told.framing, "content-length" in told.head.headers) == (UNTIL_CLOSE, False)
+    assert answering.is_decoding
+    assert answering.feed(a_message(b"so s3cr3t")) == a_message(b"so s3cr3t")
+    assert answering.feed(a_message(PACKED, 1)) == a_message(f"token: {MASK}.".encode())
+    assert (answering.finish(), answering.scrubbed) == (b"", 1)
+
+
+def test_messages_that_are_not_compressed_leave_a_known_length_true() -> None:
+    answering = an_answering()
+    response = a_response(GRPC, ("content-length", "14"), framing=Framing("length", 14))
+    told, reader = answering.answer(response, reader_for(response.framing))
+
+    assert told.framing == response.framing
+    assert reader.take(bytearray(a_message(b"so s3cr3t"))) == a_message(b"so s3cr3t")
+    assert reader.is_done
+
+
+@pytest.mark.parametrize("must_read", [True, False])
+def test_messages_compressed_in_a_way_that_nobody_knows_are_refused_where_a_credential_went_out(
+    must_read: bool,
+) -> None:
+    answering = an_answering(must_read=must_read)
+    response = a_response(GRPC, ("grpc-encoding", "snappy"))
+
+    if must_read:
+        with pytest.raises(Refusal, match="cannot be searched"):
+            answering.answer(response, reader_for(CHUNKED))
+    else:
+        answering.answer(response, reader_for(CHUNKED))
+        assert answering.feed(a_message(b"\0packed", 1)) == a_message(b"\0packed", 1)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from moat.api.http import Headers, RequestHead, ResponseHead
 from moat.proxy.bodies import BodyReader
 from moat.proxy.decode import Decoder, decoder_for, named_codings, quotable
+from moat.proxy.envelopes import OFFERS, ScrubbedMessages, has_envelopes, message_coding
 from moat.proxy.http1 import NO_BODY, UNTIL_CLOSE, Response, listed
 from moat.proxy.refusal import Refusal
 from moat.proxy.scrub import PromptStream, Scrub, ScrubbedStream, Spent
@@ -25,8 +26,8 @@ _PARTIAL = 206
 
 
 def plain_wanted(head: RequestHead) -> RequestHead:
-    """Return head asking for an answer that can be read as it comes: no content coding, no websocket compression."""
-    plain = head.headers.without("sec-websocket-extensions")
+    """Return head asking for an answer that can be read as it comes: no coding of contents, websockets or messages."""
+    plain = head.headers.without("sec-websocket-extensions", *OFFERS)
     return head.with_headers(plain.with_set("Accept-Encoding", "identity"))
 
 
@@ -52,6 +53,8 @@ class Answering:
     scrubbed: int = 0
     _stream: ScrubbedStream | None = None
     _decoder: Decoder | None = None
+    _messages: ScrubbedMessages | None = None  # instead of _stream, where the body is made of them
+    _has_length: bool = True
 
     def begun(self) -> Answering:
         """Return one for the next answer; a passage serves requests that come again (`repeats`)."""
@@ -114,6 +117,8 @@ class Answering:
         """Return what may leave now. Raises Malformed when a coding is broken."""
         if self._decoder is not None:
             data = self._decoder.feed(data)
+        if self._messages is not None:
+            return self._messages.feed(data)
         scrub = self.latest
         if self._stream is None:
             self._stream = scrub.stream(self._note)
@@ -123,6 +128,8 @@ class Answering:
         """Return what was held back, at the body's end. Raises Malformed when the coding had not ended."""
         if self._decoder is not None:
             self._decoder.finish()
+        if self._messages is not None:
+            return self._messages.finish()
         return self._stream.finish() if self._stream is not None else b""
 
     def answer(self, response: Response, reader: BodyReader) -> tuple[Response, BodyReader]:
@@ -130,7 +137,7 @@ class Answering:
         if response.framing == NO_BODY:
             return replace(response, head=self.head(response.head, has_body=False)), reader
         head = self.head(response.head)
-        framing = response.framing if self._decoder is None else UNTIL_CLOSE
+        framing = response.framing if self._has_length else UNTIL_CLOSE
         return replace(response, head=head, framing=framing), _Reader(self, reader)
 
     def reader(self, inner: BodyReader) -> BodyReader:
@@ -139,20 +146,31 @@ class Answering:
 
     @property
     def is_decoding(self) -> bool:
-        """Whether the body loses a content coding."""
-        return self._decoder is not None
+        """Whether more is done to the body than to search it, and its head has a part in it."""
+        return self._decoder is not None or self._messages is not None
 
     def _decoded(self, head: ResponseHead, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Find a decoder, if one is needed; return headers without what it makes untrue."""
+        """Find what reads the body, if it needs more than a search; return headers without what is then untrue."""
         coding = named_codings(head.headers)
-        if not coding:
-            return headers
-        self._decoder = None if head.status == _PARTIAL else decoder_for(coding)
-        if self._decoder is None:
-            if self.must_read:
-                raise _unreadable(coding, head.status)
-            return headers
-        return [pair for pair in headers if pair[0].lower() not in ("content-encoding", "content-length")]
+        untrue: tuple[str, ...] = ()
+        if coding and (decoder := self._readable(coding, head.status)):
+            self._decoder, untrue = decoder, ("content-encoding", "content-length")
+        if has_envelopes(head.headers):
+            packing = message_coding(head.headers)
+            if packing and self._readable(packing, head.status):
+                untrue = (*untrue, "content-length")
+            else:
+                packing = ""
+            self._messages = ScrubbedMessages(packing, lambda: self.latest, self._note)
+        self._has_length = not untrue
+        return [pair for pair in headers if pair[0].lower() not in untrue] if untrue else headers
+
+    def _readable(self, coding: str, status: int) -> Decoder | None:
+        """Return what undoes a coding, None where it is left alone. Raises Refusal where it must not be."""
+        decoder = None if status == _PARTIAL else decoder_for(coding)
+        if decoder is None and self.must_read:
+            raise _unreadable(coding, status)
+        return decoder
 
 
 class _Reader:
