@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
+import re
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -29,6 +31,11 @@ def forms(secret: str) -> set[bytes]:
         pytest.param(json.dumps(SECRET)[1:-1].replace("/", "\\/"), id="JSON as PHP writes it"),
         pytest.param(json.dumps(SECRET)[1:-1].replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
                      id="JSON as Go writes it"),
+        pytest.param(quote(quote(SECRET, safe=""), safe=""), id="percent, twice"),
+        pytest.param(re.sub("%..", lambda found: found[0].lower(), quote(SECRET, safe="")).replace("%", "%25"),
+                     id="percent in lower case, twice"),
+        pytest.param(html.escape(SECRET).replace("/", "&#x2F;").replace("=", "&#x3D;"), id="HTML as Mustache does"),
+        pytest.param(html.escape(SECRET).replace("&quot;", "&#34;").replace("+", "&#43;"), id="HTML as Go does"),
     ],
 )  # fmt: skip
 def test_a_secret_is_known_in_every_usual_writing(text: str) -> None:
@@ -63,6 +70,31 @@ def test_the_password_of_basic_is_a_secret_besides_the_pair() -> None:
     pair = base64.b64encode(b"x-access-token:s3cr3t-token").decode()
 
     assert secrets_in(f"Basic {pair}") == (pair, "s3cr3t-token")
+
+
+@pytest.mark.parametrize("password", ["", "x", "api_token", "x-oauth-basic"])
+def test_the_user_of_basic_is_the_secret_where_it_is_the_key(password: str) -> None:
+    pair = base64.b64encode(f"s3cr3t-key:{password}".encode()).decode()
+
+    assert secrets_in(f"Basic {pair}") == (pair, "s3cr3t-key")
+
+
+@pytest.mark.parametrize(
+    ("value", "parts"),
+    [
+        ("session=s3cr3t-one", ("s3cr3t-one",)),
+        ('a=s3cr3t-one; b="s3cr3t two"; lang=en', ("s3cr3t-one", "s3cr3t two")),
+        ("Token token=s3cr3t-one", ("s3cr3t-one",)),
+        ('Digest id="s3cr3t-one",key=s3cr3t+two==', ("s3cr3t-one", "s3cr3t+two==")),
+    ],
+)
+def test_what_a_field_names_is_a_secret_also_without_its_name(value: str, parts: tuple[str, ...]) -> None:
+    assert set(parts) <= set(secrets_in(value))
+    assert "lang" not in secrets_in(value)
+
+
+def test_padding_names_nothing() -> None:
+    assert secrets_in("Bearer s3cr3t/token==") == ("s3cr3t/token==",)
 
 
 def test_a_basic_value_that_is_none_is_taken_as_it_is() -> None:

@@ -18,12 +18,20 @@ from urllib.parse import quote
 
 MIN_SECRET_BYTES = 8  # removing shorter strings would damage ordinary answers
 _MIN_ANCHOR_BYTES = 6
+_NAMED = re.compile(r'(?:^|(?<=[\s;,]))[!#$%&\'*+.^_`|~0-9A-Za-z-]+="?(?:(?<=")([^"]*)|([^\s;,"]*))')
+# What services want for a password where the user is the key (Toggl, GitHub of old); others want none.
+_NO_PASSWORDS = frozenset(("api_token", "x-oauth-basic"))
 _PLAIN_RUN = re.compile(rb"[A-Za-z0-9]+")
 _PERCENT = re.compile(r"%[0-9A-F]{2}")
 # What encoders leave alone: RFC 3986, Python's default, JavaScript's encodeURIComponent and encodeURI, HTML forms.
 _LEFT_ALONE = ("-._~", "/-._~", "-_.!~*'()", ";/?:@&=+$,#-_.!~*'()", "*-._", "")
 _JSON_MUST = {'"': '\\"', "\\": "\\\\"}
 _JSON_SLASH = {**_JSON_MUST, "/": "\\/"}  # PHP
+_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_TEMPLATES = (  # Mustache and Handlebars; Go
+    {**_HTML, '"': "&quot;", "'": "&#39;", "/": "&#x2F;", "`": "&#x60;", "=": "&#x3D;"},
+    {**_HTML, '"': "&#34;", "'": "&#39;", "+": "&#43;"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +43,16 @@ class Needle:
 
 
 def secrets_in(value: str) -> tuple[str, ...]:
-    """Return what is secret in a header's value: the value without its scheme, and the password of `Basic`."""
+    """Return what is secret in a header's value.
+
+    The value without its scheme, the value of each `name=value` in it (cookies, `Token token=…`), the password of
+    `Basic`, or its user where that is the key.
+    """
     scheme, space, rest = value.partition(" ")
     token = rest.strip() if space else value
     found = [token, token.rpartition(" ")[2]]
+    if "=" in value:
+        found += [named[1] or named[2] for named in _NAMED.finditer(value)]
     if scheme.lower() == "basic":
         found += _basic_parts(token)
     return tuple(dict.fromkeys(each for each in found if len(each) >= MIN_SECRET_BYTES))
@@ -63,7 +77,8 @@ def _basic_parts(encoded: str) -> list[str]:
         pair = base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, ValueError):
         return []
-    return [pair.partition(":")[2]]
+    user, _, password = pair.partition(":")
+    return [user if len(password) < MIN_SECRET_BYTES or password in _NO_PASSWORDS else password]
 
 
 def _core(raw: bytes, shift: int) -> str:
@@ -78,11 +93,13 @@ def _escaped(text: str) -> list[bytes]:
     found = [text]
     for left_alone in _LEFT_ALONE:
         upper = quote(text, safe=left_alone)
-        found += [upper, _PERCENT.sub(lambda found: found[0].lower(), upper)]
+        lower = _PERCENT.sub(lambda found: found[0].lower(), upper)
+        found += [upper, lower, upper.replace("%", "%25"), lower.replace("%", "%25")]  # a URL within a URL
     found += [_mapped(text, _JSON_MUST), _mapped(text, _JSON_SLASH)]
     for special in ("<>&", "<>&'\"+`", "<>&'\"+`/=:~!*()@$,;?#[]{}|^ ", "<>&'\"+`/=:~!*()@$,;?#[]{}|^ -_."):
         found += [_mapped(text, _unicode_escapes(special, digits)) for digits in ("04x", "04X")]
     found += [html.escape(text, quote=False), html.escape(text), html.escape(text).replace("/", "&#x2F;")]
+    found += [_mapped(text, _TEMPLATES[0]), _mapped(text, _TEMPLATES[1])]
     return [form.encode() for form in dict.fromkeys(found)]
 
 
