@@ -102,6 +102,35 @@ async def test_a_credential_in_a_body_comes_back_to_nobody_however_it_is_written
     assert not shows(bytes(peer.data))
 
 
+@fuzzed(40)
+@given(
+    parts=st.lists(
+        st.tuples(st.sampled_from(sorted(WRITINGS)), st.booleans(), st.binary(max_size=9)), min_size=1, max_size=4
+    ),
+    kind=st.sampled_from(("application/grpc", "application/grpc-web+proto", "application/connect+json")), sizes=SIZES,
+)  # fmt: skip
+async def test_a_credential_in_messages_comes_back_to_nobody_compressed_or_not(
+    stage: Stage, parts: list[tuple[str, bool, bytes]], kind: str, sizes: list[int]
+) -> None:
+    plain = [around + WRITINGS[writing](TOKEN).encode() + around for writing, _, around in parts]
+    packed = [gzip.compress(text) if is_packed else text for text, (_, is_packed, _) in zip(plain, parts, strict=True)]
+    body = b"".join(
+        bytes((is_packed,)) + len(text).to_bytes(4) + text
+        for text, (_, is_packed, _) in zip(packed, parts, strict=True)
+    )
+    name = "connect-content-encoding" if "connect" in kind else "grpc-encoding"
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{name}: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+    await stage.begin()
+    stage.answer, stage.cuts = saying(head.encode() + body), sizes
+    peer = await asked(stage, GET[:-2] + f"{name.replace('content', 'accept')}: gzip\r\n\r\n".encode())
+
+    (answer,) = check_client(bytes(peer.data), GET, ended=peer.has_ended)
+    assert answer.is_whole
+    assert len(answer.body) == sum(5 + len(text) for text in plain)
+    assert not shows(answer.body)
+    assert answer.body.count(b"[moat:redacted") == len(parts)
+
+
 @pytest.mark.parametrize(
     "place", ["a field", "the reason", "an interim answer", "the reason of 103", "a trailer", "a name"]
 )
