@@ -222,3 +222,17 @@ def test_a_length_that_tells_what_a_body_would_be_stays() -> None:
 
     for found in (unchanged, response("Content-Length: 5", method="HEAD")):
         assert found.head.headers.items == (("Content-Length", "5"),)
+
+
+@pytest.mark.timeout(20)  # searched from its beginning with each byte, it would take minutes
+def test_the_longest_head_may_come_in_single_bytes_and_costs_little() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a.example\r\n" + b"X: y\r\n" * 190
+    head += b"Y: " + b"z" * (MAX_HEAD_BYTES - len(head) - 8) + b"\r\n\r\n"
+    buffer, taken = bytearray(), None
+    for byte in head:
+        assert taken is None
+        buffer.append(byte)
+        taken = take_head(buffer)
+
+    assert taken is not None
+    assert read_request(taken).host == "a.example"
