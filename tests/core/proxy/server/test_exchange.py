@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from moat.api.runs import ExchangeRecord
+from moat.proxy.bodies import ChunkedReader
 from moat.proxy.limits import Limits
 from support.worker import RUN, a_run
 
@@ -127,6 +128,32 @@ async def test_trailers_pass() -> None:
     got, _, _ = await exchanged(answer, until_bytes=b"Grpc-Status: 0\r\n\r\n")
 
     assert got[0].endswith(b"2\r\nok\r\n0\r\nGrpc-Status: 0\r\n\r\n")
+
+
+async def test_an_upload_of_unknown_length_in_single_bytes_arrives_with_its_trailers() -> None:
+    bodies: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        bodies.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with a_house(a_run(), resolve={"a.example": pin}) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        for byte in get("/", "POST", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\nX-Sum: 5\r\n\r\n":
+            client.write(bytes((byte,)))
+            await asyncio.sleep(0)
+        answer = await guest.ask(client, b"", b"\r\n\r\nok")
+    server.close()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    reader, sent = ChunkedReader(), bytearray(bodies[0])
+    assert reader.take(sent) == b"hello"
+    assert reader.trailers == [("X-Sum", "5")]
 
 
 async def test_an_answer_in_single_bytes_is_the_same_answer() -> None:
