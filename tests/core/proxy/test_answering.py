@@ -30,9 +30,9 @@ def test_a_request_asks_for_an_answer_that_can_be_read() -> None:
     head = RequestHead("GET", Authority("https", "a.example", 443), "/", Headers((("accept-encoding", "gzip, br"),)))
 
     assert plain_wanted(head).headers.items == (("Accept-Encoding", "identity"),)
-    packed = (("grpc-accept-encoding", "gzip"), ("Connect-Accept-Encoding", "br"), ("te", "trailers"))
+    packed = (("grpc-accept-encoding", "gzip"), ("Connect-Accept-Encoding", "br"), ("A-IM", "gzip"), ("te", "trailers"))
     assert plain_wanted(head.with_headers(Headers(packed))).headers.items == (
-        packed[2],
+        packed[3],
         ("Accept-Encoding", "identity"),
     )
 
@@ -138,6 +138,14 @@ def test_what_cannot_be_read_is_not_delivered_after_a_credential_went_out(status
 
     assert (refused.value.status, refused.value.outcome) == (502, "failed")
     assert coding in refused.value.reason
+
+
+def test_an_instance_manipulation_is_not_delivered_either() -> None:
+    head = a_response(("IM", "gzip"), status=226).head
+
+    with pytest.raises(Refusal, match="an instance manipulation, which cannot be searched"):
+        an_answering().head(head)
+    assert an_answering(must_read=False).head(head) == head
 
 
 def test_a_refusal_quotes_no_coding_that_could_be_the_credential() -> None:

@@ -23,11 +23,15 @@ from moat.proxy.spdy import ScrubbedSpdy
 from moat.proxy.websocket import ScrubbedFrames, check_extensions, is_websocket
 
 _PARTIAL = 206
+_MANIPULATED = 226  # RFC 3229 §10.4.1: by what its IM field says
 
 
 def plain_wanted(head: RequestHead) -> RequestHead:
-    """Return head asking for an answer that can be read as it comes: no coding of contents, websockets or messages."""
-    plain = head.headers.without("sec-websocket-extensions", *OFFERS)
+    """Return head asking for an answer that can be read as it comes: no coding of contents, websockets or messages.
+
+    Nor an instance manipulation, which may be gzip by another name, or a difference to what the client has (RFC 3229).
+    """
+    plain = head.headers.without("sec-websocket-extensions", "a-im", *OFFERS)
     return head.with_headers(plain.with_set("Accept-Encoding", "identity"))
 
 
@@ -153,6 +157,8 @@ class Answering:
         """Find what reads the body, if it needs more than a search; return headers without what is then untrue."""
         coding = named_codings(head.headers)
         untrue: tuple[str, ...] = ()
+        if head.status == _MANIPULATED and self.must_read:
+            raise _unreadable(coding, head.status)
         if coding and (decoder := self._readable(coding, head.status)):
             self._decoder, untrue = decoder, ("content-encoding", "content-length")
         if has_envelopes(head.headers):
@@ -215,6 +221,8 @@ class _Reader:
 
 def _unreadable(coding: str, status: int) -> Refusal:
     came = f"{'part of ' if status == _PARTIAL else ''}{quotable(coding)!r}"
+    if status == _MANIPULATED:
+        came = "an instance manipulation"
     return Refusal(
         502,
         f"the answer to a request with a credential came as {came}, which cannot be searched for it",
