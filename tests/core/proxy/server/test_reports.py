@@ -149,7 +149,7 @@ async def test_lines_stand_in_the_order_of_their_ends_whichever_way_they_went(
     told.reports.exchange(a_record("/first"))
     told.reports.forwarded("run_000000000001", PLAIN, 1.25, 20.0, 1.5)
     told.reports.exchange(a_record("/second"))
-    lines = [line_with(beginning, 401, 1, 0, 0) for beginning in ("{a", "{b", "{a")]
+    lines = [PLAIN, *(line_with(beginning, 401, 1, 0, 0) for beginning in ("{a", "{b", "{a"))]
     for line in lines:
         told.reports.forwarded("run_000000000001", line, 1.25, 20.0, 1.5)
     told.reports.flush()
@@ -159,11 +159,11 @@ async def test_lines_stand_in_the_order_of_their_ends_whichever_way_they_went(
     assert isinstance(mixed, Exchanges)
     times = packed(1.25, 20.0, 1.5)
     expected = [lines_of([PLAIN], 1, times), f"{line_of(a_record('/second'))}\n".encode()]
-    expected.append(lines_of(lines, 2, 3 * times))
+    expected.append(lines_of(lines, 2, 4 * times))
     assert without_ids(mixed.lines) == without_ids(b"".join(expected))
     ids = re.findall(rb"req_[0-9a-f]{16}", mixed.lines)
-    assert len(set(ids)) == 4
-    assert (mixed.counts.requests, mixed.counts.request_bytes, mixed.counts.statuses[401]) == (5, 8, 3)
+    assert len(set(ids)) == 5
+    assert (mixed.counts.requests, mixed.counts.request_bytes, mixed.counts.statuses[401]) == (6, 13, 3)
 
 
 async def test_long_beginnings_do_not_wait_until_a_frame_is_too_long(
