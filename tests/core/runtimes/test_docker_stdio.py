@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import cast
 
 import pytest
+from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Stdio
 from moat.runtimes.docker_engine import STDERR, STDOUT, Attachment
 from moat.runtimes.docker_stdio import (
@@ -125,6 +126,18 @@ async def test_a_reader_that_is_gone_is_told_once_and_the_rest_dropped(pipe: tup
     await drain(output.attachment, Stdio(-1, pipe[1], pipe[1]), lambda: told.append("broken"))
 
     assert told == ["broken"]
+
+
+async def test_output_that_a_disk_does_not_take_ends_the_command() -> None:
+    with open("/dev/full", "wb", buffering=0) as full:  # noqa: ASYNC230, PTH123 # a device that never makes one wait
+        stdio = Stdio(-1, full.fileno(), full.fileno())
+        told: list[str] = []
+        output = Container((STDOUT, b"a"), (STDOUT, b"b"))
+        with pytest.raises(SandboxFailed, match="cannot be written: No space left on device"):
+            await drain(output.attachment, stdio, lambda: told.append("broken"))
+
+    assert told == ["broken"]
+    assert await output.read() is None
 
 
 async def test_a_full_pipe_does_not_stop_the_loop(pipe: tuple[int, int]) -> None:

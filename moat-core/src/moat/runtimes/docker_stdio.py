@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -20,12 +21,14 @@ import termios
 import tty
 from collections.abc import Awaitable, Callable, Iterator
 
+from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Stdio
 from moat.runtimes.docker_engine import STDERR, Streams
 
 READ_BYTES = 65_536
 READY_BYTES = 4096  # PIPE_BUF: a pipe that polls as writable takes it whole (pipe(7))
 KEYS = {b"\x03": signal.SIGINT, b"\x1c": signal.SIGQUIT}  # Ctrl-C, Ctrl-\
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 END_KEY = b"\x04"  # Ctrl-D
 _PRESSED = re.compile(rb"([\x03\x04\x1c])")
 _LOCAL_FLAGS = 3  # where tcgetattr keeps them (termios(3))
@@ -87,8 +90,10 @@ async def drain(attachment: Streams, stdio: Stdio, broken: Callable[[], object])
     """Write the container's output where it belongs, until it ends.
 
     broken is called once for each descriptor that nobody reads any more; the rest of what goes there is dropped.
+    Raises SandboxFailed where a file takes no more: a command whose output is lost has not succeeded.
     """
     deaf: set[int] = set()
+    lost = ""
     while (piece := await attachment.read()) is not None:
         stream, data = piece
         target = stdio.stderr if stream == STDERR else stdio.stdout
@@ -96,9 +101,12 @@ async def drain(attachment: Streams, stdio: Stdio, broken: Callable[[], object])
             continue
         try:
             await write_all(target, data)
-        except OSError:
+        except OSError as failure:
+            lost = os.strerror(failure.errno) if failure.errno in FULL else lost
             deaf.add(target)
             broken()
+    if lost:  # not before: an engine whose output nobody takes does not end the container either
+        raise SandboxFailed(f"what the command printed cannot be written: {lost}")
 
 
 async def read_some(source: int) -> bytes:
