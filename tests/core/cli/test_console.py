@@ -42,6 +42,26 @@ def test_output_goes_to_where_it_went(kept: Home, capfdbinary: pytest.CaptureFix
     assert capfdbinary.readouterr() == (b"one\ntwo\nthree\xff", b"wrong\n")
 
 
+def test_without_a_name_it_is_the_newest(kept: Home, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    run(["logs", "calm-otter"])
+    named = capfdbinary.readouterr()
+
+    assert run(["logs"]) == 0
+
+    assert named.out
+    assert capfdbinary.readouterr() == named
+
+
+def test_without_any_run_it_says_how_to_start_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MOAT_HOME", str(tmp_path / "none"))
+
+    assert run(["logs"]) == 1
+
+    assert "run: moat run -- COMMAND" in capfd.readouterr().err
+
+
 def test_the_last_lines_and_their_times(kept: Home, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert run(["logs", "-t", "-n", "3", "calm-otter"]) == 0
 

@@ -155,3 +155,14 @@ def test_two_live_runs_with_one_name_are_an_error_that_lists_them() -> None:
 def test_a_name_that_nobody_has_is_not_found() -> None:
     with pytest.raises(RunNotFound, match="nobody"):
         choose("nobody", [a_run()])
+
+
+def test_the_newest_is_the_one_that_began_last_and_there_may_be_none(tmp_path: Path) -> None:
+    store = RunStore(Home(tmp_path))
+    with pytest.raises(RunNotFound, match="no runs yet"):
+        store.newest()
+    for number, began in enumerate(("2026-01-01", "2026-03-01", "2026-02-01")):
+        run_id = f"run_00000000000{number}"
+        store.write(RunInfo(run_id, f"r{number}", "fake", "permissive", (), "/w", ("true",), began, "stopped"))
+
+    assert store.newest().name == "r1"

@@ -32,16 +32,19 @@ _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 @click.command("logs")
-@click.argument("name", metavar="RUN", shell_complete=complete_runs)
+@click.argument("name", default="", metavar="[RUN]", shell_complete=complete_runs)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="The last N lines only.")
 @click.option("--service", default="", metavar="S", help="What this service of the run printed, instead.")
 @click.option("-t", "--timestamps", is_flag=True, help="Begin each line with its time.")
 @click.option("--json", "in_json", is_flag=True, help="As kept: one JSON object for each piece of output.")
 def logs(name: str, follow: bool, lines: int | None, service: str, timestamps: bool, in_json: bool) -> None:
-    """Show what a run printed that has a terminal or was started with -d, or what a service of any run did."""
-    home = find_home()
-    info = RunStore(home).find(name)
+    """Show what a run printed that has a terminal or was started with -d, or what a service of any run did.
+
+    Without RUN: the newest.
+    """
+    home, store = find_home(), RunStore(find_home())
+    info = store.find(name) if name else store.newest()
     file = (of_service(home, info, service) if service else home.run(info.run_id)) / FILE_NAME
     writer = Writer(with_times=timestamps, in_json=in_json)
     with contextlib.closing(Tail(file, from_start=True)) as tail:

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from moat import __version__
-from moat.api.errors import DaemonError, MoatError, RunNotFound, UsageError
+from moat.api.errors import DaemonError, MoatError, UsageError
 from moat.api.runs import ExchangeRecord, RunInfo
 from moat.cli.known import complete_runs
 from moat.cli.logs import POLL_S
@@ -82,12 +82,7 @@ def trace(
 def chosen_run(home: Home, reference: str) -> RunInfo:
     """Return the run that reference means, the newest one for none. Raises RunNotFound."""
     store, live = RunStore(home), live_ids(home)
-    if reference:
-        return store.find(reference, live)
-    known = store.list(live)
-    if not known:
-        raise RunNotFound("there are no runs yet", hint="run: moat run -- COMMAND")
-    return known[0]
+    return store.find(reference, live) if reference else store.newest(live)
 
 
 def _read(file: Path, selection: Selection) -> tuple[list[ExchangeRecord], int]:

@@ -73,6 +73,12 @@ class RunStore:
             return info if live is None else as_seen(info, live)
         return choose(reference, self.list(live))
 
+    def newest(self, live: Collection[str] | None = None) -> RunInfo:
+        """Return the run that began last, as `list` does. Raises RunNotFound where there is none."""
+        if not (known := self.list(live)):
+            raise RunNotFound("there are no runs yet", hint="run: moat run -- COMMAND")
+        return known[0]
+
     def set_aside_broken(self) -> tuple[Path, ...]:
         """Rename every run.json that cannot be parsed, warn, and return the new paths. For the daemon's start."""
         moved: tuple[Path, ...] = ()
