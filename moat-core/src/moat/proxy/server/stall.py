@@ -2,8 +2,8 @@
 
 upload ─ waits for the upstream ─▶ looked at now and then: did anything move?     no, for limit_s ─▶ give_up, once
 
-One timer for a whole upload: most are over before it rings for the first time. Slowness is no stall, nor is a client
-that sends nothing (that has a limit of its own) or does not take the answer, for which an upstream may well wait.
+The loop's one timer for waits looks: most uploads are over before. Slowness is no stall, nor is a client that sends
+nothing (that has a limit of its own) or does not take the answer, for which an upstream may well wait.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from moat.proxy.server.waits import FOREVER, waits_of
+
 _LOOKS = 8  # in limit_s: it is given up an eighth too late at most
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Stall:
     """Looks after one upload while it is entered.
 
@@ -30,26 +32,23 @@ class Stall:
     is_waiting: bool = False
     _last: object = None
     _since: float = 0.0
-    _timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Stall:
-        self._wait()
+        loop = asyncio.get_running_loop()
+        waits_of(loop).begin(self, loop.time() + self.limit_s / _LOOKS)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        waits_of(asyncio.get_running_loop()).end(self)
 
-    def _wait(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self.limit_s / _LOOKS, self._look)
-
-    def _look(self) -> None:
-        now = asyncio.get_running_loop().time()
+    def look(self, now: float) -> float:
+        """Give up what has not moved for too long. See Waits."""
         seen = self.seen() if self.is_waiting else None
         if seen is None or seen != self._last:
             self._last, self._since = seen, now
         elif now - self._since >= self.limit_s:
-            return self.give_up()
-        return self._wait()
+            self.give_up()
+            return FOREVER
+        return now + self.limit_s / _LOOKS

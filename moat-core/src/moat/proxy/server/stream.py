@@ -271,7 +271,7 @@ class PlainStream(Inbox, asyncio.Protocol):
         if transport is None or self._is_lost:
             return 0
         kernels = bytearray(4)
-        with contextlib.suppress(OSError):  # closed just now
+        with contextlib.suppress(OSError, ValueError):  # closed just now
             fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, kernels)
         return transport.get_write_buffer_size() + int.from_bytes(kernels, sys.byteorder)
 
