@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -49,6 +50,22 @@ def test_base64_of_whatever_holds_the_secret_is_known(before: bytes, secret: str
     for encoded in (base64.b64encode(whole), base64.urlsafe_b64encode(whole)):
         found = max((form for form in forms(secret) if form in encoded), key=len, default=b"")
         assert len(found) >= len(secret) * 8 // 6 - 3
+
+
+@pytest.mark.parametrize("before", [b"", b"u", b"us"], ids=["alignment 0", "alignment 1", "alignment 2"])
+@pytest.mark.parametrize(
+    "write", [bytes.decode, lambda text: text.decode().translate(str.maketrans("+/", "-_")), quote],
+    ids=["the usual alphabet", "the one for URLs", "percent-encoded"],
+)  # fmt: skip
+def test_base64_with_all_of_its_characters_is_known_at_every_alignment(
+    write: Callable[[bytes], str], before: bytes
+) -> None:
+    secret = "s3cr3t>>>???~~~ooo"  # its base64 has + and / wherever it begins
+    encoded = base64.b64encode(before + secret.encode() + b"!")
+    known = max((form for form in forms(secret) if form in write(encoded).encode()), key=len, default=b"")
+
+    assert {b"+", b"/"} <= {bytes((each,)) for each in encoded}
+    assert len(known) >= len(write(encoded)) - 8
 
 
 def test_every_form_holds_its_anchor() -> None:
