@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from moat.api.runtimes import DoorTicket, SandboxSpec, Stdio
 from moat.api.services import Sidecar
 from moat.paths import Home, private_folder
 from moat.runtimes import docker_launch as module
-from moat.runtimes.docker_engine import session
+from moat.runtimes.docker_engine import STDOUT, session
 from moat.runtimes.docker_gate import empty_image
 from moat.runtimes.docker_launch import DockerSandbox, launch
 from support.fake_engine import VERSION, Answer, FakeEngine, fake_engine
@@ -173,6 +175,45 @@ async def test_signals_to_a_command_that_has_ended_are_nothing(
 
     assert engine.queries["POST containers/c1/kill"] == {"signal": "15"}
     assert engine.queries["POST containers/c1/resize"] == {"h": "33", "w": "44"}
+
+
+async def test_a_killed_command_ends_although_nobody_takes_its_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless:
+        beginning, closed = b"", False
+
+        async def read(self) -> tuple[int, bytes]:
+            await asyncio.sleep(0)
+            return STDOUT, b"y" * 65_536
+
+        def end_input(self) -> None:
+            pass
+
+        async def close(self) -> None:
+            self.closed = True
+
+    answers: dict[str, Answer] = {
+        "POST containers/c1/kill": (204, None),
+        "POST containers/c1/wait": (200, {"StatusCode": 137}),
+    }
+    monkeypatch.setattr(module, "DRAIN_S", 0.0)
+    reading, writing = os.pipe()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    async with fake_engine(tmp_path, monkeypatch, answers), session() as docker:
+        output = Endless()
+        sandbox = DockerSandbox(docker, "c1", output, Stdio(nothing, writing, writing))  # type: ignore[arg-type] # as one
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            waiting = group.create_task(sandbox.wait())
+            while not select.select([reading], [], [], 0)[0]:  # noqa: ASYNC110 # a pipe of ours tells nobody
+                await asyncio.sleep(0.01)
+            await sandbox.signal(signal.SIGTERM)
+            assert not waiting.done()
+            await sandbox.signal(signal.SIGKILL)
+
+    assert (waiting.result(), output.closed) == (137, True)
+    for number in (reading, writing, nothing):
+        os.close(number)
 
 
 async def test_gate_and_command_are_removed_at_once_and_what_the_engine_refuses_is_left_to_the_undo(
