@@ -15,6 +15,7 @@ from moat.api.runtimes import DoorTicket, SandboxSpec, Stdio
 from moat.api.services import Sidecar
 from moat.paths import Home, private_folder
 from moat.runtimes import docker_launch as module
+from moat.runtimes import docker_stdio
 from moat.runtimes.docker_engine import STDOUT, session
 from moat.runtimes.docker_gate import empty_image
 from moat.runtimes.docker_launch import DockerSandbox, launch
@@ -197,7 +198,7 @@ async def test_a_killed_command_ends_although_nobody_takes_its_output(
         "POST containers/c1/kill": (204, None),
         "POST containers/c1/wait": (200, {"StatusCode": 137}),
     }
-    monkeypatch.setattr(module, "DRAIN_S", 0.0)
+    monkeypatch.setattr(docker_stdio, "DRAIN_S", 0.0)
     reading, writing = os.pipe()
     nothing = os.open(os.devnull, os.O_RDONLY)
     async with fake_engine(tmp_path, monkeypatch, answers), session() as docker:

@@ -22,7 +22,7 @@ from aiodocker.execs import Exec
 from moat.api.errors import SandboxFailed
 from moat.api.runtimes import Execution, Stdio
 from moat.runtimes.docker_engine import Streams, told_as, uninterrupted
-from moat.runtimes.docker_stdio import drain, feed, feed_keys, is_terminal_wanted, own_descriptors, set_up_terminal
+from moat.runtimes.docker_stdio import Draining, feed, feed_keys, is_terminal_wanted, own_descriptors, set_up_terminal
 from moat.runtimes.engine import CALL_TIMEOUT_S, NOT_FOUND, Engine
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class DockerExecution(Execution):
         self._made = made
         self._streams = streams
         self._stdio = stdio
+        self._draining = Draining(streams)
         self._pid = 0
         self._process = -1
         self.takes_keys = False
@@ -102,7 +103,7 @@ class DockerExecution(Execution):
         try:
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(self._feed())
-                await drain(self._streams, self._stdio, lambda: group.create_task(self.signal(signal.SIGPIPE)))
+                await self._draining.carry(self._stdio, lambda: group.create_task(self.signal(signal.SIGPIPE)))
                 code = await self._exit_code()
                 feeding.cancel()
         except BaseExceptionGroup as failures:
@@ -114,6 +115,8 @@ class DockerExecution(Execution):
 
     async def signal(self, number: int) -> None:
         """Send a signal to the command's process group; nothing happens when it has ended."""
+        if number == signal.SIGKILL:
+            self._draining.hurry()
         if self._process < 0 or select.select([self._process], [], [], 0)[0]:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -41,7 +41,7 @@ from moat.runtimes.docker_gate import Gate, create_gate, elsewhere_is_unreached
 from moat.runtimes.docker_ready import has_image, user_of
 from moat.runtimes.docker_service_log import ServiceLog
 from moat.runtimes.docker_stdio import (
-    drain,
+    Draining,
     feed,
     feed_keys,
     is_terminal_wanted,
@@ -60,7 +60,6 @@ from moat.runtimes.unstartable import in_words
 log = logging.getLogger(__name__)
 
 KILLED = 128 + signal.SIGKILL
-DRAIN_S = 2.0  # the last output of a command that was killed: its reader may be stuck
 
 Created = Callable[[str], Awaitable[None]]
 
@@ -111,7 +110,7 @@ class DockerSandbox(Sandbox):
         self.takes_keys = False
         self.names: tuple[str, ...] = ()  # the run's containers that may be removed at once
         self.undo = contextlib.AsyncExitStack()
-        self._patience: asyncio.Timeout | None = None  # while output is carried
+        self._draining = Draining(attachment)
 
     async def wait(self) -> int:
         """Carry input and output until the command has ended; return its exit code."""
@@ -121,7 +120,7 @@ class DockerSandbox(Sandbox):
                 beside += [group.create_task(each.carry()) for each in self.service_logs]
                 if self.gate is not None:
                     beside.append(group.create_task(self.gate.watch()))
-                await self._drained(lambda: group.create_task(self.signal(signal.SIGPIPE)))
+                await self._draining.carry(self.stdio, lambda: group.create_task(self.signal(signal.SIGPIPE)))
                 code = await self._exit_code()
                 if code == KILLED and self.gate is not None:
                     await self.gate.check()  # the daemon stops a run whose gate is gone, and may have been faster
@@ -139,8 +138,8 @@ class DockerSandbox(Sandbox):
 
     async def signal(self, number: int) -> None:
         """Send a signal to the command; nothing happens when it has ended."""
-        if number == signal.SIGKILL and self._patience is not None:  # first: an engine that waits may not answer
-            self._patience.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
+        if number == signal.SIGKILL:
+            self._draining.hurry()  # first: an engine that waits may not answer
         with told_as(self._docker, "signal the command"):
             is_here = self.gate is not None
             await _unless_ended(self._docker.signal(self.container_id, number, is_here=is_here))
@@ -170,16 +169,6 @@ class DockerSandbox(Sandbox):
             for name in names:
                 group.create_task(_tried(remove(self._docker, name)))
         await self.undo.aclose()
-
-    async def _drained(self, broken: Callable[[], object]) -> None:
-        """Carry output to its end; that of a command that was killed only as long as somebody may still take it."""
-        try:
-            async with asyncio.timeout(None) as self._patience:
-                await drain(self._attachment, self.stdio, broken)
-        except TimeoutError:
-            await self._attachment.close()  # the engine, too, waits until its output is taken
-        finally:
-            self._patience = None
 
     async def _feed(self) -> None:
         if self.takes_keys:

@@ -28,6 +28,7 @@ from moat.runtimes.docker_engine import STDERR, Streams
 READ_BYTES = 65_536
 READY_BYTES = 4096  # PIPE_BUF: a pipe that polls as writable takes it whole (pipe(7))
 KEYS = {b"\x03": signal.SIGINT, b"\x1c": signal.SIGQUIT}  # Ctrl-C, Ctrl-\
+DRAIN_S = 2.0  # the last output of a command that was killed: its reader may be stuck
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 END_KEY = b"\x04"  # Ctrl-D
 _PRESSED = re.compile(rb"([\x03\x04\x1c])")
@@ -107,6 +108,29 @@ async def drain(attachment: Streams, stdio: Stdio, broken: Callable[[], object])
             broken()
     if lost:  # not before: an engine whose output nobody takes does not end the container either
         raise SandboxFailed(f"what the command printed cannot be written: {lost}")
+
+
+class Draining:
+    """Carries a command's output as `drain` does; that of a killed one only as long as somebody may still take it."""
+
+    def __init__(self, attachment: Streams) -> None:
+        self._attachment = attachment
+        self._limit: asyncio.Timeout | None = None  # while output is carried
+
+    async def carry(self, stdio: Stdio, broken: Callable[[], object]) -> None:
+        """Carry output to its end. Raises like drain."""
+        try:
+            async with asyncio.timeout(None) as self._limit:
+                await drain(self._attachment, stdio, broken)
+        except TimeoutError:
+            await self._attachment.close()  # the engine, too, waits until its output is taken
+        finally:
+            self._limit = None
+
+    def hurry(self) -> None:
+        """Give up after DRAIN_S: the command is killed."""
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
 
 
 async def read_some(source: int) -> bytes:
