@@ -156,6 +156,14 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize("words", ["--help", "--version", "run --help"])
+def test_words_of_its_own_that_the_disk_does_not_take_are_one_line(words: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([MOAT, *words.split()], stdout=full, stderr=subprocess.PIPE, check=False)
+
+    assert (done.returncode, done.stderr) == (1, b"error: the output cannot be written: No space left on device\n")
+
+
 def test_a_terminal_that_cannot_show_a_character_is_no_error(tmp_path: Path) -> None:
     env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONIOENCODING": "ascii"}
 

@@ -10,6 +10,7 @@ commands are listed or one is not in the table.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -131,6 +132,9 @@ class Commands(click.Group):
             return rows
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 @click.group(cls=Commands, context_settings=_HELP)
 @click.version_option(__version__, prog_name="moat", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -147,8 +151,7 @@ def run(arguments: Sequence[str]) -> int:
     speak_always()
     hush_logs()
     try:
-        code = cli.main(list(arguments), prog_name="moat", standalone_mode=False)
-        sys.stdout.flush()
+        code = _performed(arguments)
     except MoatError as failure:
         output.show_error(failure)
         return failure.exit_code
@@ -163,6 +166,18 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return swallow_output()
     return code if isinstance(code, int) else 0
+
+
+def _performed(arguments: Sequence[str]) -> object:
+    """Run one command line and return what its command does. Raises what that raises, and MoatError for a full disk."""
+    try:
+        code = cli.main(list(arguments), prog_name="moat", standalone_mode=False)
+        sys.stdout.flush()
+    except OSError as failure:
+        if failure.errno in _FULL and failure.filename is None:  # click's own words, help say: no file of ours
+            raise output.unwritten(failure) from None
+        raise
+    return code
 
 
 def _complete(asked: str) -> int:
