@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from moat.proxy.bodies import (
+    MAX_CHUNKS,
     BodyReader,
     ChunkedReader,
     ChunkedWriter,
@@ -152,3 +153,29 @@ def test_what_extends_a_clients_chunks_is_malformed() -> None:
 def test_an_extension_that_is_none_is_malformed(line: bytes) -> None:
     with pytest.raises(Malformed):
         read(answer_reader(CHUNKED), line + b"hello\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("cut", [1, 7, 100_000], ids=["in single bytes", "in sevens", "at once"])
+def test_of_many_small_chunks_so_many_are_taken_at_once_and_none_is_lost(cut: int) -> None:
+    wire = b"1\r\nx\r\n" * (3 * MAX_CHUNKS) + b"0\r\nX-Sum: 1\r\n\r\nnext"
+    reader, buffer, takes = ChunkedReader(), bytearray(), [b""]
+    for at in range(0, len(wire), cut):
+        buffer += wire[at : at + cut]
+        while not reader.is_done:
+            takes.append(reader.take(buffer))
+            if not reader.has_more:
+                break
+
+    assert b"".join(takes) == b"x" * (3 * MAX_CHUNKS)
+    assert max(map(len, takes)) <= MAX_CHUNKS
+    assert (reader.is_done, reader.has_more, bytes(buffer[-4:])) == (True, False, b"next")
+    assert reader.trailers == [("X-Sum", "1")]
+
+
+def test_a_reader_has_no_more_once_a_whole_chunk_came_alone() -> None:
+    reader = ChunkedReader()
+    assert len(reader.take(bytearray(b"1\r\nx\r\n" * MAX_CHUNKS))) == MAX_CHUNKS
+    assert reader.has_more
+
+    assert reader.take(bytearray(b"2\r\nyz\r\n")) == b"yz"
+    assert not reader.has_more

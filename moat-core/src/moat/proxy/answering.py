@@ -24,6 +24,7 @@ from moat.proxy.websocket import ScrubbedFrames, check_extensions, is_websocket
 
 _PARTIAL = 206
 _MANIPULATED = 226  # RFC 3229 §10.4.1: by what its IM field says
+_MAX_BARREN = 16  # parts of a coding that bring nothing, taken at once: each costs a copy of what waits
 
 
 def plain_wanted(head: RequestHead) -> RequestHead:
@@ -192,15 +193,13 @@ class _Reader:
     @property
     def has_more(self) -> bool:
         """Whether taking again brings more."""
-        return self._answering.has_more
+        return self._answering.has_more or self._inner.has_more
 
     def take(self, buffer: bytearray) -> bytes:
-        """Return the payload that is there now, b"" when more is needed. Raises Malformed."""
+        """Return the payload that is there now, b"" when more is needed or it has_more. Raises Malformed."""
         payload = self._fed(b"")
-        while not payload and not self._inner.is_done:
+        if not payload and not self._answering.has_more and not self._inner.is_done:
             payload = self._fed(self._inner.take(buffer))
-            if not self._inner.has_more:  # where it has, a piece may have been too little for its coding
-                break
         self.may_end_here = self._inner.may_end_here
         if self._inner.is_done and not self._answering.has_more and not self.is_done:
             self.is_done = True
@@ -210,7 +209,9 @@ class _Reader:
 
     def _fed(self, taken: bytes) -> bytes:
         payload = self._answering.feed(taken) if taken else b""
-        while not payload and self._answering.has_more:
+        for _ in range(_MAX_BARREN):
+            if payload or not self._answering.has_more:
+                break
             payload = self._answering.feed(b"")
         return payload
 

@@ -1,7 +1,7 @@
 """Bodies on the wire: readers that take payload out of a buffer, writers that frame it again. No I/O.
 
 reader = reader_for(framing)
-while not reader.is_done: payload = reader.take(buffer)      "" means: more bytes are needed
+while not reader.is_done: payload = reader.take(buffer)      "" means: more bytes are needed, unless it has_more
 at the end of the stream: reader.may_end_here says whether that was the body's end or a truncation
 """
 
@@ -14,6 +14,7 @@ from typing import Protocol
 from moat.proxy.http1 import Framing, Malformed, read_fields
 
 MAX_TRAILER_BYTES = 16_384
+MAX_CHUNKS = 256  # taken at once, about 1 ms: a buffer of one-byte chunks holds 40,000, and others wait meanwhile
 
 # A recipient ignores extensions that it does not know (RFC 9112 §7.1.1): an upstream's are dropped here, within bounds.
 # A client's are refused: none that we know of sends any, and readers that end such a line elsewhere than we do (at a
@@ -21,6 +22,7 @@ MAX_TRAILER_BYTES = 16_384
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})")
 _SIZE_AND_MORE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 _MAX_SIZE_LINE = 32
+_MAX_STEPS = 3 * MAX_CHUNKS  # each has a size, payload and an end
 _MAX_SIZE_AND_MORE_LINE = 1_024
 _BEGINNING = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 # Framing, routing and identity cannot be changed after the head (RFC 9110 §6.5.1).
@@ -31,7 +33,8 @@ NOT_IN_TRAILERS = frozenset(("content-length", "transfer-encoding", "host", "con
 class BodyReader(Protocol):
     """Takes one body's payload off the front of a buffer and leaves what follows it.
 
-    has_more: taking again brings payload without another byte in the buffer (of codings, whose output is bounded).
+    has_more: taking again goes on without another byte in the buffer, since what one take does is bounded; it may bring
+    nothing. Whoever takes gives the loop a turn before, and waits for no bytes.
     """
 
     is_done: bool
@@ -44,7 +47,7 @@ class BodyReader(Protocol):
         ...
 
     def take(self, buffer: bytearray) -> bytes:
-        """Return the payload that is there now, b"" when more is needed. Raises Malformed."""
+        """Return the payload that is there now, b"" when more is needed or it has_more. Raises Malformed."""
         ...
 
     def end(self) -> bytes:
@@ -135,26 +138,29 @@ class CloseReader:
 class ChunkedReader:
     """A chunked body (RFC 9112 §7.1). size_line: what its chunks begin with; extensions only where that has them."""
 
-    has_more = False
-
     def __init__(self, size_line: re.Pattern[bytes] = _SIZE, max_size_line: int = _MAX_SIZE_LINE) -> None:
         self._size_line = size_line
         self._max_size_line = max_size_line
         self._left = 0  # of the current chunk, its closing CR LF not counted
         self._needs_crlf = False
         self._in_trailers = False
+        self.has_more = False
         self.is_done = False
         self.may_end_here = False
         self.trailers: list[tuple[str, str]] = []
 
     def take(self, buffer: bytearray) -> bytes:
-        """Return the payload of every chunk that is there."""
+        """Return the payload of the chunks that are there, MAX_CHUNKS at most."""
+        self.has_more = False
         is_within = self._left or self._needs_crlf or self._in_trailers
         if not is_within and (whole := _whole_chunk(buffer)):
             return whole
         pieces: list[bytes] = []
-        while not self.is_done and self._step(buffer, pieces):
-            pass
+        for _ in range(_MAX_STEPS):
+            if self.is_done or not self._step(buffer, pieces):
+                break
+        else:
+            self.has_more = not self.is_done
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def end(self) -> bytes:

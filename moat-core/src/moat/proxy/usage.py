@@ -124,7 +124,7 @@ class _Metered:
         return self._inner.has_more
 
     def take(self, buffer: bytearray) -> bytes:
-        """Return the payload that is there now, b"" when more is needed. Raises Malformed."""
+        """Return the payload that is there now, b"" when more is needed or it has_more. Raises Malformed."""
         payload = self._inner.take(buffer)
         self.is_done, self.may_end_here = self._inner.is_done, self._inner.may_end_here
         self.trailers = self._inner.trailers

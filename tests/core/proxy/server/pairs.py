@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from moat.proxy.ca import CertificateAuthority, make
 from moat.proxy.server.leaves import Leaves
@@ -13,6 +14,7 @@ from moat.proxy.server.stream import PlainStream, Stream, StreamBroken
 from moat.proxy.server.tls import TlsStream
 from moat.proxy.server.upstream import client_context
 
+Result = TypeVar("Result")
 CA: CertificateAuthority = make(datetime.now(UTC))
 LEAVES = Leaves(CA)
 
@@ -49,6 +51,17 @@ async def flows(stream: Stream) -> bool:
         return await stream.more()
     except StreamBroken:
         return False
+
+
+async def turns_during(work: Coroutine[None, None, Result]) -> tuple[Result, int]:
+    """Return what work returned, and how many turns of the loop somebody else had meanwhile."""
+    turns = 0
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        task = group.create_task(work)
+        while not task.done():
+            await asyncio.sleep(0)
+            turns += 1
+    return task.result(), turns
 
 
 async def until(condition: Callable[[], bool]) -> None:

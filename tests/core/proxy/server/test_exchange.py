@@ -8,12 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from moat.api.runs import ExchangeRecord
-from moat.proxy.bodies import ChunkedReader
+from moat.proxy.bodies import MAX_CHUNKS, ChunkedReader
 from moat.proxy.limits import Limits
 from support.worker import RUN, a_run
 
 from core.proxy.server.house_of import a_house, scripted
-from core.proxy.server.pairs import CA, LEAVES, until
+from core.proxy.server.pairs import CA, LEAVES, turns_during, until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -283,3 +283,26 @@ async def test_repeated_fields_keep_their_order_and_spelling_both_ways() -> None
 
     assert heads[0].endswith(("\r\n".join(up) + "\r\n\r\n").encode())
     assert down in got[0]
+
+
+async def test_others_have_their_turns_while_very_many_small_chunks_go_up() -> None:
+    sent, count = bytearray(), 160 * MAX_CHUNKS
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not sent.endswith(b"0\r\n\r\n"):
+            sent.extend(await reader.read(1_000_000))
+        writer.write(OK)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with a_house(a_run(), resolve={"a.example": pin}) as guest:
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        wire = get("/", "POST", "Transfer-Encoding: chunked") + b"1\r\nx\r\n" * count + b"0\r\n\r\n"
+        answer, turns = await turns_during(guest.ask(client, wire, b"\r\n\r\nok"))
+    server.close()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert sent.count(b"x") >= count
+    assert turns >= 160

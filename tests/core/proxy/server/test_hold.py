@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from moat.api.http import Authority, Headers, RequestHead
 from moat.api.rules import Match, ReplaceToken
-from moat.proxy.bodies import reader_for
+from moat.proxy.bodies import MAX_CHUNKS, reader_for
 from moat.proxy.flow import Passage
 from moat.proxy.holds import Share
 from moat.proxy.http1 import Request, read_request
@@ -13,7 +13,7 @@ from moat.proxy.refusal import Refusal
 from moat.proxy.server.hold import hold
 from moat.proxy.substitute import substitute
 
-from core.proxy.server.pairs import plain_pair, until
+from core.proxy.server.pairs import plain_pair, turns_during, until
 
 API = Authority("https", "api.example.com", 443)
 HERE = "moat-placeholder"
@@ -123,5 +123,18 @@ async def test_a_request_without_a_task_is_untouched() -> None:
     request, passage = a_post("Content-Length: 5"), Passage(API, RequestHead("POST", API, "/"))
 
     assert await hold(stream, request, passage, 5, Share()) == (request, passage)
+    client.abort()
+    stream.abort()
+
+
+async def test_others_have_their_turns_while_very_many_small_chunks_are_held() -> None:
+    client, stream = await plain_pair()
+    stream.buffer += b"1\r\nx\r\n" * (40 * MAX_CHUNKS) + b"0\r\nX-Sum: 1\r\n\r\nnext"
+    request, passage = a_post("Transfer-Encoding: chunked"), a_passage(limit=100_000)
+
+    _, turns = await turns_during(hold(stream, request, passage, 5, Share()))
+
+    assert turns >= 80  # it is read twice
+    assert bytes(stream.buffer) == b"2800\r\n" + b"x" * 0x2800 + b"\r\n0\r\nX-Sum: 1\r\n\r\nnext"
     client.abort()
     stream.abort()

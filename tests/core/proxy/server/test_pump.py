@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from moat.proxy.bodies import reader_for, writer_for
+from moat.proxy.bodies import MAX_CHUNKS, reader_for, writer_for
 from moat.proxy.http1 import CHUNKED, UNTIL_CLOSE, Framing, Malformed
 from moat.proxy.record import Trail
 from moat.proxy.server.pump import Pump
 from moat.proxy.server.stream import HIGH_BYTES, PlainStream
 
-from core.proxy.server.pairs import plain_pair, until
+from core.proxy.server.pairs import plain_pair, turns_during, until
 
 HEAD = b"head;"
 
@@ -110,3 +110,21 @@ async def test_chunks_that_are_none_end_it() -> None:
         stage.upstream.write(b"nonsense\r\n")
 
         assert isinstance(await stage.ended(), Malformed)
+
+
+async def test_others_have_their_turns_while_very_many_small_chunks_pass() -> None:
+    client, ours = await plain_pair()
+    dialled, upstream = await plain_pair()
+    dialled.buffer += b"1\r\nx\r\n" * (40 * MAX_CHUNKS) + b"0\r\n\r\nnext"
+    trail = Trail(lambda _: None, "run_1", "connect")
+
+    unsent, turns = await turns_during(
+        Pump(ours, dialled, reader_for(CHUNKED), writer_for(UNTIL_CLOSE), trail).run(b"")
+    )
+
+    assert turns >= 40
+    await until(lambda: len(client.buffer) + len(unsent) == 40 * MAX_CHUNKS)
+    assert bytes(client.buffer) + unsent == b"x" * (40 * MAX_CHUNKS)
+    assert bytes(dialled.buffer) == b"next"
+    for stream in (client, ours, dialled, upstream):
+        stream.abort()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from moat.api.http import Headers, ResponseHead
 from moat.api.rules import CaptureToken, Instead, Match, Rewriter, RewriteResponse
 from moat.proxy.answering import Answering
-from moat.proxy.bodies import BodyReader, reader_for
+from moat.proxy.bodies import MAX_CHUNKS, BodyReader, reader_for
 from moat.proxy.capture import Caught
 from moat.proxy.holds import Share
 from moat.proxy.http1 import CHUNKED, UNTIL_CLOSE, Framing, Response
@@ -22,6 +22,8 @@ from moat.proxy.refusal import Refusal
 from moat.proxy.scrub import Scrub, Spent, mask
 from moat.proxy.server.settle import Ready, Resumed, settle
 from moat.proxy.whole import WholeTask
+
+from core.proxy.server.pairs import turns_during
 
 MATCH = Match("api.example.com", (), ("/token",))
 CAPTURE = CaptureToken(MATCH, "g", {}, {"access_token": "moat-access"})
@@ -217,7 +219,19 @@ def test_what_was_held_of_an_encoded_body_does_not_wait_for_more(pack: Callable[
     inner = Resumed(packed, reader_for(Framing("length", 9)))
     _, reader = Answering(Scrub((SECRET,)), must_read=True).answer(response, inner)
 
-    came = b"".join(iter(lambda: reader.take(bytearray()), b""))
+    came = reader.take(bytearray())
+    while reader.has_more:
+        came += reader.take(bytearray())
 
     assert body.startswith(came)
     assert len(body) - len(came) < 200  # which may begin a secret
+
+
+async def test_others_have_their_turns_while_very_many_small_chunks_are_held() -> None:
+    pieces = b'8\r\n{"of": "\r\n', b"1\r\nx\r\n" * (40 * MAX_CHUNKS), b'2\r\n"}\r\n0\r\n\r\n'
+    source = Bytes(b"".join(pieces))
+
+    (_, body), turns = await turns_during(settled(WholeTask((), CAPTURE, Spent()), source, CHUNKED))
+
+    assert turns >= 40
+    assert json.loads(body) == {"of": "x" * (40 * MAX_CHUNKS)}

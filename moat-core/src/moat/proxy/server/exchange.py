@@ -146,8 +146,8 @@ class Exchange:
                             await upstream.drain()
                             stall.is_waiting = False
                             self.share.give_back()  # what was held has left, all of it at once
-                    elif not reader.is_done:
-                        await self._more_body()
+                    if reader.has_more or not (payload or reader.is_done):
+                        await self._more_body(reader)
             upstream.write(writer.finish(self.passage.trailers(reader.trailers)))
             self.is_upload_done, self.asked_at = True, within(0)
             self.client.resume()  # nobody reads it till there is an answer, and its end must be seen
@@ -171,7 +171,9 @@ class Exchange:
         self._upload_problem = stalled(self.passage.authority, self.limits.upload_idle_s)
         upstream.abort()
 
-    async def _more_body(self) -> None:
+    async def _more_body(self, reader: BodyReader) -> None:
+        if reader.has_more:
+            return await asyncio.sleep(0)
         try:
             if await self.client.more(within(self.limits.body_idle_s)):
                 return

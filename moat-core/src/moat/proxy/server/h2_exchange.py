@@ -153,7 +153,7 @@ class H2Exchange:
                 while not reader.is_done:
                     if payload := reader.take(self.lane.buffer):
                         await self._send(far, payload, stall)
-                    elif not reader.is_done:
+                    if reader.has_more or not (payload or reader.is_done):
                         await self._more_body()
             self.is_upload_done, self.asked_at = True, within(0)
             far.finish(self.passage.trailers(reader.trailers))
@@ -180,6 +180,8 @@ class H2Exchange:
 
     async def _more_body(self) -> None:
         """Wait for more of the client's body: for ever once there is an answer, as calls that stream both ways do."""
+        if self.lane.body.has_more:
+            return await asyncio.sleep(0)
         while True:
             try:
                 async with asyncio.timeout(self.limits.body_idle_s):
@@ -283,10 +285,14 @@ class H2Exchange:
     async def _next_payload(self, far: Far, reader: BodyReader) -> tuple[bytes, bool]:
         """Return some of the body, and whether it ends with it though the reader cannot know. Raises CutShort."""
         try:
-            piece = bytes(memoryview(far.buffer)[:_PIECE_BYTES])
-            del far.buffer[: len(piece)]
-            self._left_over += piece
+            if not (self._left_over and reader.has_more):  # what was cut off stays bounded
+                piece = bytes(memoryview(far.buffer)[:_PIECE_BYTES])
+                del far.buffer[: len(piece)]
+                self._left_over += piece
             payload = reader.take(self._left_over)
+            if reader.has_more:
+                await asyncio.sleep(0)
+                return payload, False
             if payload or reader.is_done or far.buffer or await far.more():
                 return payload, False
             if reader.may_end_here:

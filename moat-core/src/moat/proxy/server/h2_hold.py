@@ -44,7 +44,7 @@ async def hold(lane: Near, request: Request, passage: Passage, idle_s: float, sh
         if payload := lane.body.take(lane.buffer):
             body += payload
             share.at_least(len(body))
-        elif not lane.body.is_done:
+        if lane.body.has_more or not (payload or lane.body.is_done):
             await _more(lane, idle_s)
     if len(body) > task.limit_bytes:
         task.give_up()
@@ -56,6 +56,8 @@ async def hold(lane: Near, request: Request, passage: Passage, idle_s: float, sh
 
 
 async def _more(lane: Near, idle_s: float) -> None:
+    if lane.body.has_more:
+        return await asyncio.sleep(0)
     try:
         async with asyncio.timeout(idle_s):
             await lane.more()

@@ -144,14 +144,16 @@ class Http1Near:
 class _Body:
     """A request's body. What is malformed in it is a refusal: a lane has no such thing."""
 
-    has_more = False
-
     def __init__(self, framing: Framing, stream: Stream) -> None:
         self._stream = stream
         self._reader = reader_for(framing)
         self.is_done = self._reader.is_done
         self.may_end_here = False
         self.trailers: list[tuple[str, str]] = []
+
+    @property
+    def has_more(self) -> bool:
+        return self._reader.has_more
 
     def take(self, buffer: bytearray) -> bytes:
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from moat.proxy.bodies import ChunkedWriter, reader_for
+from moat.proxy.bodies import BodyReader, ChunkedWriter, reader_for
 from moat.proxy.flow import Passage
 from moat.proxy.holds import Share
 from moat.proxy.http1 import Framing, Malformed, Request
@@ -78,10 +78,21 @@ async def _held(
             return None
         share.at_least(len(raw))
         if reader.is_done:
-            again = reader_for(request.framing)
-            return again.take(raw), again.trailers
-        if not await _more(client, idle_s):
+            return await _whole(raw, reader_for(request.framing))
+        if reader.has_more:
+            await asyncio.sleep(0)
+        elif not await _more(client, idle_s):
             raise malformed("the request's body broke off")
+
+
+async def _whole(raw: bytearray, reader: BodyReader) -> tuple[bytes, list[tuple[str, str]]]:
+    """Return the body that is all in raw, and its trailers."""
+    body = bytearray()
+    while not reader.is_done:
+        body += reader.take(raw)
+        if reader.has_more:
+            await asyncio.sleep(0)
+    return bytes(body), reader.trailers
 
 
 async def _more(client: Stream, idle_s: float) -> bool:

@@ -43,7 +43,9 @@ class Pump:
             if self._unsent:
                 self._write()
             await self.client.drain()
-            if not took and not await self._flow():
+            if self.reader.has_more:
+                await asyncio.sleep(0)  # what many small chunks cost is not taken of others' time at once
+            elif not took and not await self._flow():
                 break
         return self._unsent
 

@@ -87,11 +87,13 @@ class Responding:
             while not reader.is_done:
                 if piece := reader.take(buffer):
                     body += piece
-                elif not reader.is_done and not await more():
+                elif not reader.is_done and not reader.has_more and not await more():
                     raise malformed("the request's body broke off")
                 if len(body) > MAX_QUESTION_BYTES:
                     raise Refusal(413, f"this endpoint takes {MAX_QUESTION_BYTES} bytes at most", kind="endpoint")
                 share.at_least(len(body))
+                if reader.has_more:
+                    await asyncio.sleep(0)
         except Malformed as problem:
             raise malformed(str(problem)) from None
         except TimeoutError:

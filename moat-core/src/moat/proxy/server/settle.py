@@ -118,7 +118,9 @@ async def _fed(holding: Holding, reader: BodyReader, source: Source, share: Shar
             return f"it is longer than {holding.limit_bytes} bytes"
         if not share.fits(holding.held_bytes):
             return share.problem
-        if not payload and not reader.is_done and not await source.more():
+        if reader.has_more:
+            await asyncio.sleep(0)
+        elif not payload and not reader.is_done and not await source.more():
             if not reader.may_end_here:
                 raise Malformed("it broke off")
             break
