@@ -134,7 +134,7 @@ async def test_others_have_their_turns_while_very_many_small_chunks_are_held() -
 
     _, turns = await turns_during(hold(stream, request, passage, 5, Share()))
 
-    assert turns >= 80  # it is read twice
-    assert bytes(stream.buffer) == b"2800\r\n" + b"x" * 0x2800 + b"\r\n0\r\nX-Sum: 1\r\n\r\nnext"
     client.abort()
     stream.abort()
+    assert turns >= 80  # it is read twice
+    assert bytes(stream.buffer) == b"2800\r\n" + b"x" * 0x2800 + b"\r\n0\r\nX-Sum: 1\r\n\r\nnext"

@@ -122,9 +122,9 @@ async def test_others_have_their_turns_while_very_many_small_chunks_pass() -> No
         Pump(ours, dialled, reader_for(CHUNKED), writer_for(UNTIL_CLOSE), trail).run(b"")
     )
 
-    assert turns >= 40
     await until(lambda: len(client.buffer) + len(unsent) == 40 * MAX_CHUNKS)
-    assert bytes(client.buffer) + unsent == b"x" * (40 * MAX_CHUNKS)
-    assert bytes(dialled.buffer) == b"next"
     for stream in (client, ours, dialled, upstream):
         stream.abort()
+    assert turns >= 40
+    assert bytes(client.buffer) + unsent == b"x" * (40 * MAX_CHUNKS)
+    assert bytes(dialled.buffer) == b"next"

@@ -6,7 +6,7 @@ from moat.proxy.limits import Limits
 from moat.proxy.refusal import Refusal
 from moat.proxy.server.refuse import keeps, refuse
 
-from core.proxy.server.pairs import plain_pair
+from core.proxy.server.pairs import plain_pair, turns_during
 
 GET = "GET / HTTP/1.1\r\nHost: a.example"
 
@@ -29,3 +29,17 @@ async def test_a_refusal_says_whether_the_connection_goes_on(head: str, is_kept:
     assert (b"Connection: close" in client.buffer) != is_kept
     client.abort()
     server.abort()
+
+
+async def test_others_have_their_turns_between_requests_that_came_at_once() -> None:
+    client, server = await plain_pair()
+    server.buffer += b"the next one"
+
+    async def refuse_all() -> None:
+        for _ in range(50):
+            await refuse(server, Refusal(403, "no", keeps=True), Limits(), read_request(GET))
+
+    _, turns = await turns_during(refuse_all())
+    client.abort()
+    server.abort()
+    assert turns >= 50

@@ -20,7 +20,7 @@ from support.worker import RUN, a_run
 
 from core.proxy.server.h2_peers import Client
 from core.proxy.server.house_of import Guest, a_house
-from core.proxy.server.pairs import plain_pair, until
+from core.proxy.server.pairs import plain_pair, turns_during, until
 
 ASKED = Endpoint(ProxyPath("/_moat/aws/"), Respond("keys"), "aws")
 FIXED = Endpoint(ProxyPath("/_moat/fixed/"), Respond("f", Reply(404, (("X-A", "b"),), b"nothing")), "aws")
@@ -89,6 +89,16 @@ async def test_a_fixed_answer_asks_nobody() -> None:
     assert empty == b"HTTP/1.1 204 No Content\r\n\r\n"
     assert asks == []
     assert guest.records[0].grants == ()
+
+
+async def test_others_have_their_turns_between_questions_that_came_at_once() -> None:
+    async with asking(told) as (guest, _):
+        client = await guest.connect(guest.listen(RUN, "proxy"))
+        sent = request("/_moat/empty/") * 500 + request("/_moat/fixed/")
+        answer, turns = await turns_during(guest.ask(client, sent, b"nothing"))
+
+    assert answer.count(b"HTTP/1.1 204 ") == 500
+    assert turns >= 500
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,8 @@ class Responding:
         head = render_response(reply.status, _phrase(reply.status), headers)
         stream.write(head + self._shown(reply))
         self._recorded(reply)
+        if stream.buffer:
+            await asyncio.sleep(0)  # as after a refusal
         return request.keeps_alive
 
     async def over_http2(self, lane: Lane) -> None:
