@@ -263,3 +263,21 @@ def test_messages_compressed_in_a_way_that_nobody_knows_are_refused_where_a_cred
     else:
         answering.answer(response, reader_for(CHUNKED))
         assert answering.feed(a_message(b"\0packed", 1)) == a_message(b"\0packed", 1)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "encoded"])
+def test_of_very_many_messages_so_many_are_searched_at_once_and_none_is_lost(*, packed: bool) -> None:
+    sent = a_message(b"") * 20_000 + a_message(SECRET.encode())
+    body = gzip.compress(sent) if packed else sent
+    coding = (("content-encoding", "gzip"),) if packed else ()
+    inner = reader_for(Framing("length", len(body)))
+    _, reader = an_answering().answer(a_response(GRPC, *coding, framing=Framing("length", len(body))), inner)
+
+    buffer, pieces = bytearray(body), list[bytes]()
+    while not reader.is_done:
+        pieces.append(reader.take(buffer))
+        assert reader.is_done or reader.has_more
+
+    assert b"".join(pieces) == a_message(b"") * 20_000 + a_message(mask(len(SECRET)))
+    assert len(pieces) > 10
+    assert max(map(len, pieces)) <= 8_192 + len(SECRET)

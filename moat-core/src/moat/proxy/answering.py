@@ -24,6 +24,7 @@ from moat.proxy.websocket import ScrubbedFrames, check_extensions, is_websocket
 
 _PARTIAL = 206
 _MANIPULATED = 226  # RFC 3229 §10.4.1: by what its IM field says
+_MESSAGES_BYTES = 8_192  # searched at once: as many messages as a peer packs into them
 _MAX_BARREN = 16  # parts of a coding that bring nothing, taken at once: each costs a copy of what waits
 
 
@@ -59,6 +60,7 @@ class Answering:
     _stream: ScrubbedStream | None = None
     _decoder: Decoder | None = None
     _messages: ScrubbedMessages | None = None  # instead of _stream, where the body is made of them
+    _waiting: bytes = b""  # for _messages
     _has_length: bool = True
 
     def begun(self) -> Answering:
@@ -89,7 +91,7 @@ class Answering:
     @property
     def has_more(self) -> bool:
         """Whether feeding nothing brings more."""
-        return self._decoder is not None and self._decoder.has_more
+        return bool(self._waiting) or (self._decoder is not None and self._decoder.has_more)
 
     def head(self, head: ResponseHead, *, has_body: bool = True) -> ResponseHead:
         """Return the head as the client gets it. Raises Refusal for a body that cannot be read.
@@ -120,9 +122,11 @@ class Answering:
 
     def feed(self, data: bytes) -> bytes:
         """Return what may leave now. Raises Malformed when a coding is broken."""
-        if self._decoder is not None:
+        if self._decoder is not None and (data or not self._waiting):
             data = self._decoder.feed(data)
         if self._messages is not None:
+            data = self._waiting + data
+            data, self._waiting = data[:_MESSAGES_BYTES], data[_MESSAGES_BYTES:]
             return self._messages.feed(data)
         scrub = self.latest
         if self._stream is None:
@@ -134,7 +138,8 @@ class Answering:
         if self._decoder is not None:
             self._decoder.finish()
         if self._messages is not None:
-            return self._messages.finish()
+            rest, self._waiting = self._waiting, b""
+            return self._messages.feed(rest) + self._messages.finish()
         return self._stream.finish() if self._stream is not None else b""
 
     def answer(self, response: Response, reader: BodyReader) -> tuple[Response, BodyReader]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pytest
 from moat.proxy.http1 import Malformed
 from moat.proxy.server.stream import HIGH_BYTES, Stream
-from moat.proxy.server.tunnel import join
+from moat.proxy.server.tunnel import SIEVE_BYTES, join
 
-from core.proxy.server.pairs import plain_pair, tls_pair, until
+from core.proxy.server.pairs import plain_pair, tls_pair, turns_during, until
 
 LONG_S = 5.0
 
@@ -182,3 +182,35 @@ async def test_what_does_not_go_through_the_sieve_ends_the_tunnel() -> None:
     client.close()
     dialled.close()
     upstream.close()
+
+
+class Sifted:
+    """A sieve that notes how much it was given at once."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def feed(self, data: bytes) -> bytes:
+        self.sizes.append(len(data))
+        return data
+
+    def finish(self) -> bytes:
+        return b""
+
+
+async def test_others_have_their_turns_while_very_many_frames_are_sifted() -> None:
+    client, door = await plain_pair()
+    dialled, upstream = await plain_pair()
+    sent, sieve = bytes(range(256)) * (SIEVE_BYTES // 256) * 20, Sifted()
+    dialled.buffer += sent
+    upstream.end()
+    client.end()
+
+    problem, turns = await turns_during(join(door, dialled, Counted(), idle_s=LONG_S, half_idle_s=LONG_S, sieve=sieve))
+    await until(lambda: len(client.buffer) == len(sent))
+    for stream in (client, upstream):
+        stream.abort()
+    assert problem == ""
+    assert bytes(client.buffer) == sent
+    assert sieve.sizes == [SIEVE_BYTES] * 20
+    assert turns >= 20

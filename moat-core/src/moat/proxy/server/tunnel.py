@@ -15,6 +15,8 @@ from typing import Protocol
 from moat.proxy.http1 import Malformed
 from moat.proxy.server.stream import Stream, StreamBroken
 
+SIEVE_BYTES = 8_192  # sifted at once: as many frames as a peer packs into them, each of which costs some microseconds
+
 
 class Tally(Protocol):
     """Who is told of every byte, so that it is known too when the tunnel is cut."""
@@ -78,11 +80,13 @@ async def _pump(
 ) -> None:
     """Pass bytes on until the source ends, and then its end. Raises StreamBroken, and Malformed of the sieve."""
     while source.buffer or await source.more():
-        data = bytes(source.buffer)
-        source.buffer.clear()
+        data = bytes(source.buffer if sieve is None else memoryview(source.buffer)[:SIEVE_BYTES])
+        del source.buffer[: len(data)]
         passed(len(data))
         target.write(data if sieve is None else sieve.feed(data))
         await target.drain()
+        if source.buffer:
+            await asyncio.sleep(0)
     if sieve is not None:
         target.write(sieve.finish())
     target.end()
