@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moat.log import REDACTED, JsonLines, Redactor, log_to_file
+from moat.log import JsonLines, Redactor, log_to_file
+from moat.redaction import MAX_MARKS, REDACTED
 
 SECRET = "ghp_s3cr3t_value"
 
@@ -51,6 +52,25 @@ def test_a_known_secret_is_blotted_out_wherever_it_stands() -> None:
 
     assert SECRET not in json.dumps(entry)
     assert entry["header"] == f"Bearer {REDACTED}"
+
+
+def test_what_is_left_of_a_secret_that_holds_another_is_not_written_either() -> None:
+    redactor = Redactor()
+    for secret in (SECRET, f"{SECRET}_and_more"):
+        redactor.learn(secret)
+
+    assert redactor.clean(f"{SECRET}_and_more") == REDACTED
+
+
+def test_of_many_secrets_those_learnt_last_have_marks() -> None:
+    redactor = Redactor()
+    for number in [*range(MAX_MARKS), 0, MAX_MARKS]:
+        redactor.learn(f"{number:04}-s3cr3t")
+
+    begins = {bytes.fromhex(begin) for begin, *_ in redactor.marks().marks}
+    assert len(begins) == MAX_MARKS
+    assert b"0001" not in begins
+    assert {b"0000", b"0256"} <= begins
 
 
 def test_a_short_string_is_not_taken_for_a_secret() -> None:

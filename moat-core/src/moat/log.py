@@ -13,9 +13,9 @@ from logging.handlers import RotatingFileHandler, WatchedFileHandler
 from pathlib import Path
 from typing import TextIO
 
-REDACTED = "[redacted]"
+from moat.redaction import MAX_MARKS, MIN_SECRET_CHARS, REDACTED, SecretMarks, marks_of
+
 KEPT_FILES = 3  # path.1 to path.3
-MIN_SECRET_CHARS = 8  # blotting out shorter strings would garble ordinary text
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -26,20 +26,26 @@ class Redactor:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._secrets: tuple[str, ...] = ()
+        self._longest_first: tuple[str, ...] = ()  # one may hold another, whose rest would stay
 
     def learn(self, secret: str) -> None:
         """Remember a secret, to be blotted out from now on. Short ones are ignored."""
         if len(secret) < MIN_SECRET_CHARS:
             return
         with self._lock:
-            if secret not in self._secrets:
-                self._secrets = (*self._secrets, secret)
+            if secret not in self._secrets[-1:]:
+                self._secrets = (*(each for each in self._secrets if each != secret), secret)
+                self._longest_first = tuple(sorted(self._secrets, key=len, reverse=True))
 
     def clean(self, text: str) -> str:
         """Return text without any known secret."""
-        for secret in self._secrets:
+        for secret in self._longest_first:
             text = text.replace(secret, REDACTED)
         return text
+
+    def marks(self) -> SecretMarks:
+        """Return what the secrets that were learnt last are known by, 256 at most: for who may not hold them."""
+        return marks_of(self._secrets[-MAX_MARKS:])
 
 
 class JsonLines(logging.Formatter):

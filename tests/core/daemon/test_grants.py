@@ -25,7 +25,8 @@ from moat.api.rules import Match, Rewriter, RewriteResponse, SetHeader
 from moat.api.runs import Contribution, RunSpec
 from moat.daemon.extras import AwsConfig, Extras, GivenCredential, HostPort, McpServer
 from moat.daemon.grants import Grants
-from moat.log import REDACTED, Redactor
+from moat.log import Redactor
+from moat.redaction import REDACTED
 
 from core.daemon.making import SECRET, Fruit, Orchard, Vault
 

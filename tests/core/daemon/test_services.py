@@ -18,9 +18,10 @@ from moat.daemon.grants import Grants
 from moat.daemon.protocol import GrantState, RouteRequest
 from moat.daemon.services import RealClock, Services
 from moat.daemon.upstream import Installation
-from moat.log import REDACTED, Redactor
+from moat.log import Redactor
 from moat.paths import Home
 from moat.proxy.ca import make
+from moat.redaction import REDACTED
 from support.ports import free_port
 
 from core.daemon.house import House, a_house, registered

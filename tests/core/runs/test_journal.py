@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moat.redaction import marks_of
 from moat.runs.journal import FILE_NAME, Journal, Printed, put_aside, read_entries
 
 STREAMS = ("stdout", "stderr")
@@ -49,6 +50,18 @@ def test_secrets_are_taken_out_of_each_stream_before_anything_is_written(tmp_pat
 
     text = {stream: "".join(each.text for each in entries(tmp_path) if each.stream == stream) for stream in STREAMS}
     assert text == {"stdout": "key: [redacted]\nends with s3cr", "stderr": "[redacted]\n" * 3}
+
+
+def test_secrets_of_which_only_marks_are_known_are_not_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, known=marks_of(["s3cr3t-value"]))
+    for piece in (b"it is s3cr3t-", b"value!\n"):
+        journal.write("stdout", piece)
+    journal.close()
+
+    text = (tmp_path / "console.jsonl").read_text()
+    assert "it is " in text
+    assert "[redacted]!" in text
+    assert "value" not in text
 
 
 @given(st.lists(st.binary(max_size=9)))

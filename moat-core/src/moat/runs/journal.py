@@ -3,9 +3,9 @@
     {"at": "2026-01-01T12:00:00.000+00:00", "stream": "stdout" | "stderr" | "terminal", "text": "…"}
     {"at": …, "stream": "lost", "bytes": 4096}       a full disk, say: the run goes on, and what is missing is counted
 
-Secrets that the run was given are taken out before anything is written (`blotting.py`). Bytes that are no UTF-8 stand
-as lone surrogates (PEP 383), so that `text` gives back exactly what was printed. The file is put aside as
-`console.jsonl.1` when it is long, and the one before is dropped.
+Secrets that the run was given, and those of which the daemon gave marks, are taken out before anything is written
+(`blotting.py`). Bytes that are no UTF-8 stand as lone surrogates (PEP 383), so that `text` gives back exactly what was
+printed. The file is put aside as `console.jsonl.1` when it is long, and the one before is dropped.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from moat.api.light import dataclass
+from moat.redaction import SecretMarks
 from moat.runs.blotting import Blotter
 
 Stream = Literal["stdout", "stderr", "terminal"]
@@ -31,16 +32,24 @@ LIMIT_BYTES = 32 * 1024 * 1024  # two of them are kept at most
 class Journal:
     """Writes one run's output. Nothing that it meets on the disk is the run's concern: nothing is raised.
 
-    secrets: what is never written.
+    secrets: what is never written. known: marks of what is not either.
     """
 
-    def __init__(self, folder: Path, *, secrets: Iterable[str] = (), limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        secrets: Iterable[str] = (),
+        known: SecretMarks | None = None,
+        limit_bytes: int = LIMIT_BYTES,
+    ) -> None:
         self._path = folder / FILE_NAME
         self._limit = limit_bytes
         self._file = -1
         self._size = 0
         self._lost = 0
         self._secrets = tuple(secrets)
+        self._known = known
         self._blotters: dict[Stream, Blotter] = {}
         self._decoders: dict[Stream, codecs.IncrementalDecoder] = {}
 
@@ -53,7 +62,7 @@ class Journal:
         """Add what was printed. A character that is cut in two waits for its other half."""
         if stream not in self._decoders:
             self._decoders[stream] = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-            self._blotters[stream] = Blotter(self._secrets)
+            self._blotters[stream] = Blotter(self._secrets, self._known)
         if text := self._decoders[stream].decode(self._blotters[stream].feed(data)):
             self._add({"at": _now(), "stream": stream, "text": text}, len(data))
 
