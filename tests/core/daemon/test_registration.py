@@ -22,6 +22,7 @@ from moat.daemon.registration import (
 )
 from moat.daemon.registry import hash_token
 from moat.net.rules import parse_rule
+from moat.redaction import marks_of
 
 from core.daemon.making import RUN_ID
 
@@ -63,11 +64,15 @@ def test_a_token_is_kept_or_made_fresh() -> None:
 def test_a_setup_holds_placeholders_mounts_and_hosts() -> None:
     setup = ContainerSetup({"A": "1"}, {"/f": "x"}, (Mount(Path("/s"), "/t", read_only=True),))
 
-    answer = setup_of(Resolved((RemoveHeader(Match("b.org"), "X"), RemoveHeader(Match("a.org"), "X")), setup), "CERT")
+    known = marks_of(["s3cr3t-value"])
+
+    rules = (RemoveHeader(Match("b.org"), "X"), RemoveHeader(Match("a.org"), "X"))
+    answer = setup_of(Resolved(rules, setup), "CERT", known)
 
     assert (answer.env, answer.files, answer.mounts) == ({"A": "1"}, {"/f": "x"}, (("/s", "/t", True),))
     assert (answer.hosts, answer.ca_certificate) == (("a.org", "b.org"), "CERT")
     assert answer.rules == ("b.org: removes X", "a.org: removes X")
+    assert answer.known == known
 
 
 def test_network_rules_come_as_lines_and_a_mistake_is_the_users() -> None:

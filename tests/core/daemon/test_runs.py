@@ -8,6 +8,7 @@ import pytest
 from moat.api.errors import DaemonError, GrantMissing, MoatError, RunNotFound, UsageError
 from moat.daemon.protocol import RegisterResponse, SetupRequest
 from moat.paths import Home
+from moat.runs.blotting import Blotter, blotted
 from support.installation import eventually
 
 from core.daemon.house import House, a_house, a_request, registered
@@ -23,7 +24,28 @@ async def test_a_setup_shows_what_grants_put_inside_and_changes_nothing(home: Ho
         assert (answer.env, answer.hosts) == ({"APPLE_TOKEN": "moat-placeholder"}, ("api.apple.test",))
         assert answer.ca_certificate == "CERT"
         assert house.runs.list() == []
+        assert blotted(f"it is {SECRET}", Blotter(known=answer.known)) == "it is [redacted]"
+        assert SECRET not in str(answer)
     assert not home.runs.exists()
+
+
+async def test_a_setup_tells_marks_of_what_mcp_servers_are_asked_with_and_of_what_is_missing_none(home: Home) -> None:
+    async with a_house(home) as house:
+        before = await house.runs.setup(SetupRequest(mcp_grants=("plum",)))
+        after = await house.runs.setup(SetupRequest(mcp_grants=("plum", "pear")))
+
+    assert (len(before.known.marks), len(after.known.marks)) == (0, 1)
+
+
+async def test_a_secret_that_a_command_holds_is_neither_written_down_nor_listed(home: Home) -> None:
+    async with a_house(home) as house:
+        await registered(house, grants=("apple",), command=("echo", f"--token={SECRET}"))
+        await house.parts.ledger.settled()
+
+        assert [info.command for info in house.runs.list()] == [("echo", "--token=[redacted]")]
+        written = [path for path in home.root.rglob("*") if path.is_file()]
+        assert {"run.json", "runs.json"} <= {path.name for path in written}
+        assert [path for path in written if SECRET.encode() in path.read_bytes()] == []
 
 
 async def test_a_run_without_a_door_is_known_by_its_token(home: Home) -> None:

@@ -4,7 +4,10 @@ import hashlib
 import json
 from dataclasses import replace
 
+from moat.api.runs import NetworkPolicy
 from moat.audit.canonical import parsed
+from moat.daemon.protocol import SetupResponse
+from moat.redaction import marks_of
 from moat.runs.merge import FILE
 from moat.runs.plan import plan
 from moat.runs.plan_digest import digest, plan_text
@@ -20,6 +23,19 @@ def test_a_plan_is_told_without_the_values_of_variables() -> None:
     assert "TOKEN" in told["variables"]
     assert told["command"] == ["agent", "-p", "\\udcff"]
     assert digest(text) == hashlib.sha256(text).hexdigest()
+
+
+def test_a_plan_is_told_without_the_secrets_that_its_words_hold() -> None:
+    setup = SetupResponse(known=marks_of(["s3cr3t-stored", "s3cr3t\nof two lines"]))
+    spec = a_spec(
+        "agent", "--key=s3cr3t-stored", "s3cr3t\nof two lines", "s3cr3t-given", env={"API_KEY": "s3cr3t-given"}
+    )
+    spec = replace(spec, origins={"env.API_KEY": "-e"}, policy=NetworkPolicy("strict", ("s3cr3t-stored.test",)))
+
+    told = parsed(plan_text(plan(spec, some_facts(setup))))
+
+    assert told["command"] == ["agent", "--key=[redacted]", "[redacted]", "[redacted]"]
+    assert told["allow"] == ["[redacted].test"]
 
 
 def test_whatever_of_a_run_is_another_its_digest_is_too() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from moat.api.services import Sidecar
+from moat.redaction import marks_of
 from moat.runs.plan import RunPlan, plan
 from moat.runs.service_logs import ServiceLogs, kept_services
 
@@ -34,6 +35,13 @@ def test_what_services_print_is_kept_apart_and_without_passwords(tmp_path: Path)
     assert GIVEN not in kept(tmp_path, "db")
     assert '"stream":"stderr","text":"no\\n"' in kept(tmp_path, "cache")
     assert (tmp_path / "services").stat().st_mode & 0o077 == 0
+
+
+def test_what_services_print_loses_stored_credentials_too(tmp_path: Path) -> None:
+    with ServiceLogs(tmp_path, replace(a_plan(), known=marks_of(["stored-s3cr3t"]))) as logs:
+        logs.write("db", "stdout", b"it is stored-s3cr3t\n")
+
+    assert "it is [redacted]" in kept(tmp_path, "db")
 
 
 def test_a_disk_that_takes_nothing_is_no_concern_of_the_runs(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from moat.proxy.messages import Configure
 
 def started(request: RegisterRequest, info: RunInfo) -> dict[str, object]:
     """Return what is entered when a run begins. plan: of the launcher's whole plan, else of what was registered."""
-    program = PurePosixPath(request.command[0]).name if request.command else ""
+    program = PurePosixPath(info.command[0]).name if info.command else ""
     return {
         "name": plain(info.name),
         "runtime": plain(request.runtime),

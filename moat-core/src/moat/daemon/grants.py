@@ -11,7 +11,8 @@ The store's key is asked for here and not before: a locked keyring is an error o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -38,6 +39,7 @@ from moat.daemon.revocation import explanations
 from moat.ids import checked_name
 from moat.log import Redactor
 from moat.plugins.discovery import rewriter_candidate
+from moat.redaction import SecretMarks
 
 NO_EXTRAS = Extras()
 
@@ -149,6 +151,21 @@ class Grants:
             rules, endpoints = [*given.rules, *rules], [*endpoints, *given.endpoints]
         told = tuple(explanations(rules, {mark.grant: mark.end for mark in marks}, spec.profile))
         return Resolved((*told, *rules), merge(setups), _distinct(endpoints), marks)
+
+    def learn(self, profile: str, names: Iterable[str]) -> None:
+        """Teach the redactor credentials that a run spends beside its grants; what is missing is passed over."""
+        store = self._store.in_profile(profile)
+        for name in names:
+            with contextlib.suppress(MoatError):
+                self._redactor.learn(store.load(checked_name(name, "grant")).secret)
+
+    def known(self) -> SecretMarks:
+        """Return what the secrets that this process knows are known by."""
+        return self._redactor.marks()
+
+    def cleaned(self, words: Iterable[str]) -> tuple[str, ...]:
+        """Return words without any secret that this process knows."""
+        return tuple(map(self._redactor.clean, words))
 
     def is_current(self, resolved: Resolved) -> bool:
         """Return whether no grant has been replaced or revoked since it was resolved. Asks for no key."""

@@ -38,6 +38,7 @@ from moat.daemon.extras import (
     TokenSubstitution,
     UnwantedHeader,
 )
+from moat.redaction import SecretMarks
 
 CAPABILITIES = ("doors", "transparent", "hosts-policy", "network-rules", "profiles", "restore", "extras",
                 "routing", "published", "refresh", "events", "host-ports",
@@ -46,7 +47,10 @@ CAPABILITIES = ("doors", "transparent", "hosts-policy", "network-rules", "profil
 
 @dataclass(frozen=True, slots=True)
 class SetupRequest:
-    """What a run would look like to its contributors. command and workspace are shown to `moat_configure_run` only."""
+    """What a run would look like to its contributors. command and workspace are shown to `moat_configure_run` only.
+
+    mcp_grants: what its MCP servers are asked with, of which a run sees nothing; their secrets are among the known.
+    """
 
     grants: tuple[str, ...] = ()
     name: str = ""
@@ -56,6 +60,7 @@ class SetupRequest:
     network_allow: tuple[str, ...] = ()
     network_rules: tuple[str, ...] = ()
     profile: str = ""
+    mcp_grants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class SetupResponse:
     """Placeholders and files for inside, and the hosts that the grants are spent on (`host` or `host:port`).
 
     ca_certificate: the public certificate of the installation's CA, PEM. rules: what is done to requests, in words and
-    without any value.
+    without any value. known: marks of the secrets that the daemon knows, to be left out of what is kept of the run.
     """
 
     env: dict[str, str] = field(default_factory=dict)
@@ -72,6 +77,7 @@ class SetupResponse:
     hosts: tuple[str, ...] = ()
     ca_certificate: str = ""
     rules: tuple[str, ...] = ()
+    known: SecretMarks = field(default_factory=SecretMarks, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from moat.daemon.rule_words import rule_words
 from moat.ids import checked_name, checked_profile, checked_run_id, new_name, new_token
 from moat.net.hosts import HostPattern
 from moat.net.rules import parse_rule
+from moat.redaction import SecretMarks
 from moat.runtimes.places import Row, places_of
 
 TOKEN = re.compile(r"[0-9a-f]{64}")
@@ -46,7 +47,7 @@ def spec_of(request: SetupRequest | RegisterRequest) -> RunSpec:
     )
 
 
-def setup_of(resolved: Resolved, ca_certificate: str) -> SetupResponse:
+def setup_of(resolved: Resolved, ca_certificate: str, known: SecretMarks) -> SetupResponse:
     """Return what a run is to find inside."""
     setup = resolved.setup
     return SetupResponse(
@@ -56,6 +57,7 @@ def setup_of(resolved: Resolved, ca_certificate: str) -> SetupResponse:
         hosts=resolved.hosts,
         ca_certificate=ca_certificate,
         rules=tuple(rule_words(rule) for rule in resolved.rules),
+        known=known,
     )
 
 

@@ -74,7 +74,9 @@ class Runs:
     async def setup(self, request: SetupRequest) -> SetupResponse:
         """Return what grants and plugins put into a run; changes nothing."""
         resolved = await asyncio.to_thread(self._parts.grants.resolve, spec_of(request))
-        return setup_of(resolved, self._parts.installation.ca_certificate)
+        if request.mcp_grants:
+            await asyncio.to_thread(self._parts.grants.learn, request.profile, request.mcp_grants)
+        return setup_of(resolved, self._parts.installation.ca_certificate, self._parts.grants.known())
 
     async def register(self, request: RegisterRequest) -> RegisterResponse:
         """Make a run known, or give a live one new rules when its token comes along.
@@ -206,7 +208,9 @@ class Runs:
         token, policy, run_id = token_of(request), spec_of(request).policy, request.run_id
         place = replace(_launched_by(request), needs_door=request.needs_door)
         context = context_of(request, policy, resolved, token)
-        entry = Entry(context, info_of(request, policy), place, extras_of(request), needed_capabilities(request))
+        info = info_of(request, policy)
+        info = replace(info, command=self._parts.grants.cleaned(info.command))  # it is written down, and listed
+        entry = Entry(context, info, place, extras_of(request), needed_capabilities(request))
         places = places_for(resolved)
         await self._parts.auditor.noted(run_id, STARTED, audit_facts.started(request, entry.info))
         self._audit_secrets(run_id, resolved)
@@ -217,8 +221,8 @@ class Runs:
             raise
         self._watches.start(run_id, door)
         log.info("run registered", extra={"run_id": run_id, "grants": request.grants, "policy": policy.mode})
-        info = None if door is None else DoorInfo(str(door.folder), door.nonce, places)
-        return RegisterResponse(run_id, token, self._parts.proxy_port, info)
+        opened = None if door is None else DoorInfo(str(door.folder), door.nonce, places)
+        return RegisterResponse(run_id, token, self._parts.proxy_port, opened)
 
     async def _made(self, entry: Entry) -> Door | None:
         """Make everything that a run needs, publish it last; leave nothing when a part fails."""

@@ -104,5 +104,6 @@ def _setup(spec: RunSpec, name: str, home: Home, client: DaemonClient) -> SetupR
         network_allow=spec.policy.allow,
         network_rules=rule_lines(spec.policy),
         profile=spec.profile,
+        mcp_grants=tuple(dict.fromkeys(each.grant for each in spec.mcp if each.grant)),
     )
     return patiently(home, client, lambda asked: asked.setup(request))

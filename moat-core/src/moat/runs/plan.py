@@ -25,6 +25,7 @@ from moat.config.mounts import WORKSPACE, checked_target
 from moat.daemon.extras import RoutedPort
 from moat.daemon.protocol import RegisterRequest, SetupResponse
 from moat.paths import Home
+from moat.redaction import SecretMarks
 from moat.runs.begin import begin, begun
 from moat.runs.hooks import after_hooks
 from moat.runs.masks import Hidden, Masks, masks
@@ -103,7 +104,7 @@ class RunPlan:
     the workspace is, where the run gets a repository of its own. left_out: what is not copied. folders: empty ones,
     to be made. hidden: path inside that something empty lies over → which pattern is why. volumes: name → path
     inside of those that must be there. snapshot_every_s: of the workspace; 0 for never. shown: the variables that
-    hold a password of a service, as anybody may see them.
+    hold a password of a service, as anybody may see them. known: marks of what is to be left out of what is kept.
     """
 
     sandbox: SandboxSpec
@@ -119,6 +120,7 @@ class RunPlan:
     volumes: Mapping[str, str] = field(default_factory=dict)
     snapshot_every_s: int = 0
     shown: Mapping[str, str] = field(default_factory=dict)
+    known: SecretMarks = field(default_factory=SecretMarks, repr=False)
 
 
 def plan(spec: RunSpec, facts: Facts) -> RunPlan:
@@ -176,6 +178,7 @@ def plan(spec: RunSpec, facts: Facts) -> RunPlan:
         spec.volumes,
         0 if spec.on_a_copy else spec.snapshots.every_s,  # what a copy is of does not change
         beside.shown,
+        facts.setup.known,
     )
 
 

@@ -1,6 +1,7 @@
 """What a run was decided to be, as one JSON text with one digest: what the audit and `runs/<id>/plan.json` hold. Pure.
 
 Values of variables are left out, since they may be secret: their names are there, and what files hold is, by digest.
+Known secrets that the command, a URL or a path holds are blotted out: `runs/<id>/plan.json` is kept.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moat.audit.canonical import canonical, plain
+from moat.runs.blotting import Blotter, blotted, secrets_of
 from moat.runs.merge import FILE
 
 if TYPE_CHECKING:
@@ -21,14 +23,15 @@ MAX_CHARS = 65_536
 
 def plan_text(plan: RunPlan) -> bytes:
     """Return the plan as canonical JSON."""
+    blotter = Blotter(secrets_of(plan), plan.known)
     sandbox, asked = plan.sandbox, plan.registration
-    return canonical({
+    told = {
         "version": 1,
         "run_id": sandbox.run_id,
         "name": sandbox.name,
         "runtime": asked.runtime,
         "image": sandbox.image,
-        "command": [_text(word) for word in sandbox.argv],
+        "command": [_text(blotted(word, blotter)) for word in sandbox.argv],
         "variables": sorted(_text(name) for name in sandbox.env),
         "mounts": [[_text(str(each.source)), _text(each.target), each.read_only] for each in sandbox.mounts],
         "mounted": [_text(each) for each in _mounted(plan)],
@@ -52,12 +55,21 @@ def plan_text(plan: RunPlan) -> bytes:
         "ports": [[_text(each.name), each.port, *([each.publish] if each.publish else [])] for each in asked.endpoints],
         "host_ports": [[each.name, each.port] for each in asked.host_ports],
         "secrets": list(asked.secrets),
-    })  # fmt: skip
+    }  # fmt: skip
+    return canonical(_without_secrets(told, blotter))
 
 
 def digest(text: bytes) -> str:
     """Return the digest of a plan's text, hex."""
     return hashlib.sha256(text).hexdigest()
+
+
+def _without_secrets(value: Any, blotter: Blotter) -> Any:
+    if isinstance(value, str):
+        return blotted(value, blotter)
+    if isinstance(value, list):
+        return [_without_secrets(each, blotter) for each in value]
+    return {key: _without_secrets(each, blotter) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _mounted(plan: RunPlan) -> Iterator[str]:

@@ -22,6 +22,7 @@ from moat.daemon.lifecycle import patiently
 from moat.daemon.protocol import RegisterResponse
 from moat.paths import Home, private_folder, remove_tree
 from moat.runs.attach import first_terminal
+from moat.runs.blotting import Blotter, blotted, secrets_of
 from moat.runs.plan import RunPlan
 from moat.runs.plan_digest import digest, plan_text
 from moat.runs.watched import Marks, marks_of
@@ -164,7 +165,9 @@ class _Early:
 
 def _registered(plan: RunPlan, client: DaemonClient) -> Registered:
     text = plan_text(plan)
-    asked = replace(plan.registration, launcher_pid=os.getpid(), plan_sha256=digest(text))
+    blotter = Blotter(secrets_of(plan), plan.known)  # the daemon does not know the run's own
+    command = tuple(blotted(word, blotter) for word in plan.registration.command)
+    asked = replace(plan.registration, command=command, launcher_pid=os.getpid(), plan_sha256=digest(text))
     return Registered(client.register(asked), text)
 
 

@@ -23,6 +23,7 @@ class ServiceLogs:
     def __init__(self, folder: Path, plan: RunPlan) -> None:
         self._folder = folder / FOLDER
         self._secrets = (*secrets_of(plan), *_given(plan))
+        self._known = plan.known
         self._journals: dict[str, Journal] = {}
 
     def __enter__(self) -> ServiceLogs:
@@ -40,7 +41,7 @@ class ServiceLogs:
             folder = self._folder / service
             with suppress(*UNWRITABLE):
                 private_folder(folder)
-            self._journals[service] = Journal(folder, secrets=self._secrets, limit_bytes=LIMIT_BYTES)
+            self._journals[service] = Journal(folder, secrets=self._secrets, known=self._known, limit_bytes=LIMIT_BYTES)
         self._journals[service].write(stream, data)
 
 

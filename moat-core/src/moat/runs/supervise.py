@@ -58,7 +58,7 @@ def _supervise(prepared: Prepared, home: Home, shape: Shape, first: socket.socke
 
 async def _performed(prepared: Prepared, home: Home, shape: Shape, first: socket.socket) -> None:
     plan = prepared.plan
-    journal = Journal(home.run(plan.registration.run_id), secrets=secrets_of(plan))
+    journal = Journal(home.run(plan.registration.run_id), secrets=secrets_of(plan), known=plan.known)
     console = Console(shape, journal)
     control = Control(console, first)
     launch = Launch(plan, prepared.runtime, prepared.client, home, _announce_nothing, control)
