@@ -67,10 +67,10 @@ def test_of_many_secrets_those_learnt_last_have_marks() -> None:
     for number in [*range(MAX_MARKS), 0, MAX_MARKS]:
         redactor.learn(f"{number:04}-s3cr3t")
 
-    begins = {bytes.fromhex(begin) for begin, *_ in redactor.marks().marks}
+    begins = {bytes.fromhex(mark.split()[0]) for mark in redactor.marks().marks}
     assert len(begins) == MAX_MARKS
     assert b"0001" not in begins
-    assert {b"0000", b"0256"} <= begins
+    assert {b"0000", b"0128"} <= begins
 
 
 def test_a_short_string_is_not_taken_for_a_secret() -> None:

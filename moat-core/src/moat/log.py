@@ -44,7 +44,7 @@ class Redactor:
         return text
 
     def marks(self) -> SecretMarks:
-        """Return what the secrets that were learnt last are known by, 256 at most: for who may not hold them."""
+        """Return what the secrets that were learnt last are known by, 128 at most: for who may not hold them."""
         return marks_of(self._secrets[-MAX_MARKS:])
 
 

@@ -26,7 +26,7 @@ def test_a_plan_is_told_without_the_values_of_variables() -> None:
 
 
 def test_a_plan_is_told_without_the_secrets_that_its_words_hold() -> None:
-    setup = SetupResponse(known=marks_of(["s3cr3t-stored", "s3cr3t\nof two lines"]))
+    setup = SetupResponse(known=marks_of(["s3cr3t-stored", "s3cr3t\nof two lines", '"s3c\\r3t"']))
     spec = a_spec(
         "agent", "--key=s3cr3t-stored", "s3cr3t\nof two lines", "s3cr3t-given", env={"API_KEY": "s3cr3t-given"}
     )
@@ -36,6 +36,7 @@ def test_a_plan_is_told_without_the_secrets_that_its_words_hold() -> None:
 
     assert told["command"] == ["agent", "--key=[redacted]", "[redacted]", "[redacted]"]
     assert told["allow"] == ["[redacted].test"]
+    assert parsed(plan_text(plan(a_spec("x", '"s3c\\r3t"'), some_facts(setup))))["command"] == ["x", "[redacted]"]
 
 
 def test_whatever_of_a_run_is_another_its_digest_is_too() -> None:

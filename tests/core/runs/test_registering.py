@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,24 @@ def test_what_is_loaded_is_loaded_while_the_run_is_registered_and_begins(home: H
     assert told == [
         "register calm-otter", f"expect {RUN}", "created box-1", f"provide /home/moat/.toolrc {stdio.stdin}",
     ]  # fmt: skip
+
+
+def test_a_command_is_registered_without_the_secrets_that_the_run_is_given(home: Home) -> None:
+    asked: list[RegisterRequest] = []
+
+    class Listening(FakeClient):
+        def register(self, request: RegisterRequest) -> RegisterResponse:
+            asked.append(request)
+            return super().register(request)
+
+    made = a_plan(home)
+    sandbox = replace(made.sandbox, env={"API_KEY": "s3cr3t-value"})
+    registration = replace(made.registration, command=("call", "--key=s3cr3t-value"))
+    register(
+        replace(made, sandbox=sandbox, registration=registration, origins={"API_KEY": "-e"}), home, Listening(home, [])
+    )
+
+    assert [each.command for each in asked] == [("call", "--key=[redacted]")]
 
 
 def test_a_runtime_that_does_nothing_early_finds_nothing_done(home: Home, stdio: Stdio) -> None:

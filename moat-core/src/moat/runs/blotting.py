@@ -35,8 +35,9 @@ class Blotter:
                 self._known.setdefault(data[:BEGIN_BYTES], []).append((len(data), data, b"", "", ""))
         marks = known or SecretMarks()
         salt = bytes.fromhex(marks.salt)
-        for begin, length, whole, early in marks.marks:
-            self._known.setdefault(bytes.fromhex(begin), []).append((length, b"", salt, whole, early))
+        for mark in marks.marks:
+            begin, length, whole, early, *_ = mark.split(" ")
+            self._known.setdefault(bytes.fromhex(begin), []).append((int(length), b"", salt, whole, early))
         for each in self._known.values():
             each.sort(reverse=True)  # one may begin with another
         self._halves = {begin[:count] for begin in self._known for count in range(1, BEGIN_BYTES)}

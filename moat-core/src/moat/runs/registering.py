@@ -165,7 +165,7 @@ class _Early:
 
 def _registered(plan: RunPlan, client: DaemonClient) -> Registered:
     text = plan_text(plan)
-    blotter = Blotter(secrets_of(plan), plan.known)  # the daemon does not know the run's own
+    blotter = Blotter(secrets_of(plan))  # which the daemon does not know, unlike others
     command = tuple(blotted(word, blotter) for word in plan.registration.command)
     asked = replace(plan.registration, command=command, launcher_pid=os.getpid(), plan_sha256=digest(text))
     return Registered(client.register(asked), text)
