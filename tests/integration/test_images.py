@@ -228,7 +228,7 @@ def test_a_runtime_without_images_refuses_before_anything_is_there(shop: Shop) -
     done = shop.moat.run("run", shop.workspace(*SAMPLES), "--yes", "--runtime", "bubblewrap")
 
     assert done.returncode == 1
-    assert b"the runtime bubblewrap has none" in done.stderr
+    assert b"the runtime bubblewrap starts none" in done.stderr
     assert b"--runtime docker" in done.stderr
     assert json.loads(shop.moat.ok("list", "--json")) == []
 
