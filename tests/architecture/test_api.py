@@ -11,12 +11,14 @@ from pathlib import Path
 import moat.api
 import pytest
 
+from architecture.tree import parsed
+
 SOURCE = Path(moat.api.__file__)
 
 
 def what_a_type_checker_sees() -> dict[str, str]:
     """Return the public names with the modules that they are from."""
-    [block] = [node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.If)
+    [block] = [node for node in parsed(SOURCE).body if isinstance(node, ast.If)
                and isinstance(node.test, ast.Name)]  # fmt: skip
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: str(node.module) for node in imports for alias in node.names}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import re
 
-from architecture.tree import CORE, ROOT
+from architecture.tree import CORE, ROOT, parsed
 
 PAGE = ROOT / "docs" / "plugins" / "hooks.md"
 
 
 def _signatures() -> set[str]:
-    tree = ast.parse((CORE / "api" / "hookspecs.py").read_text())
+    tree = parsed(CORE / "api" / "hookspecs.py")
     return {
         f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}"
         for node in tree.body

@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from architecture.tree import ROOT
+from architecture.tree import ROOT, parsed
 
 LEDGER = ROOT / "docs" / "threats.md"
 LAST = 151
@@ -36,7 +36,7 @@ def names_in(path: str) -> frozenset[str]:
     file = ROOT / "tests" / path
     if not file.is_file():
         return frozenset()
-    found = ast.walk(ast.parse(file.read_text()))
+    found = ast.walk(parsed(file))
     return frozenset(node.name for node in found if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
