@@ -55,12 +55,17 @@ def fail(request: bytes, context: Any) -> None:
 
 def wait(request: bytes, context: Any) -> Iterator[bytes]:
     del request
-    over = threading.Event()
-    context.add_callback(over.set)
+    over, is_late = threading.Event(), threading.Event()
+
+    def ended() -> None:  # called also where the client was so quick that nothing below is
+        tell(cancelled=not is_late.is_set())
+        over.set()
+
+    context.add_callback(ended)
     yield b"waiting"
     tell(waiting=True)
-    over.wait(PATIENCE_S)
-    tell(cancelled=not context.is_active())
+    if not over.wait(PATIENCE_S):
+        is_late.set()
 
 
 def serve(pem: str, authorization: str) -> None:
