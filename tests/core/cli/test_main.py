@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -162,6 +163,13 @@ def test_words_of_its_own_that_the_disk_does_not_take_are_one_line(words: str) -
         done = subprocess.run([MOAT, *words.split()], stdout=full, stderr=subprocess.PIPE, check=False)
 
     assert (done.returncode, done.stderr) == (1, b"error: the output cannot be written: No space left on device\n")
+
+
+def test_a_full_disk_elsewhere_is_not_taken_for_the_output_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, failing(OSError(errno.ENOSPC, "No space left on device")))
+
+    with pytest.raises(OSError, match="No space left"):
+        main.run(["hello"])
 
 
 def test_a_terminal_that_cannot_show_a_character_is_no_error(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ commands are listed or one is not in the table.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import signal
@@ -132,9 +131,6 @@ class Commands(click.Group):
             return rows
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-
-
 @click.group(cls=Commands, context_settings=_HELP)
 @click.version_option(__version__, prog_name="moat", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -169,15 +165,28 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _performed(arguments: Sequence[str]) -> object:
-    """Run one command line and return what its command does. Raises what that raises, and MoatError for a full disk."""
+    """Run one command line and return what its command returns.
+
+    Raises what that raises, and MoatError where standard output does not take what click says by itself (help).
+    """
     try:
         code = cli.main(list(arguments), prog_name="moat", standalone_mode=False)
-        sys.stdout.flush()
     except OSError as failure:
-        if failure.errno in _FULL and failure.filename is None:  # click's own words, help say: no file of ours
-            raise output.unwritten(failure) from None
+        if _is_click_s(failure):
+            with output.written():
+                raise
         raise
+    with output.written():  # what is still to be flushed
+        pass
     return code
+
+
+def _is_click_s(failure: OSError) -> bool:
+    """Whether it was raised where click prints, and not in what a command does."""
+    trace = failure.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__") == "click.utils"
 
 
 def _complete(asked: str) -> int:

@@ -47,13 +47,8 @@ def written(name: Literal["stdout", "stderr"] = "stdout") -> Iterator[TextIO]:
     except BrokenPipeError:
         raise
     except OSError as failure:
-        raise unwritten(failure, name) from None
-
-
-def unwritten(failure: OSError, name: Literal["stdout", "stderr"] = "stdout") -> MoatError:
-    """Return the error for a stream that did not take what was written, which is forgotten."""
-    _begin_anew(name)
-    return MoatError(f"the output cannot be written: {os.strerror(failure.errno or 0)}")
+        _begin_anew(name)
+        raise MoatError(f"the output cannot be written: {os.strerror(failure.errno or 0)}") from None
 
 
 def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
