@@ -64,6 +64,15 @@ async def upgraded(service: Service, *rules: Rule) -> AsyncIterator[tuple[Guest,
         server.close()
 
 
+async def to_its_end(guest: Guest, client: TlsStream) -> bytes:
+    """Return all that comes until the connection ends, and is recorded."""
+    with contextlib.suppress(ConnectionError):
+        while await client.more():
+            pass
+    await until(lambda: bool(guest.records))
+    return bytes(client.buffer)
+
+
 async def received(client: TlsStream, count: int) -> bytes:
     """Return the head and so many bytes after it."""
     while len(client.buffer.partition(b"\r\n\r\n")[2]) < count:
@@ -109,11 +118,7 @@ async def test_a_server_that_compresses_unasked_is_a_502() -> None:
 async def test_frames_that_cannot_be_read_end_the_connection() -> None:
     service = Service((text(b"fine"), bytes((0xC1, 4)) + b"zzzz", text(TOKEN)))
     async with upgraded(service, RULE) as (guest, client):
-        with contextlib.suppress(ConnectionError):
-            while await client.more():
-                pass
-        await until(lambda: bool(guest.records))
-        seen = bytes(client.buffer)
+        seen = await to_its_end(guest, client)
 
     assert TOKEN not in seen
     assert b"zzzz" not in seen
@@ -141,11 +146,7 @@ async def test_a_credential_in_spdy_is_removed_and_another_stream_goes_on_meanwh
 async def test_spdy_that_cannot_be_read_ends_the_connection() -> None:
     service = Service((data(1, b"fine"), data(1, b"zzzz", 2), data(1, TOKEN)), protocol="SPDY/3.1")
     async with upgraded(service, RULE) as (guest, client):
-        with contextlib.suppress(ConnectionError):
-            while await client.more():
-                pass
-        await until(lambda: bool(guest.records))
-        seen = bytes(client.buffer)
+        seen = await to_its_end(guest, client)
 
     assert b"zzzz" not in seen
     assert TOKEN not in seen

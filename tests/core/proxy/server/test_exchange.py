@@ -3,18 +3,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from moat.api.runs import ExchangeRecord
 from moat.proxy.bodies import MAX_CHUNKS, ChunkedReader
 from moat.proxy.limits import Limits
+from moat.proxy.server.stream import PlainStream
 from support.worker import RUN, a_run
 
-from core.proxy.server.house_of import a_house, scripted
+from core.proxy.server.house_of import Guest, a_house, scripted
 from core.proxy.server.pairs import CA, LEAVES, turns_during, until
 
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -32,6 +34,16 @@ async def exchanged(
         got = [await guest.ask(client, request, until_bytes) for request in requests]
         await until(lambda: len(guest.records) == len(requests))
     return got, heads, guest.records
+
+
+@contextlib.asynccontextmanager
+async def asking(talk: Talk, limits: Limits | None = None) -> AsyncIterator[tuple[Guest, PlainStream]]:
+    """Have a.example be a server that talks so, and yield a guest with a client that may ask it."""
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with a_house(a_run(), resolve={"a.example": pin}, limits=limits) as guest:
+        yield guest, await guest.connect(guest.listen(RUN, "proxy"))
+    server.close()
 
 
 async def test_a_kept_connection_carries_the_next_request() -> None:
@@ -140,15 +152,11 @@ async def test_an_upload_of_unknown_length_in_single_bytes_arrives_with_its_trai
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
-    pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with a_house(a_run(), resolve={"a.example": pin}) as guest:
-        client = await guest.connect(guest.listen(RUN, "proxy"))
+    async with asking(take) as (guest, client):
         for byte in get("/", "POST", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\nX-Sum: 5\r\n\r\n":
             client.write(bytes((byte,)))
             await asyncio.sleep(0)
         answer = await guest.ask(client, b"", b"\r\n\r\nok")
-    server.close()
 
     assert answer.startswith(b"HTTP/1.1 200 ")
     reader, sent = ChunkedReader(), bytearray(bodies[0])
@@ -219,15 +227,11 @@ async def test_a_client_that_only_listens_is_not_cut_in_the_middle_of_its_body()
         writer.write(b"4\r\nlast\r\n0\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with a_house(a_run(), resolve={"a.example": pin}, limits=Limits(body_idle_s=limit_s)) as guest:
-        client = await guest.connect(guest.listen(RUN, "proxy"))
+    async with asking(talk, limits=Limits(body_idle_s=limit_s)) as (guest, client):
         began = await guest.ask(client, get("/", "POST", "Content-Length: 10") + b"hello", b"first")
         silent_until = clock() + 4 * limit_s
         await until(lambda: clock() > silent_until)
         ended = await guest.ask(client, b"world", b"0\r\n\r\n")
-    server.close()
 
     assert began.startswith(b"HTTP/1.1 200 ")
     assert ended.endswith(b"4\r\nlast\r\n0\r\n\r\n")
@@ -250,17 +254,13 @@ async def test_a_client_that_waits_for_100_is_told_by_the_upstream_and_not_by_us
         writer.write(OK)
         writer.close()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with a_house(a_run(), resolve={"a.example": pin}) as guest:
-        client = await guest.connect(guest.listen(RUN, "proxy"))
+    async with asking(talk) as (guest, client):
         client.write(EXPECTING)
         await asked.wait()
         assert not client.buffer
         go_on.set()
         interim = await guest.ask(client, b"", b"\r\n\r\n")
         final = await guest.ask(client, b"hello", b"\r\n\r\nok")
-    server.close()
 
     assert interim == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert final.startswith(b"HTTP/1.1 200 ")
@@ -295,13 +295,9 @@ async def test_others_have_their_turns_while_very_many_small_chunks_go_up() -> N
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
-    pin = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with a_house(a_run(), resolve={"a.example": pin}) as guest:
-        client = await guest.connect(guest.listen(RUN, "proxy"))
+    async with asking(take) as (guest, client):
         wire = get("/", "POST", "Transfer-Encoding: chunked") + b"1\r\nx\r\n" * count + b"0\r\n\r\n"
         answer, turns = await turns_during(guest.ask(client, wire, b"\r\n\r\nok"))
-    server.close()
 
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert sent.count(b"x") >= count
